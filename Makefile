@@ -1,0 +1,60 @@
+# The two commands of the README are `make up` and `make test`.
+.PHONY: up down test check unit integration machines aws bench drill clean help
+.DEFAULT_GOAL := help
+
+CLUSTERCTL := .venv/bin/clusterctl
+PYTEST := .venv/bin/python -m pytest
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
+
+up: ## build the lab's highly available cluster, everything included
+	@scripts/setup lab
+	$(CLUSTERCTL) up inventories/ha.py --yes
+
+down: ## remove that cluster
+	$(CLUSTERCTL) down inventories/ha.py --yes
+
+test: ## all tests: checks, unit, integration and end to end in the lab
+	@scripts/setup test
+	$(CLUSTERCTL) artifacts build inventories/ha.py
+	@# What needs one core goes side by side; clusters have the computer to themselves.
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=line machines aws check unit
+	CLUSTERCTL_LAB=required $(PYTEST) --capture=no tests/e2e
+
+check: ## lint, types, layers, secrets, dependencies
+	@scripts/setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	@# Hashes are what this project is full of; tests have secrets that are none.
+	git ls-files -z ':!tests' ':!*go.sum' | xargs -0 .venv/bin/detect-secrets-hook \
+		--disable-plugin Base64HighEntropyString --disable-plugin HexHighEntropyString
+	@scripts/audit-dependencies
+
+unit: ## the tests that take seconds
+	@scripts/setup
+	$(PYTEST) tests/unit tests/golden
+
+integration: machines aws ## the tests with SSH servers, a simulated AWS and machines of the lab
+
+machines:
+	@scripts/setup test
+	CLUSTERCTL_LAB=required $(PYTEST) tests/integration/*_test.py
+
+aws:
+	@scripts/setup test
+	$(PYTEST) tests/integration/aws
+
+bench: ## measure; writes bench/RESULTS.md
+	@scripts/setup test
+	.venv/bin/python bench/run.py
+
+drill: ## let everything go wrong, several times; writes bench/RESULTS.md
+	@scripts/setup test
+	.venv/bin/python bench/drill.py
+
+clean: ## remove the virtual environment and what tools have left
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What runs inside the cluster, as manifests that one master applies."""

@@ -1,0 +1,17 @@
+"""Artifacts: what is pinned, where it comes from, how it is made ready."""
+
+from provision.artifacts.bundle import compressed, open_bundle, write_bundle
+from provision.artifacts.catalogue import pins
+from provision.artifacts.download import fetch
+from provision.artifacts.oci import layout_from_archive
+from provision.artifacts.sources import prepare
+
+__all__ = [
+    "compressed",
+    "fetch",
+    "layout_from_archive",
+    "open_bundle",
+    "pins",
+    "prepare",
+    "write_bundle",
+]

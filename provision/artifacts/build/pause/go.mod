@@ -1,0 +1,3 @@
+module clusterctl.local/build/pause
+
+go 1.26.0

@@ -1,0 +1,181 @@
+"""Release files, downloaded to the user's cache: verified and whole, or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import shutil
+import tarfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from provision.artifacts import cache
+from provision.artifacts.model import ArtifactSet, Ready
+from provision.errors import ArtifactError
+from provision.progress import Progress
+
+_PIECE = 1 << 20
+_AGAIN = (408, 429)
+
+
+@dataclass(frozen=True)
+class Http:
+    """How patient downloads are.
+
+    Attributes:
+        timeout: seconds without a byte until an attempt is given up.
+        attempts: how often a file is tried.
+        pause: seconds before the second attempt; doubled for each further one.
+    """
+
+    timeout: float = 30
+    attempts: int = 3
+    pause: float = 1
+
+
+class _AttemptError(Exception):
+    """An attempt that failed, and whether another may go better."""
+
+    def __init__(self, cause: str, *, again: bool = True) -> None:
+        super().__init__(cause)
+        self.again = again
+
+
+def fetch(artifacts: ArtifactSet, progress: Progress, http: Http = Http()) -> ArtifactSet:
+    """Download what is not here yet, so that every artifact has a local file.
+
+    Args:
+        artifacts: as prepared; those that are local already stay as they are.
+
+    Raises:
+        ArtifactError: a file is missing, cut off or not what the catalogue pins; with its URL,
+            and the hashes that were expected and got. Nothing of it is kept.
+    """
+    remote = {r.url: f"{Path(r.url).name} {r.arch}" for r in artifacts.items.values() if r.url}
+    if not remote:
+        return artifacts
+    items = dict(artifacts.items)
+    with progress.phase("fetch", "download release files", tuple(remote.values())):
+        for key, ready in artifacts.items.items():
+            if ready.local is None and ready.url is not None:
+                items[key] = _local(ready, remote[ready.url], progress, http)
+        for subject in remote.values():
+            progress.done(subject)
+    return ArtifactSet(artifacts.source, items)
+
+
+def _local(ready: Ready, subject: str, progress: Progress, http: Http) -> Ready:
+    url = ready.url or ""
+    home = cache.root() / "downloads" / ready.pin
+    with cache.locked(
+        home / "lock", lambda: progress.update(subject, "another clusterctl downloads it; waiting")
+    ):
+        file = home / url.rpartition("/")[2]
+        if cache.recorded(file) != ready.pin:
+            try:
+                _download(url, ready.pin, file, lambda text: progress.update(subject, text), http)
+            except ArtifactError:
+                progress.done(subject, "failed", failed=True)
+                raise
+        if ready.member is not None:
+            archive, file = file, home / "members" / ready.member
+            if cache.recorded(file) is None:
+                _extract(archive, ready.member, file)
+    pin = cache.recorded(file) or cache.record(file)
+    return replace(ready, pin=pin, local=file, url=None, member=None)
+
+
+def _download(url: str, sha256: str, file: Path, report: Callable[[str], None], http: Http) -> None:
+    pause = http.pause
+    for attempt in range(1, http.attempts + 1):
+        try:
+            with cache.replacing(file) as temporary:
+                got = _attempt(url, temporary, report, http.timeout)
+                if got != sha256:
+                    raise ArtifactError(
+                        f"{url}: wrong hash: expected SHA-256 {sha256}, got {got}",
+                        hint="the file is not what its publisher released, or a proxy altered it;"
+                        " nothing of it was kept",
+                    )
+            break
+        except _AttemptError as error:
+            if not error.again or attempt == http.attempts:
+                times = f" ({attempt} attempts)" if attempt > 1 else ""
+                raise ArtifactError(
+                    f"{url}: {error}{times}; expected SHA-256 {sha256}, got nothing whole",
+                    hint="check the address and the network, or set artifacts in the inventory to"
+                    ' {"source": "build"} or to a bundle that was made elsewhere',
+                ) from error
+            report(f"{error}; trying again")
+            time.sleep(pause)
+            pause *= 2
+    cache.record(file)
+
+
+def _attempt(url: str, file: Path, report: Callable[[str], None], timeout: float) -> str:
+    """Write the file at `url` to `file`, and return its SHA-256."""
+    digest, received = hashlib.sha256(), 0
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as response, file.open("wb") as out:  # noqa: S310
+            length = response.headers.get("Content-Length")
+            while piece := response.read(_PIECE):
+                digest.update(piece)
+                out.write(piece)
+                received += len(piece)
+                report(f"{received >> 20} MiB")
+    except urllib.error.HTTPError as error:
+        again = error.code >= http.client.INTERNAL_SERVER_ERROR or error.code in _AGAIN
+        raise _AttemptError(
+            f"the server answered {error.code} {error.reason}", again=again
+        ) from error
+    except TimeoutError as error:
+        raise _AttemptError(f"no answer for {timeout:g} s after {received} bytes") from error
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
+        raise _AttemptError(f"{getattr(error, 'reason', error)} after {received} bytes") from error
+    if length is not None and received < int(length):
+        raise _AttemptError(f"cut off after {received} of {length} bytes")
+    return digest.hexdigest()
+
+
+def _extract(archive: Path, member: str, file: Path) -> None:
+    try:
+        with tarfile.open(archive) as tar:
+            names = {name.removeprefix("./"): name for name in tar.getnames()}
+            entry = tar.getmember(names[member])
+            with (
+                cache.replacing(file) as temporary,
+                temporary.open("wb") as out,
+                closing(tar.fileobject(tar, entry)) as source,
+            ):
+                shutil.copyfileobj(source, out, _PIECE)
+    except (KeyError, tarfile.TarError) as error:
+        raise ArtifactError(
+            f"{archive.name} has no {member} in it", hint="the catalogue's `members` is wrong"
+        ) from error
+    file.chmod(0o755)
+    cache.record(file)
+
+
+def answers(url: str, seconds: float) -> bool:
+    """Whether the server gives this file, within so many seconds in all, look-up included."""
+    found = threading.Event()
+
+    def ask() -> None:
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=seconds):  # noqa: S310
+                found.set()
+        except (OSError, http.client.HTTPException):
+            return
+
+    # A resolver that does not answer cannot be interrupted: the thread is left behind.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found.is_set()

@@ -1,0 +1,252 @@
+"""The one place that runs `go`: finds or fetches the pinned toolchain, compiles, says how far."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import queue
+import shutil
+import stat
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from provision.errors import ArtifactError
+
+# One toolchain for everybody: binaries then have the same hash on every operator's computer.
+TOOLCHAIN = "go1.26.8"
+# The oldest that can download the toolchain's module.
+_OLDEST = (1, 16)
+_REPORT_EVERY = 2.0
+_LAST_LINES = 20
+_ARCHES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+# What would make the same source come out differently, as values because `go env -w` may have
+# set others in a file; where modules come from (GOPROXY) is the user's to say.
+_FIXED = {
+    "GOTOOLCHAIN": "local",
+    "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false",
+    "GOWORK": "off",
+    "GOAMD64": "v1",
+    "GOARM64": "v8.0",
+    "GOOS": "linux",
+}
+_UNWANTED = ("GOROOT", "GOEXPERIMENT", "CGO_CFLAGS", "CGO_LDFLAGS")
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CCompiler:
+    """What cgo needs: variables of the environment."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def machine_arch() -> str:
+    """Architecture of this computer, in Go's words."""
+    return _ARCHES.get(platform.machine().lower(), platform.machine().lower())
+
+
+def toolchain(report: Report) -> Path:
+    """The pinned `go`, fetched as a module (and verified by Go's checksum database) if need be.
+
+    Raises:
+        ArtifactError: there is no Go, or none that can fetch it.
+    """
+    go = shutil.which("go") or _install(("golang-go",), "go", report)
+    if go is None:
+        raise ArtifactError(
+            "the source `build` needs Go, and there is none on this computer",
+            hint=f"install Go ({_OLDEST[0]}.{_OLDEST[1]} or newer; {TOOLCHAIN} is then fetched by"
+            " itself), https://go.dev/doc/install",
+        )
+    version = _output([go, "version"]).split()[2]
+    if version == TOOLCHAIN:
+        return Path(go)
+    numbers = tuple(int(part) for part in version.removeprefix("go").split(".")[:2])
+    if numbers < _OLDEST:
+        raise ArtifactError(f"{go} is {version}: too old", hint="install a newer Go")
+    report(f"fetching {TOOLCHAIN} with {version}")
+    system = platform.system().lower()
+    module = f"golang.org/toolchain@v0.0.1-{TOOLCHAIN}.{system}-{machine_arch()}"
+    downloaded = json.loads(_output([go, "mod", "download", "-json", module]))
+    return _usable(Path(downloaded["Dir"]))
+
+
+def _usable(root: Path) -> Path:
+    """Do what `go` itself does with a toolchain's module: modules have no executables."""
+    for program in (*root.glob("bin/*"), *root.glob("pkg/tool/*/*")):
+        program.chmod(program.stat().st_mode | 0o111)
+    for hidden in (root / "src/_go.mod", root / "src/cmd/_go.mod"):
+        shown = hidden.with_name("go.mod")
+        if not shown.exists():
+            hidden.parent.chmod(hidden.parent.stat().st_mode | stat.S_IWUSR)
+            shutil.copyfile(hidden, shown)
+    return root / "bin/go"
+
+
+def c_compiler(arch: str, report: Report) -> CCompiler:
+    """A C compiler and libseccomp's headers for `arch`.
+
+    Raises:
+        ArtifactError: naming what is missing.
+    """
+    gnu = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[arch]
+    native = platform.system() == "Linux" and arch == machine_arch()
+    compiler = "gcc" if native else f"{gnu}-gcc"
+    environment = (
+        {} if native else {"CC": compiler, "PKG_CONFIG_LIBDIR": f"/usr/lib/{gnu}/pkgconfig"}
+    )
+    if native and not _has_libseccomp(compiler, environment):
+        _install(("gcc", "libc6-dev", "libseccomp-dev", "pkg-config"), compiler, report)
+    if not _has_libseccomp(compiler, environment):
+        packages = (
+            "gcc libc6-dev libseccomp-dev pkg-config (Debian), "
+            "gcc glibc-static libseccomp-static libseccomp-devel pkgconf (Fedora)"
+            if native
+            else f"on Debian: dpkg --add-architecture {arch}; apt-get install gcc-{gnu} "
+            f"libseccomp-dev:{arch} pkg-config; or build on a Linux {arch} machine"
+        )
+        raise ArtifactError(
+            f"runc for {arch} needs {compiler}, pkg-config and libseccomp's headers and static "
+            "library, which are not on this computer",
+            hint=f"install {packages}",
+        )
+    return CCompiler(environment)
+
+
+def _has_libseccomp(compiler: str, environment: Mapping[str, str]) -> bool:
+    if not (shutil.which(compiler) and shutil.which("pkg-config")):
+        return False
+    found = subprocess.run(
+        ["pkg-config", "--exists", "libseccomp"], env={**os.environ, **environment}, check=False
+    )
+    return found.returncode == 0
+
+
+def _install(packages: Sequence[str], program: str, report: Report) -> str | None:
+    """Install from the distribution, where that is ours to do: as root on Debian and its kin."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return None
+    report(f"installing {', '.join(packages)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for arguments in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+        _output(["apt-get", "-q", *arguments], environment)
+    return shutil.which(program)
+
+
+def build(
+    go: Path,
+    module: Path,
+    packages: Sequence[str],
+    out: Path,
+    *,
+    arch: str,
+    ldflags: str,
+    tags: Sequence[str] = (),
+    cgo: CCompiler | None = None,
+    report: Report,
+) -> None:
+    """Compile programs for Linux, each into `out` under the last element of its package's path.
+
+    Args:
+        go: from `toolchain`.
+        module: directory with go.mod and go.sum; nothing in it is changed.
+        report: told every two seconds how many packages are compiled.
+
+    Raises:
+        ArtifactError: with the last lines that `go` wrote.
+    """
+    command = [str(go), "build", "-v", "-ldflags", ldflags, "-tags", ",".join(tags)]
+    command += ["-o", f"{out}{os.sep}", *packages]
+    environment = {
+        **_environment(),
+        **_FIXED,
+        "GOARCH": arch,
+        "CGO_ENABLED": "1" if cgo else "0",
+        **(cgo.environment if cgo else {}),
+    }
+    status, last = _run(command, module, environment, report)
+    if status != 0:
+        raise ArtifactError(
+            f"`go build {' '.join(packages)}` in {module} failed ({status}):\n" + "\n".join(last),
+            hint="if modules could not be downloaded: set GOPROXY to a proxy that you can reach,"
+            " or use a bundle that was made elsewhere",
+        )
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _UNWANTED}
+
+
+def _run(
+    command: Sequence[str], directory: Path, environment: Mapping[str, str], report: Report
+) -> tuple[int, Sequence[str]]:
+    process = subprocess.Popen(
+        command,
+        cwd=directory,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines: queue.Queue[str | None] = queue.Queue()
+
+    def read() -> None:
+        for line in process.stdout or ():
+            lines.put(line.rstrip())
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+    started = told = time.monotonic()
+    packages = 0
+    line: str | None = ""
+    try:
+        while line is not None:
+            try:
+                line = lines.get(timeout=_REPORT_EVERY)
+            except queue.Empty:
+                line = ""
+            if line:
+                last.append(line)
+                packages += not line.startswith(("#", "go:", " ", "\t"))
+            now = time.monotonic()
+            if now - told >= _REPORT_EVERY:
+                told = now
+                report(f"compiling and linking: {packages} packages, {now - started:.0f} s")
+        return process.wait(), last
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+
+
+def _output(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """Standard output of a short command.
+
+    Raises:
+        ArtifactError: with what it wrote.
+    """
+    done = subprocess.run(
+        command,
+        cwd="/",
+        env=environment or {**_environment(), "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = (done.stderr or done.stdout).strip().splitlines()[-_LAST_LINES:]
+        raise ArtifactError(
+            f"`{' '.join(command)}` failed ({done.returncode}):\n" + "\n".join(lines),
+            hint="see its output above; run it again by hand to look closer",
+        )
+    return done.stdout

@@ -1,0 +1,39 @@
+"""A bundle's bill of materials, in CycloneDX 1.6: what is in it, by version and SHA-256. Pure.
+
+One component for each file. What a program is made of in turn is in its `go.sum`, under
+`provision/artifacts/build`.
+"""
+
+from __future__ import annotations
+
+import json
+
+from provision.artifacts.model import ArtifactSet
+
+
+def cyclonedx(artifacts: ArtifactSet, name: str) -> str:
+    """The document, as JSON; the same artifacts give the same text.
+
+    Args:
+        artifacts: what the bundle has.
+        name: of the bundle's file.
+    """
+    components = [
+        {
+            "type": "container" if item.name == "images" else "application",
+            "bom-ref": f"{item.name}@{item.version}?arch={arch}",
+            "name": item.name,
+            "version": item.version,
+            "hashes": [{"alg": "SHA-256", "content": item.pin}],
+            "properties": [{"name": "clusterctl:arch", "value": arch}],
+        }
+        for (_, arch), item in sorted(artifacts.items.items())
+    ]
+    document = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": {"type": "file", "bom-ref": name, "name": name}},
+        "components": components,
+    }
+    return json.dumps(document, indent=2) + "\n"

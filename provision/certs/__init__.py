@@ -1,0 +1,1 @@
+"""Certificates of a running cluster: seen, renewed, recovered; authorities and keys replaced."""

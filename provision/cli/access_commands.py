@@ -1,0 +1,174 @@
+"""`kubeconfig`, `ssh`, `kubectl`: ways in."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import shutil
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from provision import private_file
+from provision.cli.console import err, progress
+from provision.cli.options import Inventory
+from provision.cluster import Cluster, Machine, Ssh
+from provision.errors import ClusterctlError, RefusedError, UnreachableError
+
+REST = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command(epilog="Example: clusterctl kubeconfig inventories/ha.py --merge")(kubeconfig)
+    app.command(
+        epilog="Example: clusterctl ssh inventories/ha.py m1 -- journalctl -u etcd -n 20",
+        context_settings=REST,
+    )(ssh)
+    app.command(
+        epilog="Example: clusterctl kubectl inventories/ha.py -- get pods -A",
+        context_settings=REST,
+    )(kubectl)
+
+
+def kubeconfig(
+    inventory: Inventory,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write it to this file.")
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Merge it into $KUBECONFIG or ~/.kube/config.")
+    ] = False,
+    ttl: Annotated[float, typer.Option(help="Hours until it expires.", min=0.02, max=87600)] = 18.0,
+    user: Annotated[str, typer.Option(help="Whose it is; shown in the audit log.")] = "",
+) -> None:
+    """Make a kubeconfig for a person: an administrator's, with a short life."""
+    from provision import people
+    from provision.pki import kubeconfig as kubeconfigs
+    from provision.pki import table
+    from provision.pki.leaf import issue
+    from provision.pki.trust import Authority
+    from provision.session import open_session
+
+    if user.startswith("system:"):
+        message = "--user: names that begin with system: are Kubernetes' own"
+        raise typer.BadParameter(message)
+    if output and merge:
+        message = "--output and --merge: choose one"
+        raise typer.BadParameter(message)
+    with open_session(inventory, progress()) as session:
+        session.observe()
+        trust = session.known_trust()
+        if trust is None:
+            message = f"there is no cluster {session.cluster.name} yet"
+            raise RefusedError(message, hint=f"clusterctl up {inventory}")
+        name = user or getpass.getuser()
+        if session.cluster.certificates.external:
+            credentials = {"token": people.token(session, name, timedelta(hours=ttl))}
+        else:
+            leaf = table.user(name, ("clusterctl:admins",), ttl)
+            issued = issue(leaf, trust, datetime.now(UTC))
+            credentials = kubeconfigs.by_certificate(issued.certificate, issued.key)
+        content = kubeconfigs.embedded(
+            server=session.cluster.endpoint,
+            ca_pem=trust.bundle(Authority.KUBERNETES),
+            credentials=credentials,
+            user=f"{name}@{session.cluster.name}",
+            cluster_name=session.cluster.name,
+            context=session.cluster.name,
+        )
+    if merge:
+        first = os.environ.get("KUBECONFIG", "").split(os.pathsep)[0]
+        target = Path(first) if first else Path.home() / ".kube" / "config"
+        existing = target.read_text() if target.exists() else None
+        private_file.write(target, kubeconfigs.merge(existing, content))
+        err.print(f"merged into {target}, as context {session.cluster.name}", soft_wrap=True)
+    elif output:
+        private_file.write(output, content)
+        err.print(f"written to {output}; valid for {ttl:g} hours", soft_wrap=True)
+    else:
+        sys.stdout.write(content.decode())
+
+
+def ssh(
+    context: typer.Context,
+    inventory: Inventory,
+    machine: Annotated[str, typer.Argument(help="Its name in the inventory.")],
+) -> None:
+    """Open a shell on a machine, or run a command there as root."""
+    command = context.args[1:] if context.args[:1] == ["--"] else context.args
+    cluster, known_hosts = _located(inventory)
+    try:
+        target = cluster.machine(machine)
+    except KeyError:
+        names = ", ".join(m.name for m in cluster.machines)
+        message = f"there is no machine {machine!r} in {inventory}"
+        raise RefusedError(message, hint=f"there are: {names}") from None
+    _exec(_ssh_command(target, known_hosts, shlex.join(command) if command else ""))
+
+
+def kubectl(context: typer.Context, inventory: Inventory) -> None:
+    """Run kubectl on a master, as the cluster's administrator: none is needed here."""
+    from provision.components.control_plane import KUBECTL
+
+    arguments = context.args[1:] if context.args[:1] == ["--"] else context.args
+    cluster, known_hosts = _located(inventory)
+    answering = [m for m in cluster.masters if _answers(m.ssh)]
+    if not answering:
+        message = f"no master of {cluster.name} answers on its SSH port"
+        raise UnreachableError(message, hint=f"clusterctl machines list {inventory}")
+    # Its kubeconfig goes through the loopback proxy, to whichever apiserver is ready.
+    _exec(_ssh_command(answering[0], known_hosts, f"{KUBECTL} {shlex.join(arguments)}"))
+
+
+def _located(inventory: Path) -> tuple[Cluster, Path]:
+    from provision.inventory import read
+    from provision.located import absent, locate
+    from provision.machines import Cloud
+    from provision.machines.sources import source_of
+
+    draft = read(inventory)
+    source = source_of(draft)
+    missing = absent(source, draft) if isinstance(source, Cloud) else source.missing(draft)
+    cluster, _, hosts = locate(source, draft)
+    if {machine.name for machine in cluster.machines} <= set(missing):
+        message = f"the machines of {cluster.name} do not run"
+        raise RefusedError(message, hint=f"clusterctl up {inventory}")
+    return cluster, hosts
+
+
+def _answers(target: Ssh) -> bool:
+    import socket
+
+    try:
+        with socket.create_connection((target.hostname, target.port), timeout=2) as connection:
+            # A frozen machine's kernel still accepts; its SSH server does not greet.
+            return bool(connection.recv(4))
+    except OSError:
+        # A bastion may stand between: let ssh itself try.
+        return target.config_file is not None or "." not in target.hostname
+
+
+def _ssh_command(machine: Machine, known_hosts: Path, command: str) -> list[str]:
+    from provision import openssh
+
+    target = machine.ssh
+    terminal = ("-t",) if sys.stdin.isatty() and sys.stdout.isatty() else ()
+    arguments = openssh.command(target, known_hosts, "-o", "ServerAliveInterval=15", *terminal)
+    if command:
+        arguments.append(f"sudo -- sh -c {shlex.quote(command)}" if target.sudo else command)
+    elif target.sudo:
+        arguments.append("sudo -i")
+    return arguments
+
+
+def _exec(command: list[str]) -> None:
+    if shutil.which(command[0]) is None:
+        message = f"{command[0]} is not installed here"
+        raise ClusterctlError(message, hint="install the OpenSSH client")
+    sys.stdout.flush()
+    os.execvp(command[0], command)  # noqa: S606 - ssh takes over, with this terminal

@@ -1,0 +1,60 @@
+"""Certificates, as a table and as data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from provision.certs.listing import Certificate
+from provision.cli.console import out
+
+_WIDTH = 200  # of a table that is read by a program, or a file
+
+
+def as_json(certificates: Iterable[Certificate], now: datetime) -> list[dict[str, Any]]:
+    return [
+        {
+            "machine": c.machine,
+            "path": c.path,
+            "subject": c.subject,
+            "kind": c.kind,
+            "names": list(c.names),
+            "signed_by": c.signed_by,
+            "expires": c.expires.isoformat() if c.expires else None,
+            "days_left": c.left(now).days,
+        }
+        for c in certificates
+    ]
+
+
+def show(certificates: Iterable[Certificate], now: datetime, warn: timedelta) -> None:
+    """Print the table; what has less than `warn` left is red."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("MACHINE", "FILE", "LEFT", "SIGNED BY"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("WHAT FOR, WHOSE, UNDER WHICH NAMES", overflow="fold")
+    for c in certificates:
+        left = c.left(now)
+        table.add_row(
+            c.machine,
+            c.path,
+            Text("unreadable" if c.expires is None else words(left), "red" if left < warn else ""),
+            c.signed_by,
+            f"{c.kind} {c.subject}" + (f": {', '.join(c.names)}" if c.names else ""),
+        )
+    (out if out.is_terminal else Console(highlight=False, width=_WIDTH)).print(table)
+
+
+def words(left: timedelta) -> str:
+    """Days; less than two of them in smaller units."""
+    if left <= timedelta(0):
+        return "expired"
+    if left >= timedelta(days=2):
+        return f"{left.days} days"
+    hours = left // timedelta(hours=1)
+    return f"{hours} hours" if hours else f"{left // timedelta(minutes=1)} minutes"

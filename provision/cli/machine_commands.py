@@ -1,0 +1,57 @@
+"""`clusterctl machines`: the machines themselves, before anything of ours is on them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+from rich.table import Table
+
+from provision.cli.console import out, progress
+from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
+
+app = typer.Typer(help="Make, remove and list machines.", no_args_is_help=True)
+
+
+@app.command(epilog="Example: clusterctl machines up inventories/ha.py")
+def up(inventory: Inventory) -> None:
+    """Make the machines that are missing; start those that are stopped."""
+    from provision.inventory import read
+    from provision.machines.sources import source_of
+
+    draft = read(inventory)
+    source_of(draft).create(draft, progress())
+
+
+@app.command(epilog="Example: clusterctl machines down inventories/ha.py")
+def down(inventory: Inventory, yes: Yes = False) -> None:
+    """Remove the machines that `up` made, with all that is on them."""
+    from provision.inventory import read
+    from provision.machines.sources import source_of
+
+    draft = read(inventory)
+    if not yes:
+        typer.confirm(f"Remove all machines of {draft.name}?", abort=True)
+    source_of(draft).destroy(draft, progress())
+
+
+@app.command("list", epilog="Example: clusterctl machines list inventories/ha.py -o json")
+def list_(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
+    """Show the machines, where they are and whether they run."""
+    from provision.inventory import read
+    from provision.machines.sources import source_of
+
+    draft = read(inventory)
+    statuses = source_of(draft).status(draft)
+    roles = {host.name: sorted(host.roles) for host in draft.hosts}
+    if output is Output.JSON:
+        print_json([{**asdict(s), "roles": roles[s.name]} for s in statuses])
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("NAME", "ROLES", "STATE", "ADDRESS", "SSH"):
+        table.add_column(heading)
+    for status in statuses:
+        table.add_row(
+            status.name, ", ".join(roles[status.name]), status.state, status.address, status.ssh
+        )
+    out.print(table)

@@ -1,0 +1,72 @@
+"""What is said at the end of a run."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from provision.cli.console import out
+from provision.cli.options import Output, print_json
+from provision.inventory import Draft
+from provision.session import Session
+from provision.up import Report
+from provision.workflows import Run
+
+
+def up_summary(session: Session, run: Run, report: Report, output: Output) -> None:
+    """What was done, how long it took, and what to type next."""
+    cluster = session.cluster
+    if output is Output.JSON:
+        print_json(
+            {
+                "cluster": cluster.name,
+                "changed": {name: list(parts) for name, parts in report.changed.items()},
+                "created": list(session.created),
+                "left_out": dict(run.plan.absent),
+                "seconds": {name: round(s, 2) for name, s in report.seconds.items()},
+                "endpoint": cluster.endpoint,
+                "artifacts": run.artifacts.source,
+                "log": str(session.log.path),
+                "round_trips": dict(session.engine.metrics.round_trips),
+                "bytes_sent": dict(session.engine.metrics.sent),
+            }
+        )
+        return
+    if not report.changed and not report.seconds:
+        rest = ", everything else" if run.plan.absent else ", everything"
+        out.print(f"{cluster.name}: nothing to do{rest} is as the inventory says.")
+        _left_out(run)
+        return
+    total = sum(report.seconds.values())
+    out.print(
+        Text.assemble(
+            (cluster.name, "bold"),
+            f" is up: {len(cluster.masters)} masters, {len(cluster.workers)} workers, "
+            f"Kubernetes {cluster.kubernetes}, in {total:.0f} s.",
+        )
+    )
+    out.print(f"API: {cluster.endpoint}")
+    path = cluster.inventory
+    out.print("Next:")
+    out.print(f"  clusterctl kubeconfig {path} -o kubeconfig", soft_wrap=True)
+    out.print(f"  clusterctl kubectl {path} -- get nodes", soft_wrap=True)
+    out.print(f"  clusterctl status {path}", soft_wrap=True)
+    _left_out(run)
+
+
+def _left_out(run: Run) -> None:
+    path = run.session.cluster.inventory
+    for name, reason in run.plan.absent.items():
+        out.print(Text(f"{name} was left out: {reason}", "red"), soft_wrap=True)
+        out.print(
+            f"  gone for good? clusterctl node replace {path} {name}, or node remove",
+            soft_wrap=True,
+        )
+
+
+def down_summary(draft: Draft, left: dict[str, str]) -> None:
+    """What is gone, and what could not be cleaned."""
+    if not left:
+        out.print(f"{draft.name} is gone.")
+        return
+    for name, reason in left.items():
+        out.print(Text(f"{name}: {reason}", "red"), soft_wrap=True)

@@ -1,0 +1,57 @@
+"""The API's client of the drill: HTTPS with a client certificate, a connection per request."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import ssl
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from provision import private_file
+
+TIMEOUT = 5.0  # seconds, for each of: connect, handshake, answer
+
+
+class Client:
+    """Talks to one address, as kubectl on the operator's computer does.
+
+    Args:
+        kubeconfig: with everything embedded, as `clusterctl kubeconfig` writes it. Certificate
+            and key are put beside it, 0600: that is the only way in which ssl takes them.
+    """
+
+    def __init__(self, kubeconfig: Path, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        config = yaml.safe_load(kubeconfig.read_text())
+        user, cluster = config["users"][0]["user"], config["clusters"][0]["cluster"]
+        pem = kubeconfig.with_suffix(".pem")
+        parts = (user["client-certificate-data"], user["client-key-data"])
+        private_file.write(pem, b"".join(base64.b64decode(part) for part in parts))
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        self._tls = ssl.create_default_context(cadata=authority)
+        self._tls.load_cert_chain(pem)
+
+    def request(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401
+        """One request on a new connection; its answer.
+
+        Raises:
+            OSError, http.client.HTTPException: no answer, or one that is not 2xx.
+        """
+        connection = http.client.HTTPSConnection(
+            self.host, self.port, timeout=TIMEOUT, context=self._tls
+        )
+        try:
+            content = None if body is None else json.dumps(body)
+            connection.request(method, path, content, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        if not 200 <= answer.status < 300:
+            message = f"{answer.status} {answer.reason}: {text[:200].decode(errors='replace')}"
+            raise http.client.HTTPException(message)
+        return json.loads(text)

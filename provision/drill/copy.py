@@ -1,0 +1,66 @@
+"""A lab made like an inventory: the same machines and settings, under a name of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from pprint import pformat
+
+import platformdirs
+
+from provision import private_file
+from provision.cluster import Role, Settings
+from provision.inventory import Draft
+from provision.inventory.draft import GROUPS, HostEntry
+from provision.state.local import identity
+
+SUFFIX = "-drill"
+LONGEST = 40  # characters of a cluster's name
+# The lab's snapshots do not go where the cluster's own are.
+NOT_COPIED = {"name", "source", "inventory", "inventory_text", "api", "backup"}
+
+
+def write(draft: Draft) -> Path:
+    """Write the lab's inventory, 0600: it may hold passwords of proxies. The same path each time."""
+    folder = platformdirs.user_state_path("clusterctl") / "drills"
+    path = folder / f"{identity(draft.name, draft.inventory)}.py"
+    private_file.write(path, text(draft).encode())
+    return path
+
+
+def text(draft: Draft) -> str:
+    """Say what the lab's inventory says."""
+    settings = draft.model_dump(
+        mode="json", include=Settings.model_fields.keys() - NOT_COPIED, exclude_defaults=True
+    )
+    if draft.certificates.external:
+        # Nobody would sign for a lab.
+        del settings["certificates"]
+    cluster = {
+        "name": draft.name[: LONGEST - len(SUFFIX)].rstrip("-") + SUFFIX,
+        "machines": "lab",
+        **settings,
+    }
+    groups = {
+        group: [_entry(host) for host in draft.hosts if role in host.roles]
+        for group, role in GROUPS.items()
+    }
+    if len(groups["masters"]) > 1:
+        cluster["api"] = {"vip": "auto"}
+    if _stacked(draft):
+        del groups["etcd"]
+    lines = [f"# Made by clusterctl drill {draft.inventory}", f"cluster = {pformat(cluster)}"]
+    lines += [f"{group} = {pformat(hosts)}" for group, hosts in groups.items() if hosts]
+    return "\n".join(lines) + "\n"
+
+
+def _stacked(draft: Draft) -> bool:
+    return all((Role.MASTER in h.roles) == (Role.ETCD in h.roles) for h in draft.hosts)
+
+
+def _entry(host: HostEntry) -> tuple[str, dict[str, object]]:
+    data: dict[str, object] = {}
+    if host.labels:
+        data["labels"] = host.labels
+    if host.taints:
+        data["taints"] = [str(taint) for taint in host.taints]
+    return host.name, data

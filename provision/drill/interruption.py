@@ -1,0 +1,221 @@
+"""clusterctl interrupted: killed in every phase, stopped by Ctrl-C; the next run finishes."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from provision import archive, paths
+from provision.drill.harm import Action, connect, power_on
+from provision.drill.runs import Ended, Run, clusterctl
+from provision.drill.site import Site, await_
+from provision.errors import EXIT_INTERRUPTED, RefusedError, UnhealthyError
+
+LONGEST = 4.0  # seconds into a phase, at most, until it is killed
+HEALTHY = 120.0  # seconds until the cluster must be healthy after the last run
+FALLEN = 240.0  # seconds until another run has taken over from a frozen one, and finished
+STOPPED = 5.0  # seconds from Ctrl-C to the end
+ROLLING = "control plane"  # the phase in which one apiserver after the other is restarted
+CHANGED = f"{paths.KUBERNETES}/audit-policy.yaml"  # a change of it restarts the apiserver
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+
+
+def kill_in_every_phase(
+    command: str, inventory: Path, seed: int, *arguments: str, but: Collection[str] = ()
+) -> tuple[list[str], Ended]:
+    """Kill a command in its first phase, run it again, kill it in the second, and so on.
+
+    The moment within the phase is the seed's. The last run is left alone.
+
+    Args:
+        but: not in these phases.
+
+    Returns:
+        The phases in which it was killed, and how the last run ended.
+    """
+    moments = random.Random(seed)  # noqa: S311
+    killed: list[str] = []
+    while True:
+        run = Run(command, inventory, *arguments)
+        phase = next((name for name in run.phases() if name not in (*killed, *but)), "")
+        if not phase:
+            return killed, run.wait()
+        run.within_phase(moments.uniform(0, LONGEST))
+        run.send(signal.SIGKILL)
+        run.wait()
+        killed.append(phase)
+
+
+def finished(inventory: Path) -> None:
+    """See that nothing is left to do, and that the cluster is healthy, or is soon.
+
+    Raises:
+        UnhealthyError: there is, or it is not.
+    """
+    if (plan := clusterctl("plan", inventory)).code != 0:
+        message = f"there is something left to do: {plan.out}{plan.err}"
+        raise UnhealthyError(message)
+    await_("clusterctl status: healthy", lambda: clusterctl("status", inventory).code == 0, HEALTHY)
+
+
+def press_ctrl_c(site: Site, victim: str) -> str:
+    """Press Ctrl-C while one apiserver after the other is restarted.
+
+    Raises:
+        UnhealthyError: clusterctl went on for more than 5 s.
+    """
+    run = _up_in_rolling_phase(site)
+    pressed = time.monotonic()
+    run.send(signal.SIGINT)
+    ended = run.wait(60)
+    seconds = time.monotonic() - pressed
+    if ended.code != EXIT_INTERRUPTED or seconds > STOPPED:
+        message = f"Ctrl-C: exit {ended.code} after {seconds:.1f} s\n{ended.err[-1000:]}"
+        raise UnhealthyError(message)
+    return f"clusterctl ended after {seconds:.1f} s"
+
+
+def meet(site: Site, victim: str) -> str:
+    """Run a second `up` while the first restarts one apiserver after the other.
+
+    Raises:
+        UnhealthyError: the second was not refused, or the first did not finish.
+    """
+    run = _up_in_rolling_phase(site)
+    _second_is_refused(site)
+    run.wait().succeeded()
+    return "the second was refused"
+
+
+def freeze(site: Site, victim: str) -> str:
+    """Freeze an `up`, as when its computer is cut off; another one takes over after its time.
+
+    Raises:
+        UnhealthyError: another one is not refused at first, or for good.
+    """
+    run = _up_in_rolling_phase(site)
+    run.send(signal.SIGSTOP)
+    try:
+        _second_is_refused(site)
+        seconds = await_(
+            "the lock falls by itself", lambda: site.clusterctl("up", "--yes").code == 0, FALLEN
+        )
+    finally:
+        run.send(signal.SIGKILL)
+        run.wait()
+    return f"another up was refused, and had taken over and finished after {seconds:.0f} s"
+
+
+def _second_is_refused(site: Site) -> None:
+    second = site.clusterctl("up", "--yes")
+    if second.code != RefusedError.exit_code or "somebody else works" not in second.said:
+        message = f"a second up ended with {second.code}: {second.err[-1000:]}"
+        raise UnhealthyError(message)
+
+
+def lose(loss: Action) -> Action:
+    """Lose a machine while one apiserver after the other is restarted.
+
+    What it returns raises UnhealthyError if `up` did not say which machine it lost.
+    """
+
+    def act(site: Site, victim: str) -> str:
+        run = _up_in_rolling_phase(site)
+        return _lose(site, victim, loss, run, "up")
+
+    return act
+
+
+def lose_in(
+    phase: str, loss: Action, site: Site, victim: str, command: str, *arguments: str
+) -> str:
+    """Lose a machine while a command is in this phase.
+
+    Raises:
+        UnhealthyError: it has no such phase, or did not say which machine it lost.
+    """
+    return _lose(site, victim, loss, _in_phase(site, phase, command, *arguments), command)
+
+
+def _lose(site: Site, victim: str, loss: Action, run: Run, command: str) -> str:
+    loss(site, victim)
+    ended = run.wait()
+    if ended.code == 0 or victim not in ended.said:
+        message = f"{command} lost {victim} and ended with {ended.code}: {ended.err[-1000:]}"
+        raise UnhealthyError(message)
+    return f"{command} ended with {ended.code} and named {victim}"
+
+
+def finish(site: Site, victim: str) -> None:
+    """Run `up` again; see that nothing was left half written.
+
+    Raises:
+        UnhealthyError: it failed, or has left something.
+    """
+    site.clusterctl("up", "--yes").succeeded()
+    finished(site.inventory)
+    for machine in site.cluster.machines:
+        left = site.run(machine.name, f"find / -xdev -name '*{archive.NEW}' 2>/dev/null; true")
+        if left:
+            message = f"half written on {machine.name}: {left.strip()}"
+            raise UnhealthyError(message)
+
+
+def start_and_finish(site: Site, victim: str) -> None:
+    power_on(site, victim)
+    site.clusterctl("machines up").succeeded()
+    finish(site, victim)
+
+
+def connect_and_finish(site: Site, victim: str) -> None:
+    connect(site, victim)
+    site.locate()  # it may be another machine of this name
+    finish(site, victim)
+
+
+def change_host_key(site: Site, victim: str) -> str:
+    """Give a machine a new host key, and see that clusterctl does not talk to it.
+
+    Raises:
+        UnhealthyError: it does.
+    """
+    site.run(
+        victim,
+        f"mv {HOST_KEY} {HOST_KEY}.was && mv {HOST_KEY}.pub {HOST_KEY}.pub.was && "
+        f"ssh-keygen -q -t ed25519 -N '' -f {HOST_KEY} && systemctl reload ssh",
+    )
+    site.run(victim, "echo '# by the drill' >> " + CHANGED)
+    ended = site.clusterctl("up", "--yes")
+    site.run(victim, f"tail -n 1 {CHANGED} | grep -q drill")
+    if ended.code == 0 or "host key" not in ended.said:
+        message = f"another host key, and up ended with {ended.code}: {ended.err[-1000:]}"
+        raise UnhealthyError(message)
+    return f"up ended with {ended.code} and did nothing there"
+
+
+def restore_host_key(site: Site, victim: str) -> None:
+    site.run(
+        victim,
+        f"mv {HOST_KEY}.was {HOST_KEY} && mv {HOST_KEY}.pub.was {HOST_KEY}.pub && "
+        "systemctl reload ssh",
+    )
+    finish(site, victim)
+
+
+def _up_in_rolling_phase(site: Site) -> Run:
+    """Start an `up` that has to restart every apiserver; return when it does."""
+    for master in site.cluster.masters:
+        site.run(master.name, f"echo '# by the drill' >> {CHANGED}")
+    return _in_phase(site, ROLLING, "up", "--yes")
+
+
+def _in_phase(site: Site, phase: str, command: str, *arguments: str) -> Run:
+    """Start a command; return when it is in this phase."""
+    run = Run(command, site.inventory, *arguments)
+    if phase not in run.phases():
+        message = f"{command} ended without the phase {phase!r}: {run.wait().err[-1000:]}"
+        raise UnhealthyError(message)
+    return run

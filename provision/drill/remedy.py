@@ -1,0 +1,92 @@
+"""What a user types after something is lost: `node replace`, `etcd defrag`, `etcd restore`, `recover`."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from provision.drill.harm import DROP_IN, JUNK, burn, connect, drop
+from provision.drill.interruption import finished, kill_in_every_phase, lose_in
+from provision.drill.site import Site
+from provision.errors import RefusedError, UnhealthyError
+
+
+def replace_machine(site: Site, victim: str) -> None:
+    """Run `node replace`, and see that nothing is left to do."""
+    site.clusterctl("node replace", victim, "--yes", "--force").succeeded()
+    site.locate()
+    finished(site.inventory)
+
+
+def replace_moved_machine(site: Site, victim: str) -> None:
+    before = site.cluster.machine(victim).address
+    replace_machine(site, victim)
+    site.lab.release(site.draft)
+    if site.cluster.machine(victim).address == before:
+        message = f"{victim} is still at {before}"
+        raise UnhealthyError(message)
+
+
+def replace_machine_killed(site: Site, victim: str) -> None:
+    """Kill `node replace` in each of its phases; once the machine is back, `up` does the rest."""
+    seed = secrets.randbelow(1000)
+    arguments = (victim, "--yes")
+    _, last = kill_in_every_phase("node replace", site.inventory, seed, *arguments)
+    if last.code != RefusedError.exit_code:
+        last.succeeded()
+    site.clusterctl("up", "--yes").succeeded()
+    site.locate()
+    finished(site.inventory)
+
+
+def replace_machine_cut_off(site: Site, victim: str) -> str:
+    """Burn a master down, and cut its successor off while it gets its control plane."""
+    burn(site, victim)
+    cut = drop("in", "out", operator=True)
+    return lose_in("control plane", cut, site, victim, "node replace", victim, "--yes")
+
+
+def recover(site: Site, victim: str) -> None:
+    """Make a cluster of what one member has; then replace the other machines."""
+    site.clusterctl("recover", "--yes").succeeded()
+    for member in site.cluster.etcd_members:
+        if member.name != victim:
+            site.clusterctl("node replace", member.name, "--yes").succeeded()
+    site.locate()
+    finished(site.inventory)
+
+
+def defrag(site: Site, victim: str) -> None:
+    """Have etcd take writes again; then take away what had filled it."""
+    site.clusterctl("etcd defrag").succeeded()
+    site.etcdctl(site.cluster.machine(victim), f"del {JUNK}")
+    site.run(victim, f"rm -r {DROP_IN} && systemctl daemon-reload && systemctl restart etcd")
+    finished(site.inventory)
+
+
+def take_snapshot(site: Site, victim: str) -> None:
+    _snapshot(site).unlink(missing_ok=True)
+    site.clusterctl("etcd snapshot", "-o", str(_snapshot(site))).succeeded()
+
+
+def restore_killed(site: Site, victim: str) -> None:
+    """Kill `etcd restore` in each phase that changes something; the last brings the snapshot back."""
+    seed = secrets.randbelow(1000)
+    arguments = ("--from", str(_snapshot(site)), "--yes")
+    _, last = kill_in_every_phase("etcd restore", site.inventory, seed, *arguments, but=("verify",))
+    last.succeeded()
+    finished(site.inventory)
+
+
+def restore_cut_off(site: Site, victim: str) -> None:
+    """Cut a member off while `etcd restore` starts them; connected again, bring the snapshot back."""
+    arguments = ("--from", str(_snapshot(site)), "--yes")
+    cut = drop("in", "out", operator=True)
+    lose_in("etcd", cut, site, victim, "etcd restore", *arguments)
+    connect(site, victim)
+    site.clusterctl("etcd restore", *arguments).succeeded()
+    finished(site.inventory)
+
+
+def _snapshot(site: Site) -> Path:
+    return site.kubeconfig.with_name("snapshot.tar.zst.age")

@@ -1,0 +1,1 @@
+"""etcd's data: its state, snapshots, and the ways back from one."""

@@ -1,0 +1,2 @@
+# The restore is done: others may start things again.
+rm -f "$marker"

@@ -1,0 +1,112 @@
+"""Inventory file -> Draft -> Cluster. Errors name the field, the value and what is allowed.
+
+An inventory is a pyinfra inventory file: lists `masters`, `workers` and optionally `etcd`, each
+item a name or `(name, data)`, or a whole group as `(list, data)`; and a dict `cluster` with the
+settings of the whole. A Draft is all that the file alone can say; the machines' source (lab,
+Vagrant, EC2, static) adds where they are, and then it is a Cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from provision.cluster import Cluster, Machine, Settings
+from provision.errors import Finding, InventoryError
+from provision.inventory import checks
+from provision.inventory.draft import GROUPS, Draft, HostEntry
+from provision.inventory.execute import Executed, execute, host_names
+from provision.inventory.hosts import hosts
+from provision.inventory.settings import settings
+
+if TYPE_CHECKING:
+    from provision.machines import Located
+
+__all__ = ["Draft", "HostEntry", "complete", "read"]
+
+
+def read(path: Path) -> Draft:
+    """Execute an inventory file and check all that it says.
+
+    Raises:
+        InventoryError: with everything that is wrong, warnings included.
+    """
+    path = path.absolute()
+    executed = execute(path)
+    given, vip_auto, findings = settings(executed.cluster, path)
+    entries, problems = hosts(executed.groups, path.parent, given.source)
+    findings = [*executed.findings, *_misspelt(executed), *findings, *problems]
+    findings += checks.hosts(entries, given, executed.groups)
+    known = {host.name: host.address for host in entries if host.address}
+    findings += checks.addresses(known, given.api.vip, given.networks)
+    _refuse(path, findings)
+    return Draft.model_validate(
+        {
+            **_fields(given),
+            "inventory_text": path.read_text("utf-8"),
+            "hosts": entries,
+            "vip_auto": vip_auto,
+            "warnings": tuple(findings),
+        }
+    )
+
+
+def complete(
+    draft: Draft,
+    located: Mapping[str, Located],
+    vip: IPv4Address | None,
+    name: str | None = None,
+) -> Cluster:
+    """Add where the machines are.
+
+    Args:
+        draft: from `read`.
+        located: of every host, by name.
+        vip: what the source chose; counts only where the file leaves it to the source.
+        name: of a load balancer that the source made; counts only where the file has none.
+
+    Raises:
+        InventoryError: addresses that do not fit together.
+    """
+    api = draft.api.model_copy(update={"vip": vip}) if draft.vip_auto else draft.api
+    if name and not api.name:
+        api = api.model_copy(update={"name": name})
+    known = {host.name: located[host.name].address for host in draft.hosts}
+    _refuse(draft.inventory, list(checks.addresses(known, api.vip, draft.networks)))
+    machines = tuple(
+        Machine(
+            name=host.name,
+            address=located[host.name].address,
+            roles=host.roles,
+            ssh=located[host.name].ssh,
+            labels=host.labels,
+            taints=host.taints,
+        )
+        for host in draft.hosts
+    )
+    return Cluster.model_validate({**_fields(draft), "api": api, "machines": machines})
+
+
+def _fields(given: Settings) -> dict[str, object]:
+    return {name: getattr(given, name) for name in Settings.model_fields}
+
+
+def _refuse(path: Path, findings: list[Finding]) -> None:
+    if any(finding.fatal for finding in findings):
+        hint = f"correct {path} and run the command again"
+        raise InventoryError(f"{path} cannot be used", findings, hint=hint)
+
+
+def _misspelt(executed: Executed) -> Iterator[Finding]:
+    """Find names that were meant to be ours; other lists are the user's own pyinfra groups."""
+    ours = {name for group in executed.groups.values() for name in host_names(group)}
+    for name, names in executed.others.items():
+        close = get_close_matches(name.lower(), GROUPS, n=1, cutoff=0.8)
+        if close and names - ours:
+            yield Finding(name, "unknown group", f"did you mean {close[0]!r}?")
+    if executed.cluster is None:
+        for name in get_close_matches("cluster", executed.dicts, n=1, cutoff=0.8):
+            yield Finding(name, "unknown dict", "did you mean 'cluster'?")

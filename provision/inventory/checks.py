@@ -1,0 +1,348 @@
+"""What only several fields together, or the world's rules, can say of an inventory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Address
+from itertools import chain
+
+from provision import ports
+from provision.artifacts.catalogue import catalogue
+from provision.cluster import Backup, Certificates, Ec2, Networks, Role, Settings
+from provision.errors import Finding
+from provision.etcd.age import is_recipient
+from provision.etcd.place import S3Place, SshPlace, place
+from provision.inventory import rules
+from provision.inventory.amis import KNOWN, image_of
+from provision.inventory.draft import HostEntry
+from provision.inventory.files import is_file
+from provision.inventory.reserved import RESERVED
+from provision.inventory.wording import show
+
+# kube-apiserver takes /12 at most; below /24 there is no room for DNS and a few Services.
+_SERVICES_WIDEST, _SERVICES_NARROWEST = 12, 24
+# kube-controller-manager makes 2**16 shares at most; /28 leaves a node 13 pods.
+_NODE_BITS, _NODE_NARROWEST = 16, 28
+_MACHINES_NARROWEST = 24  # machines are .11 and up, the virtual address .100
+
+
+def settings(given: Settings, broken: frozenset[str]) -> Iterator[Finding]:
+    """Check the settings without the machines.
+
+    Args:
+        given: with absolute paths.
+        broken: dotted names of fields that were wrong and have their default now.
+    """
+    return chain(
+        _version(given.kubernetes),
+        _api(given),
+        _networks(given.networks, broken),
+        _artifacts(given, broken),
+        _vagrant(given),
+        _backup(given.backup),
+        _extra_args(given),
+        _urls(given),
+        _firewall(given),
+        _certificates(given, broken),
+        _ec2(given, broken) if given.source == "ec2" else _no_ec2(given),
+    )
+
+
+def _firewall(given: Settings) -> Iterator[Finding]:
+    where = "cluster.firewall.allow"
+    for rule in given.firewall.allow:
+        what, _, source = rule.partition(" from ")
+        if any(not 0 < int(port) <= 65535 for port in what.partition("/")[2].split("-")):
+            yield Finding(where, f"{show(rule)} has a port that does not exist", "1 to 65535")
+        if source and not rules.is_network(source):
+            hint = "an address, or a network such as 10.0.0.0/8"
+            yield Finding(where, f"{show(source)} is not a network", hint)
+
+
+def _version(version: str) -> Iterator[Finding]:
+    bare, known = version.removeprefix("v"), catalogue().versions
+    if bare != version and bare in known:
+        yield Finding("cluster.kubernetes", f"drop the v of {show(version)}", f"write {bare!r}")
+    elif version not in known:
+        hint = f"known: {', '.join(known)}"
+        yield Finding("cluster.kubernetes", f"{show(version)} is not a known version", hint)
+
+
+def _api(given: Settings) -> Iterator[Finding]:
+    name, vip = given.api.name, given.api.vip
+    if name is not None and not rules.is_domain(name):
+        hint = "such as api.example.org; an address of your own is `vip`"
+        yield Finding("cluster.api.name", f"{show(name)} is not a DNS name", hint)
+    if vip and not rules.is_usable(vip):
+        hint = "a free address of the machines' network"
+        yield Finding("cluster.api.vip", f"{show(str(vip))} cannot be an address there", hint)
+    if given.api.port != ports.API and name is None:
+        hint = "another port is for a load balancer of yours, `name`"
+        yield Finding("cluster.api.port", f"the masters answer on {ports.API}", hint)
+    if vip and given.source == "ec2":
+        hint = "leave it out: a load balancer is made"
+        yield Finding("cluster.api.vip", "a VPC does not carry a virtual address", hint)
+
+
+def _networks(networks: Networks, broken: frozenset[str]) -> Iterator[Finding]:
+    where = "cluster.networks"
+    pods, services, share = networks.pods, networks.services, networks.node_prefix
+    if not _SERVICES_WIDEST <= services.prefixlen <= _SERVICES_NARROWEST:
+        hint = f"/{_SERVICES_WIDEST} to /{_SERVICES_NARROWEST}"
+        yield Finding(f"{where}.services", f"{show(str(services))} has the wrong size", hint)
+    if not broken & {"networks.pods", "networks.services"} and pods.overlaps(services):
+        what = f"{show(str(pods))} overlaps the Services' {services}"
+        yield Finding(f"{where}.pods", what, "two networks that nothing else uses")
+    least, most = pods.prefixlen, min(pods.prefixlen + _NODE_BITS, _NODE_NARROWEST)
+    if not broken & {"networks.pods", "networks.node_prefix"} and not least <= share <= most:
+        hint = f"{least} to {most}, each node's share of {pods}"
+        if least > most:
+            hint = f"and `pods` is too small: /{_NODE_NARROWEST} at least"
+        yield Finding(f"{where}.node_prefix", f"{show(share)} is out of range", hint)
+    if networks.mtu and not 1280 <= networks.mtu <= 65535:
+        hint = "1280 to 65535; 0: that of the machine's interface"
+        yield Finding(f"{where}.mtu", f"{show(networks.mtu)} is out of range", hint)
+    if not rules.is_domain(networks.domain):
+        yield Finding(f"{where}.domain", f"{show(networks.domain)} is not a DNS domain")
+    if not broken & {"networks.plugin", "networks.manifests"}:
+        if networks.plugin == "custom" and not networks.manifests:
+            hint = 'name the files: "manifests": ["calico.yaml"]'
+            yield Finding(f"{where}.manifests", "the plug-in 'custom' has none", hint)
+        elif networks.plugin != "custom" and networks.manifests:
+            hint = '"plugin": "custom", or no manifests'
+            yield Finding(f"{where}.manifests", f"the plug-in is {networks.plugin!r}", hint)
+
+
+def _artifacts(given: Settings, broken: frozenset[str]) -> Iterator[Finding]:
+    artifacts, where = given.artifacts, "cluster.artifacts"
+    for source, value in (("mirror", artifacts.mirror), ("bundle", artifacts.bundle)):
+        if broken & {"artifacts.source", f"artifacts.{source}"}:
+            continue
+        if artifacts.source == source and not value:
+            hint = f'"artifacts": {{"source": "{source}", "{source}": "..."}}'
+            yield Finding(f"{where}.{source}", f"is missing for the source {source!r}", hint)
+        elif artifacts.source != source and value is not None:
+            hint = f'"source": "{source}", or no {source}'
+            yield Finding(f"{where}.{source}", f"the source is {artifacts.source!r}", hint)
+    if artifacts.mirror:
+        yield from _open_url(f"{where}.mirror", artifacts.mirror)
+    if artifacts.bundle and not is_file(artifacts.bundle):
+        hint = "`clusterctl artifacts bundle INVENTORY` makes one"
+        yield Finding(f"{where}.bundle", f"there is no file {show(artifacts.bundle)}", hint)
+
+
+def _vagrant(given: Settings) -> Iterator[Finding]:
+    network, where = given.vagrant.network, "cluster.vagrant.network"
+    if network is None:
+        return
+    if network.prefixlen > _MACHINES_NARROWEST or not network.is_private:
+        hint = f"a private network, /{_MACHINES_NARROWEST} or wider, such as 192.168.56.0/24"
+        yield Finding(where, f"{show(str(network))} is not for machines", hint)
+    for key in ("pods", "services"):
+        if network.overlaps(getattr(given.networks, key)):
+            what = f"{show(str(network))} overlaps cluster.networks.{key}"
+            yield Finding(where, what, "a network that nothing else uses")
+
+
+def _backup(backup: Backup) -> Iterator[Finding]:
+    where = "cluster.backup"
+    for text in backup.recipients:
+        if not is_recipient(text):
+            hint = "age-keygen -y KEYFILE prints it: age1..."
+            yield Finding(f"{where}.recipients", f"{show(text)} is no public key of age", hint)
+    to = place(backup)
+    if backup.to and to is None:
+        hint = "such as ssh://backup@192.0.2.9/srv/snapshots or s3://bucket/prefix"
+        yield Finding(f"{where}.to", f"{show(backup.to)} is not a place for copies", hint)
+    needed = {SshPlace: ("ssh_key", "ssh_host_key"), S3Place: ("s3_access_key", "s3_secret_key")}
+    for name in needed.get(type(to), ()):
+        if not getattr(backup, name):
+            yield Finding(f"{where}.{name}", f"is missing for {show(backup.to)}")
+    if backup.ssh_host_key and not rules.is_host_key(backup.ssh_host_key):
+        hint = "as in known_hosts, without the name: ssh-ed25519 AAAA..."
+        yield Finding(f"{where}.ssh_host_key", "is not a public host key", hint)
+    if backup.s3_endpoint and not rules.is_endpoint(backup.s3_endpoint):
+        yield _no_url(f"{where}.s3_endpoint", backup.s3_endpoint)
+    if not rules.is_region(backup.s3_region):
+        yield Finding(f"{where}.s3_region", f"{show(backup.s3_region)} is not a region")
+    for name in ("s3_access_key", "s3_secret_key"):
+        if not rules.is_s3_key(getattr(backup, name)):
+            yield Finding(f"{where}.{name}", "has characters that no such key has")
+
+
+def _extra_args(given: Settings) -> Iterator[Finding]:
+    for component, flags in given.extra_args.items():
+        for flag in flags:
+            where = f"cluster.extra_args.{component}.{flag}"
+            bare = flag.lstrip("-")
+            if reason := RESERVED.get(component, {}).get(bare):
+                yield Finding(where, "this flag is set by clusterctl", reason)
+            elif flag != bare:
+                yield Finding(where, "the flag's name has dashes in front", f"write {bare!r}")
+            elif not rules.is_flag(flag):
+                yield Finding(where, f"{show(flag)} is not a flag's name", "such as 'v'")
+
+
+def _urls(given: Settings) -> Iterator[Finding]:
+    for key in ("http", "https"):
+        url = getattr(given.proxy, key)
+        if url is not None and not rules.is_url(url):
+            yield _no_url(f"cluster.proxy.{key}", url)
+    for registry, urls in given.registry_mirrors.items():
+        where = f"cluster.registry_mirrors.{registry}"
+        if not rules.is_registry(registry):
+            yield Finding(where, f"{show(registry)} is not a registry", "such as docker.io")
+        for url in urls:
+            yield from _open_url(where, url)
+
+
+# A subnet on AWS is a /28 at least, a VPC a /16 at most; each zone has a sixteenth.
+_VPC_WIDEST, _VPC_NARROWEST, _MOST_ZONES = 16, 24, 8
+
+
+def _ec2(given: Settings, broken: frozenset[str]) -> Iterator[Finding]:
+    ec2, where = given.ec2, "cluster.ec2"
+    needed = {
+        "region": "such as 'eu-central-1'",
+        "zones": f"such as ['{ec2.region or 'eu-central-1'}a']",
+        "owner": "a team or an e-mail address",
+    }
+    if ec2.ssh != "ssm":
+        needed["ssh_from"] = "such as ['203.0.113.7/32'], this computer's address"
+    for field, hint in needed.items():
+        if not getattr(ec2, field) and f"ec2.{field}" not in broken:
+            yield Finding(f"{where}.{field}", "is missing", hint)
+    if len(set(ec2.zones)) < len(ec2.zones):
+        yield Finding(f"{where}.zones", "names a zone twice", "each zone once")
+    if len(ec2.zones) > _MOST_ZONES:
+        yield Finding(f"{where}.zones", f"{len(ec2.zones)} are too many", f"{_MOST_ZONES} at most")
+    if not _VPC_WIDEST <= ec2.network.prefixlen <= _VPC_NARROWEST:
+        hint = f"/{_VPC_WIDEST} to /{_VPC_NARROWEST}"
+        yield Finding(f"{where}.network", f"{show(str(ec2.network))} has the wrong size", hint)
+    for field in ("pods", "services"):
+        other = getattr(given.networks, field)
+        if not broken & {"ec2.network", f"networks.{field}"} and ec2.network.overlaps(other):
+            what = f"{show(str(ec2.network))} overlaps the network of the {field}, {other}"
+            yield Finding(f"{where}.network", what, "networks that nothing else uses")
+    if ec2.group and given.firewall.enabled:
+        what = "rules on machines know the inventory's only, not the workers of `group`"
+        yield Finding("cluster.firewall", what, "security groups do it on EC2: leave it out")
+    yield from _image(ec2)
+    if ec2.endpoint and not rules.is_url(ec2.endpoint):
+        yield _no_url(f"{where}.endpoint", ec2.endpoint)
+    reserved = [key for key in ec2.tags if key.startswith(("clusterctl:", "aws:")) or key == "Name"]
+    for key in reserved:
+        yield Finding(f"{where}.tags.{key}", "this tag is set by clusterctl, or by AWS")
+
+
+def _image(ec2: Ec2) -> Iterator[Finding]:
+    image, where = image_of(ec2.image), "cluster.ec2.image"
+    if image is None:
+        hint = f"{', '.join(KNOWN)}, an AMI's id, or OWNER/NAME with * in the name"
+        yield Finding(where, f"{show(ec2.image)} is no image", hint)
+    elif ec2.ssh == "ssm" and not image.agent:
+        able = " or ".join(name for name, known in KNOWN.items() if known.agent)
+        what = f"{show(ec2.image)} has no Session Manager's agent, which `ssm` needs"
+        yield Finding(where, what, f"{able}, or an AMI of yours that has it")
+
+
+def _certificates(given: Settings, broken: frozenset[str]) -> Iterator[Finding]:
+    if not given.certificates.external:
+        return
+    if given.ec2.group and "ec2.group" not in broken:
+        hint = "name each worker in the inventory, and leave the group out"
+        what = "machines of an Auto Scaling group join alone: nobody signs for them"
+        yield Finding("cluster.ec2.group", f"{what}, with an external authority", hint)
+    if given.certificates.leaf_days != Certificates().leaf_days:
+        hint = "leave it out; with an external authority its owner decides"
+        yield Finding("cluster.certificates.leaf_days", "is not for us to say", hint)
+
+
+def _no_ec2(given: Settings) -> Iterator[Finding]:
+    if given.ec2 != Ec2():
+        yield Finding(
+            "cluster.ec2", "is for machines on EC2", 'say "machines": "ec2", or leave it out'
+        )
+
+
+def _no_url(where: str, url: str) -> Finding:
+    return Finding(where, f"{show(url)} is not a URL", "http://... or https://...")
+
+
+def _open_url(where: str, url: str) -> Iterator[Finding]:
+    """Machines are given it in argument lists and in files that everybody there reads."""
+    if not rules.is_url(url):
+        yield _no_url(where, url)
+    elif rules.has_user(url):
+        yield Finding(
+            where,
+            f"{show(url)} has a user's name or password in it",
+            "a mirror that the machines reach without one",
+        )
+
+
+def hosts(
+    entries: Sequence[HostEntry], given: Settings, groups: Mapping[str, object]
+) -> Iterator[Finding]:
+    """Check the machines together: quorum, and room for all of them."""
+    members = sum(Role.ETCD in host.roles for host in entries)
+    where = "etcd" if "etcd" in groups else "masters"
+    if members == 2 and not given.force_even_etcd:
+        what = "2 etcd members: when either fails, the cluster stops; 1 is safer, 3 survive one"
+        hint = "1 or 3; or cluster['force_even_etcd'] = True"
+        yield Finding(where, what, hint)
+    elif members and members % 2 == 0:
+        what = f"{members} etcd members survive no more failures than {members - 1} do"
+        yield Finding(where, what, f"{members - 1} or {members + 1}", fatal=False)
+    masters = [host.name for host in entries if Role.MASTER in host.roles]
+    if given.source == "static" and len(masters) > 1 and not (given.api.name or given.api.vip):
+        what = f"{len(masters)} masters, and kubeconfigs name {masters[0]} alone"
+        hint = '"vip": a free address of their network, or "name": that of your load balancer'
+        yield Finding("cluster.api", what, hint, fatal=False)
+    if given.source == "ec2":
+        yield from _ec2_hosts(entries, given)
+    nodes = sum(bool(host.roles - {Role.ETCD}) for host in entries)
+    share, pods = given.networks.node_prefix, given.networks.pods
+    if pods.prefixlen <= share <= 32 and nodes > 2 ** (share - pods.prefixlen):
+        what = f"{show(share)} gives {2 ** (share - pods.prefixlen)} shares of {pods}"
+        hint = f"there are {nodes} nodes: a wider `pods`, or a larger `node_prefix`"
+        yield Finding("cluster.networks.node_prefix", what, hint)
+
+
+def _ec2_hosts(entries: Sequence[HostEntry], given: Settings) -> Iterator[Finding]:
+    image = image_of(given.ec2.image)
+    nameless = [host.name for host in entries if image and not (image.user or "user" in host.ssh)]
+    if nameless:
+        what = f"who may log in to {show(given.ec2.image)} is not known"
+        yield Finding(f"{nameless[0]}.ssh_user", what, "give `ssh_user`, of the groups or machines")
+    # Five of a subnet's addresses are AWS' own; machines start after the fifth.
+    room = 2 ** (28 - given.ec2.network.prefixlen) - 6
+    zones = max(len(given.ec2.zones), 1)
+    if room > 0 and -(-len(entries) // zones) + 1 > room:
+        what = f"{show(str(given.ec2.network))} has room for {room - 1} machines in each zone"
+        yield Finding("cluster.ec2.network", what, "a wider one")
+    if len(entries) > 1 and len(given.ec2.zones) == 2 and not given.force_even_etcd:
+        what = "with 2 zones, the loss of one can be the loss of most etcd members"
+        yield Finding("cluster.ec2.zones", what, "3 zones", fatal=False)
+
+
+def addresses(
+    machines: Mapping[str, IPv4Address], vip: IPv4Address | None, networks: Networks
+) -> Iterator[Finding]:
+    """Check what is known of addresses: name -> address on the machines' network."""
+    seen: dict[IPv4Address, str] = {}
+    for name, address in machines.items():
+        if address in seen:
+            what = f"{show(str(address))} is the address of {seen[address]} too"
+            yield Finding(f"{name}.address", what, "each machine has its own")
+        seen.setdefault(address, name)
+    if vip in seen:
+        what = f"{show(str(vip))} is the address of {seen[vip]}"
+        yield Finding("cluster.api.vip", what, "a free address of the machines' network")
+    for field in ("pods", "services"):
+        network = getattr(networks, field)
+        inside = [f"{name} ({a})" for a, name in seen.items() if a in network]
+        inside += [f"the virtual address {vip}"] if vip and vip in network else []
+        if inside:
+            what = f"{show(str(network))} contains {', '.join(inside)}"
+            yield Finding(f"cluster.networks.{field}", what, "a network that nothing else uses")

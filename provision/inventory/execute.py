@@ -1,0 +1,99 @@
+"""An inventory file -> its names, executed as pyinfra does it."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision.errors import Finding, InventoryError
+from provision.inventory.draft import GROUPS
+from provision.inventory.wording import plain
+
+_PASSWORD = re.compile(r"(pass(word|wd|phrase)?|secret|token).*", re.I | re.S)
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What an inventory file defines, values made plain.
+
+    Attributes:
+        groups: of ours, in the file's order (it matters where data differ).
+        cluster: the dict of that name; None when there is none.
+        others: other lists, which are groups for pyinfra alone: name -> hosts in it.
+        dicts: names of other dicts.
+        findings: values that are no data.
+    """
+
+    groups: Mapping[str, object]
+    cluster: object
+    others: Mapping[str, frozenset[str]]
+    dicts: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def execute(path: Path) -> Executed:
+    """Run the file as pyinfra does.
+
+    Raises:
+        InventoryError: it cannot be read, is not Python, or raises.
+    """
+    try:
+        code = compile(path.read_text("utf-8"), str(path), "exec", dont_inherit=True)
+    except FileNotFoundError:
+        raise _error(path, "there is no such file", "`clusterctl init` prints a new one") from None
+    except OSError as error:
+        raise _error(path, f"cannot be read: {error.strerror}") from None
+    except SyntaxError as error:
+        text = f": {_without_secrets(error.text.strip())}" if error.text else ""
+        what = f"{_without_secrets(error.msg)}{text}"
+        raise _error(f"{path}:{error.lineno}", what, "correct the line; it is Python") from None
+    except (ValueError, RecursionError, MemoryError):  # not UTF-8, NUL bytes, nested too deep
+        raise _error(path, "is not a Python file", "it must be Python, in UTF-8") from None
+    names: dict[str, object] = {"__file__": str(path)}
+    try:
+        exec(code, names)  # noqa: S102  an inventory is a program, the operator's own
+        return _select(names)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the operator's code raises
+        lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        where = f"{path}:{lines[-1].lineno}" if lines else path
+        what = f"{type(error).__name__}: {_without_secrets(_text(error))}"
+        raise _error(where, what, "correct the line; it is Python") from None
+
+
+def _select(names: Mapping[str, object]) -> Executed:
+    findings: list[Finding] = []
+    public = {name: value for name, value in names.items() if not name.startswith("_")}
+    groups = {n: plain(v, n, findings) for n, v in public.items() if n in GROUPS}
+    cluster = plain(public["cluster"], "cluster", findings) if "cluster" in public else None
+    rest = {n: v for n, v in public.items() if n not in {*GROUPS, "cluster"}}
+    others = {name: frozenset(host_names(value)) for name, value in rest.items()}
+    dicts = tuple(name for name, value in rest.items() if isinstance(value, dict))
+    return Executed(groups, cluster, others, dicts, tuple(findings))
+
+
+def host_names(group: object) -> list[str]:
+    """Names in what may be a group: a list, or (list, data); none in anything else."""
+    items = group[0] if isinstance(group, tuple) and group else group
+    if not isinstance(items, list):
+        return []
+    firsts = (item[0] if isinstance(item, tuple) and item else item for item in items)
+    return [name for name in firsts if isinstance(name, str)]
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  an exception class of the file's own may be broken
+        return ""
+
+
+def _without_secrets(line: str) -> str:
+    """Cut off a line of code from the first word on that may be followed by a secret."""
+    return _PASSWORD.sub(r"\1 ...", line)[:200]
+
+
+def _error(where: Path | str, what: str, hint: str = "") -> InventoryError:
+    return InventoryError("the inventory cannot be read", [Finding(str(where), what, hint)])

@@ -1,0 +1,147 @@
+"""What there should be in the account, as data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands in a request for the id of another resource, known once that one is there."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text in a request with ids in it, known once they are there."""
+
+    parts: tuple[str | Ref, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One API call that makes, or corrects, one thing.
+
+    Attributes:
+        key: what it makes, unique in the cluster: `vpc`, `subnet eu-central-1a`, `instance m1`.
+        service: boto3's name: `ec2`, `elbv2`, `iam`, `autoscaling`, `s3`.
+        action: boto3's method.
+        request: its arguments, with `Ref`s.
+        gives: where the answer has the new thing's id, `Vpc.VpcId`; empty: it has none.
+        after: keys of what must be there first besides its `Ref`s.
+        once: a boto3 waiter that must have ended before, and the key, or the id, of what it waits for.
+        sets: what can be changed in place, in canonical form: the step is needed as long as
+            something else is set; empty: it is needed as long as the thing is not there.
+        detail: what people want to know of it.
+    """
+
+    key: str
+    service: str
+    action: str
+    request: Mapping[str, Any]
+    gives: str = ""
+    after: tuple[str, ...] = ()
+    once: tuple[str, str] = ("", "")
+    sets: str = ""
+    detail: str = ""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset((*self.after, *refs(self.request)))
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One EC2 instance of the cluster. `state`: in EC2's words."""
+
+    id: str
+    state: str
+    zone: str
+    private: str
+    public: str = ""
+    host_key: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a security group lets in. `ports`: (0, 65535) with protocol `-1` means everything."""
+
+    protocol: str
+    ports: tuple[int, int]
+    network: str = ""
+    group: str = ""  # an id, or the key of a group that is not there yet
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What there is.
+
+    Attributes:
+        ids: key -> id of all that is there.
+        owners: key -> (cluster, owner) of its tags; empty where it has none.
+        instances: machine's name -> its instance, those that are going away left out.
+        leaving: machine's name -> its instance that is shutting down: its volume and address are in
+            use until it has ended.
+        volumes: machine's name -> zone of its volume for etcd.
+        left: machine's name -> zone and address that it had when it was removed.
+        rules: key of a security group -> what it lets in.
+        settings: key -> what is set, in canonical form.
+        load_balancer: DNS name of the API's load balancer.
+    """
+
+    ids: Mapping[str, str] = field(default_factory=dict)
+    owners: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    instances: Mapping[str, Instance] = field(default_factory=dict)
+    leaving: Mapping[str, Instance] = field(default_factory=dict)
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    left: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    rules: Mapping[str, frozenset[Rule]] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    load_balancer: str = ""
+
+
+def refs(value: object) -> Iterator[str]:
+    """Keys of all `Ref`s in a request."""
+    if isinstance(value, Ref):
+        yield value.key
+    elif isinstance(value, Text):
+        yield from refs(value.parts)
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from refs(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from refs(inner)
+
+
+def resolved(value: Any, ids: Mapping[str, str]) -> Any:  # noqa: ANN401  a request, of any shape
+    """Put ids in the place of `Ref`s.
+
+    Raises:
+        KeyError: one is not known.
+    """
+    if isinstance(value, Ref):
+        return ids[value.key]
+    if isinstance(value, Text):
+        return "".join(resolved(value.parts, ids))
+    if isinstance(value, Mapping):
+        return {key: resolved(inner, ids) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [resolved(inner, ids) for inner in value]
+    return value
+
+
+def canonical(value: object) -> str:
+    """Write a value so that equal ones look the same; a JSON text is read first."""
+    return json.dumps(json.loads(value) if isinstance(value, str) else value, sort_keys=True)
+
+
+def at(answer: Any, path: str) -> str:  # noqa: ANN401  an answer, of any shape
+    """Read `Instances.0.InstanceId` from an answer."""
+    for word in path.split("."):
+        answer = answer[int(word)] if word.isdecimal() else answer[word]
+    return str(answer)

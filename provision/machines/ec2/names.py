@@ -1,0 +1,103 @@
+"""Names and tags by which everything of a cluster is found again.
+
+Most things are found by tags. Load balancers, roles, groups and buckets have names that are
+unique in the account (a bucket's in the world), and AWS says how long they may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from provision.cluster import Settings
+from provision.components.group import group_name
+from provision.errors import Finding
+
+CLUSTER = "clusterctl:cluster"
+OWNER = "clusterctl:owner"
+KEY = "clusterctl:key"
+HOST_KEY = "clusterctl:host-key"
+GROUPED = "worker of the group"  # KEY of the Auto Scaling group's instances
+
+MASTERS, WORKERS = "masters", "workers"
+SIDES = (MASTERS, WORKERS)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Of one cluster. `account`: its 12 digits; empty where it does not matter."""
+
+    cluster: str
+    region: str
+    account: str = ""
+    given_bucket: str = ""
+
+    @property
+    def load_balancer(self) -> str:
+        return f"{self.cluster}-api"
+
+    @property
+    def key_pair(self) -> str:
+        return f"clusterctl-{self.cluster}"
+
+    @property
+    def group(self) -> str:
+        return group_name(self.cluster)
+
+    @property
+    def bucket(self) -> str:
+        return self.given_bucket or f"clusterctl-{self.cluster}-{self.account}-{self.region}"
+
+    def security_group(self, side: str) -> str:
+        return f"clusterctl-{self.cluster}-{side}"
+
+    def role(self, side: str) -> str:
+        # Roles are the whole account's, and a cluster of this name may be in another region.
+        return f"clusterctl-{self.cluster}-{self.region}-{side}"
+
+
+def names_of(given: Settings, account: str = "") -> Names:
+    return Names(given.name, given.ec2.region, account, given.ec2.bucket)
+
+
+def too_long(names: Names) -> Iterator[Finding]:
+    """Find names that AWS would refuse."""
+    limits = (
+        ("the load balancer's name", names.load_balancer, 32),
+        ("the role's name", names.role(MASTERS), 64),
+        ("the bucket's name", names.bucket, 63),
+    )
+    for what, name, most in limits:
+        if len(name) > most:
+            own = ", or give `bucket`" if name == names.bucket else ""
+            yield Finding(
+                "cluster.name",
+                f"{what} would be {name!r}, {len(name)} characters; AWS takes {most}",
+                f"a name that is {len(name) - most} shorter{own}",
+            )
+
+
+def cluster_tag(cluster: str) -> str:
+    """Tag by which cloud controllers know a cluster's things.
+
+    `owned`: they have made it, and will remove it; `shared`: we have, and they may use it.
+    """
+    return f"kubernetes.io/cluster/{cluster}"
+
+
+def shared(given: Settings) -> dict[str, str]:
+    """Further tags of what cloud controllers may use."""
+    return {cluster_tag(given.name): "shared"}
+
+
+def tags(given: Settings, key: str, **further: str) -> list[dict[str, str]]:
+    """Tags of one thing, in the form that most of AWS' services take."""
+    values = {
+        **given.ec2.tags,
+        "Name": f"{given.name} {key}",
+        CLUSTER: given.name,
+        OWNER: given.ec2.owner,
+        KEY: key,
+        **further,
+    }
+    return [{"Key": name, "Value": value} for name, value in values.items()]

@@ -1,0 +1,72 @@
+"""What the machines may do in the account, and what the operator must be allowed to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from provision.cluster import Settings
+from provision.etcd.place import BACKUPS
+from provision.machines.ec2 import service_rights
+from provision.machines.ec2.names import CLUSTER, MASTERS, names_of
+from provision.machines.ec2.service_rights import allow
+
+SSM = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
+
+
+def assume() -> str:
+    """Only EC2 may put the role on."""
+    return _document(
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "ec2.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+        }
+    )
+
+
+def of_machines(given: Settings, account: str, side: str) -> str:
+    """What masters, or workers, may do.
+
+    Masters keep the pods' routes, and put a token for workers that join into the bucket. What those
+    run lies there too, and nobody but operators may change it. Snapshots go there, and old ones are
+    removed; the bucket is versioned: what a master removes can be brought back.
+    """
+    names = names_of(given, account)
+    bucket = f"arn:aws:s3:::{names.bucket}"
+    ours = {"StringEquals": {f"aws:ResourceTag/{CLUSTER}": given.name}}
+    if side != MASTERS:
+        return _document(allow(("s3:GetObject",), f"{bucket}/join/*"))
+    return _document(
+        allow(("ec2:DescribeInstances", "ec2:DescribeRouteTables")),
+        allow(
+            (
+                "ec2:CreateRoute",
+                "ec2:ReplaceRoute",
+                "ec2:DeleteRoute",
+                "ec2:ModifyInstanceAttribute",
+            ),
+            condition=ours,
+        ),
+        *service_rights.statements(given.name),
+        allow(("s3:PutObject", "s3:DeleteObject"), f"{bucket}/join/token"),
+        allow(("s3:GetObject", "s3:PutObject", "s3:DeleteObject"), f"{bucket}/{BACKUPS}/*"),
+        allow(("s3:ListBucket",), bucket, {"StringLike": {"s3:prefix": f"{BACKUPS}/*"}}),
+    )
+
+
+def of_bucket(bucket: str) -> str:
+    """Nobody without TLS."""
+    return _document(
+        {
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        }
+    )
+
+
+def _document(*statements: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": list(statements)})

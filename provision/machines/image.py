@@ -1,0 +1,283 @@
+"""The image of the lab's machines: its recipe as data, and how it is built once.
+
+`bare` is the least that clusterctl asks of a machine: systemd, sshd and a user who may become
+root. `full` is built on it and has the distribution's packages that the deploys would install.
+An image is named by the hash of its recipe, so a changed recipe is a new image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from provision.errors import MachinesError
+from provision.machines.container_engine import Engine, follow
+from provision.progress import Progress
+
+Kind = Literal["bare", "full"]
+
+SUITE = "bookworm"
+PULLED_BASE = "docker.io/library/debian:12-slim"
+REPOSITORY = "localhost/clusterctl-machine"
+DEFAULT_MIRROR = "http://deb.debian.org/debian"
+ADMIN = "admin"
+
+# sshd reads them as the user who logs in, so they belong to root and can be read by all.
+AUTHORIZED_KEYS = "/etc/ssh/authorized_keys.d"
+
+MASKED = (
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "console-getty.service",
+    "dev-hugepages.mount",
+    "e2scrub_all.timer",
+    "fstrim.timer",
+    "getty.target",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-logind.service",
+    "systemd-modules-load.service",
+    "systemd-udev-trigger.service",
+    "systemd-udevd-control.socket",
+    "systemd-udevd-kernel.socket",
+    "systemd-udevd.service",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What an image is made of.
+
+    Attributes:
+        base: tag of the image it is built on; empty for a plain Debian.
+        files: path -> content; 0644, root's.
+        commands: POSIX sh, after the packages are there.
+    """
+
+    kind: Kind
+    packages: tuple[str, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    base: str = ""
+
+    @property
+    def tag(self) -> str:
+        content = json.dumps([self.base, dict(self.files), containerfile(self)])
+        return f"{REPOSITORY}:{self.kind}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
+def containerfile(recipe: Recipe) -> str:
+    install = f"apt-get install --yes --no-install-recommends {' '.join(recipe.packages)}"
+    steps = (
+        "set -eu",
+        "export DEBIAN_FRONTEND=noninteractive",
+        # No service starts while the image is built; machines are without this file.
+        r"printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d",
+        "chmod 755 /usr/sbin/policy-rc.d",
+        "rm -f /etc/apt/sources.list",  # of debootstrap; ours is in sources.list.d
+        "apt-get update",
+        install,
+        *recipe.commands,
+        "rm -f /usr/sbin/policy-rc.d /etc/ssh/ssh_host_*",
+        "apt-get clean",
+        "rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log",
+        # systemd makes one for each machine as it boots, unless D-Bus has one already.
+        "rm -f /var/lib/dbus/machine-id",
+        ": > /etc/machine-id",
+    )
+    script = "; \\\n    ".join(steps)
+    return f'ARG BASE\nFROM ${{BASE}}\nCOPY rootfs/ /\nRUN {script}\nCMD ["/sbin/init"]\n'
+
+
+def bare(mirror: str) -> Recipe:
+    return Recipe(
+        kind="bare",
+        packages=(
+            "ca-certificates",
+            "dbus",
+            "iproute2",
+            "kmod",
+            "openssh-server",
+            "procps",
+            "sudo",
+            "systemd",
+            "systemd-sysv",
+        ),
+        files={
+            "/etc/apt/sources.list.d/debian.sources": apt_sources(mirror),
+            f"/etc/sudoers.d/{ADMIN}": f"{ADMIN} ALL=(ALL:ALL) NOPASSWD: ALL\n",
+            "/etc/ssh/sshd_config.d/50-machine.conf": (
+                "HostKey /etc/ssh/ssh_host_ed25519_key\n"
+                f"AuthorizedKeysFile {AUTHORIZED_KEYS}/%u .ssh/authorized_keys\n"
+                "PasswordAuthentication no\n"
+                "PermitRootLogin no\n"
+            ),
+            # The kernel's log is the operator's, and all machines would copy it.
+            "/etc/systemd/journald.conf.d/50-machine.conf": (
+                "[Journal]\nReadKMsg=no\nAudit=no\nRuntimeMaxUse=64M\n"
+            ),
+            # systemd does this itself, except in a container; mounts of pods need it.
+            "/etc/systemd/system/rshared.service": (
+                "[Unit]\n"
+                "Description=Shared mount propagation\n"
+                "DefaultDependencies=no\n"
+                "Before=local-fs-pre.target sysinit.target\n"
+                "[Service]\n"
+                "Type=oneshot\n"
+                "RemainAfterExit=yes\n"
+                "ExecStart=/bin/mount --make-rshared /\n"
+                "[Install]\n"
+                "WantedBy=sysinit.target\n"
+            ),
+        },
+        commands=(
+            f"useradd --create-home --shell /bin/bash {ADMIN}",
+            f"chmod 440 /etc/sudoers.d/{ADMIN}",
+            f"install -d -m 755 {AUTHORIZED_KEYS}",
+            # The distribution's sysctls are the whole kernel's: the operator's.
+            "for f in /usr/lib/sysctl.d/*.conf; do ln -sf /dev/null /etc/sysctl.d/${f##*/}; done",
+            "systemctl set-default multi-user.target",
+            "systemctl enable ssh.service rshared.service",
+            f"systemctl mask {' '.join(MASKED)}",
+        ),
+    )
+
+
+def full(mirror: str) -> Recipe:
+    return Recipe(
+        kind="full",
+        base=bare(mirror).tag,
+        packages=(
+            "bash",
+            "bird2",
+            "conntrack",
+            "curl",
+            "ethtool",
+            "haproxy",
+            "iptables",
+            "keepalived",
+            "mount",
+            "nftables",
+            "socat",
+            "zstd",
+        ),
+        # sshd takes the first value that it reads.
+        files={"/etc/ssh/sshd_config.d/10-root.conf": "PermitRootLogin prohibit-password\n"},
+        commands=("systemctl disable bird.service haproxy.service keepalived.service",),
+    )
+
+
+def apt_sources(mirror: str) -> str:
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    return (
+        f"Types: deb\nURIs: {mirror}\nSuites: {SUITE} {SUITE}-updates\n"
+        f"Components: main\nSigned-By: {keyring}\n\n"
+        f"Types: deb\nURIs: {mirror}-security\nSuites: {SUITE}-security\n"
+        f"Components: main\nSigned-By: {keyring}\n"
+    )
+
+
+def debian_mirror(sources: str) -> str:
+    """Find the first Debian archive that apt's sources name, in either of their two formats."""
+    for line in sources.splitlines():
+        for word in line.split("#")[0].split():
+            uri = word.rstrip("/")
+            if uri.startswith(("http://", "https://")) and uri.endswith("/debian"):
+                return uri
+    return DEFAULT_MIRROR
+
+
+def operators_mirror(etc: Path = Path("/etc/apt")) -> str:
+    files = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*"))]
+    return debian_mirror(
+        "\n".join(f.read_text(errors="replace") for f in files if os.access(f, os.R_OK))
+    )
+
+
+def tag(kind: Kind) -> str:
+    """Name the image of that kind, which `ensure` makes."""
+    return _recipes(kind, operators_mirror())[-1].tag
+
+
+def _recipes(kind: Kind, mirror: str) -> tuple[Recipe, ...]:
+    return (bare(mirror),) if kind == "bare" else (bare(mirror), full(mirror))
+
+
+def ensure(engine: Engine, kind: Kind, progress: Progress) -> str:
+    """Build what is missing; return the image's tag.
+
+    Raises:
+        MachinesError: a package archive does not answer, or the engine fails.
+    """
+    mirror = operators_mirror()
+    recipes = _recipes(kind, mirror)
+    wanted = [recipe for recipe in recipes if not engine.has_image(recipe.tag)]
+    if wanted:
+        subjects = tuple(recipe.kind for recipe in wanted)
+        summary = "build the image of the lab's machines, once"
+        with progress.phase("machine image", summary, subjects):
+            for recipe in wanted:
+                say = _reporter(progress, recipe.kind)
+                build(engine, recipe, recipe.base or _base(engine, mirror, say, progress), say)
+                progress.done(recipe.kind, recipe.tag)
+    return recipes[-1].tag
+
+
+def build(engine: Engine, recipe: Recipe, base: str, say: Callable[[str], None]) -> None:
+    with tempfile.TemporaryDirectory(prefix="clusterctl-image-") as name:
+        context = Path(name)
+        (context / "Containerfile").write_text(containerfile(recipe))
+        for path, content in recipe.files.items():
+            file = context / "rootfs" / path.removeprefix("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+        engine.build(context, recipe.tag, base, say)
+
+
+def _base(engine: Engine, mirror: str, say: Callable[[str], None], progress: Progress) -> str:
+    """Find or make a plain Debian: pulled, else made from the package archive."""
+    made = f"{REPOSITORY}:base-{SUITE}-{hashlib.sha256(mirror.encode()).hexdigest()[:12]}"
+    for tag in (PULLED_BASE, made):
+        if engine.has_image(tag):
+            return tag
+    say(f"asking for {PULLED_BASE}")
+    if engine.registry_answers(PULLED_BASE):
+        engine.run("pull", "--quiet", PULLED_BASE, timeout=600)
+        return PULLED_BASE
+    progress.note(f"no image registry answers: the base image is made from {mirror}")
+    _debootstrap(engine, mirror, made, say)
+    return made
+
+
+def _debootstrap(engine: Engine, mirror: str, tag: str, say: Callable[[str], None]) -> None:
+    if os.geteuid() != 0 or shutil.which("debootstrap") is None:
+        raise MachinesError(
+            f"{PULLED_BASE} cannot be pulled, and debootstrap, which can make it, "
+            + ("needs root" if os.geteuid() else "is not installed"),
+            hint="as root: apt-get install debootstrap; then the same command again",
+        )
+    # Not /tmp: that is often a small tmpfs, and mounted nodev.
+    with tempfile.TemporaryDirectory(prefix="clusterctl-base-", dir="/var/tmp") as name:
+        root, archive = Path(name, "root"), Path(name, "root.tar")
+        # In a mount namespace of its own what it mounts is gone with it, however it ends.
+        follow(
+            ("unshare", "--mount", "debootstrap", "--variant=minbase", SUITE, str(root), mirror),
+            say,
+        )
+        shutil.rmtree(root / "var/cache/apt/archives")
+        say("importing")
+        follow(("tar", "--numeric-owner", "-C", str(root), "-cf", str(archive), "."), say)
+        engine.run("import", str(archive), tag, timeout=600)
+
+
+def _reporter(progress: Progress, subject: str) -> Callable[[str], None]:
+    return lambda line: progress.update(subject, line)

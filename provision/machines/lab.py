@@ -1,0 +1,639 @@
+"""The lab: machines that are containers, with systemd and sshd, on a network of their own.
+
+A lab belongs to one inventory file of one checkout. Its id, from the cluster's name and the
+file's absolute path, is in the name of all that it makes:
+
+    container  ID-MACHINE, labelled with lab, machine, address and kind of image
+    volume     ID-MACHINE-{containerd,kubelet,etcd}: overlayfs does not go on overlayfs, and
+               etcd wants a disk
+    network    ID, a /24 of 10.77.0.0/16; .1 is the operator's machine, .11 and up are the
+               machines, .100 is the virtual address
+    directory  $XDG_STATE_HOME/clusterctl/labs/ID, 0700: the client's key, the machines' host keys
+
+What the engine says of network and labels is the truth; the directory can be lost, then `create`
+makes new keys and puts them in.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import re
+import shutil
+import socket
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import paramiko
+import platformdirs
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from provision import private_file
+from provision.cluster import Ssh
+from provision.errors import MachinesError
+from provision.inventory import Draft
+from provision.machines import Located, MachineStatus, container_engine, image, inotify
+from provision.machines.container_engine import Container, Engine
+from provision.progress import Progress, Silent
+
+SUPERNET = IPv4Network("10.77.0.0/16")
+FIRST_HOST = 11
+VIP_HOST = 100
+LAST_HOST = 254
+VOLUMES = {
+    "containerd": "/var/lib/containerd",
+    "kubelet": "/var/lib/kubelet",
+    "etcd": "/var/lib/etcd",
+}
+USERS: Mapping[image.Kind, str] = {"full": "root", "bare": image.ADMIN}
+COMMAND = ("/sbin/init",)
+SSH_TIMEOUT = 60.0  # seconds; on an idle machine of 2 cores five machines answer in 3
+
+LAB_LABEL = "clusterctl.lab"
+MACHINE_LABEL = "clusterctl.machine"
+ADDRESS_LABEL = "clusterctl.address"
+IMAGE_LABEL = "clusterctl.image"
+RESERVED = "_reserved"  # no machine's name has an underscore
+INOTIFY_LABEL = "clusterctl.inotify"  # on networks: the limit before there was any lab
+
+
+@dataclass(frozen=True)
+class _Key:
+    """An ed25519 key pair in OpenSSH's formats."""
+
+    private: bytes
+    public: str
+
+
+class Lab:
+    """Makes, finds and removes the machines of a lab."""
+
+    def __init__(self, network: IPv4Network | None = None) -> None:
+        """Without a network, a free one is chosen for each lab."""
+        self._labs = platformdirs.user_state_path("clusterctl") / "labs"
+        self._network = network
+
+    @property
+    def _engine(self) -> Engine:
+        return container_engine.working()
+
+    def locate(self, draft: Draft) -> Mapping[str, Located]:
+        """Say where the machines are; before `create`, where they are planned to be.
+
+        The plan may change until the lab's network exists, and keys exist only from then on:
+        ask again after `create`.
+        """
+        user = USERS[draft.lab.image]
+        return {
+            name: Located(
+                address,
+                Ssh(
+                    hostname=str(address),
+                    user=user,
+                    sudo=user != "root",
+                    key=self.client_key(draft),
+                    host_key=public(self.host_key(draft, name)),
+                ),
+            )
+            for name, address in self.addresses(draft).items()
+        }
+
+    def vip(self, draft: Draft) -> IPv4Address:
+        return self._subnet(draft)[VIP_HOST]
+
+    def container(self, draft: Draft, name: str) -> str:
+        """Name the container of a machine."""
+        return f"{lab_id(draft)}-{name}"
+
+    def missing(self, draft: Draft) -> tuple[str, ...]:
+        return tuple(s.name for s in self.status(draft) if s.state != "running")
+
+    def status(self, draft: Draft) -> tuple[MachineStatus, ...]:
+        found = self._containers(draft)
+        user = USERS[draft.lab.image]
+        return tuple(
+            MachineStatus(name, _state(found.get(name)), str(address), f"{user}@{address}")
+            for name, address in self.addresses(draft, found).items()
+        )
+
+    def create(
+        self, draft: Draft, progress: Progress, names: Collection[str] | None = None
+    ) -> None:
+        """Make what is missing, start what is stopped; return when SSH answers on all.
+
+        Raises:
+            MachinesError: for all machines that failed, each with its cause.
+        """
+        names = tuple(h.name for h in draft.hosts if names is None or h.name in names)
+        new = self.prepare(draft, names, progress)
+        found = self._containers(draft)
+        addresses = self.addresses(draft, found)
+
+        def bring_up(name: str, cancelled: threading.Event) -> None:
+            container = found.get(name)
+            new_keys = new & {self.client_key(draft), self.host_key(draft, name)}
+            if container is None:
+                progress.update(name, "create")
+                flags = self.create_flags(draft, name, addresses[name])
+                self._engine.run("create", *flags, image.tag(draft.lab.image), *COMMAND)
+            if container is None or container.state not in {"running", "paused"}:
+                progress.update(name, "start")
+                self._put_keys(draft, name)
+                self.start(draft, name)
+            elif container.state == "paused":
+                self.thaw(draft, name)
+            elif new_keys:
+                self._put_keys(draft, name)
+                reload = ("systemctl", "reload", "ssh.service")
+                self._engine.run("exec", self.container(draft, name), *reload)
+            progress.update(name, "wait for SSH")
+            try:
+                self._await_login(draft, name, addresses[name], cancelled)
+            except MachinesError as error:
+                state = self._containers(draft)[name].state
+                message = f"{error.message}; its container is {state}"
+                raise MachinesError(message, hint=error.hint) from None
+
+        with progress.phase("machines", "make and start the lab's machines", names):
+            _on_all(names, bring_up, progress)
+
+    def remove(self, draft: Draft, names: Collection[str], progress: Progress) -> bool:
+        """Remove machines, their volumes and keys; the next ones of these names are others."""
+        with self._alone(progress):
+            found = self._containers(draft)
+            self._engine.remove_containers([found[name] for name in names if name in found])
+            ours = {
+                f"{self.container(draft, name)}-{volume}" for name in names for volume in VOLUMES
+            }
+            if volumes := ours & set(self._engine.volumes()):
+                self._engine.run("volume", "rm", *sorted(volumes))
+            for name in names:
+                shutil.rmtree(self.host_key(draft, name).parent, ignore_errors=True)
+        return True
+
+    def prepare(self, draft: Draft, names: Collection[str], progress: Progress) -> set[Path]:
+        """Make what machines need before they are made or started: image, network, files.
+
+        Args:
+            names: those that are to run.
+
+        Returns:
+            the keys that are new.
+
+        Raises:
+            MachinesError: one of them cannot be made.
+        """
+        found = self._containers(draft)
+        self._refuse_other_image(draft, found)
+        with self._alone(progress):
+            if any(name not in found for name in names):
+                image.ensure(self._engine, draft.lab.image, progress)
+            self._ensure_network(draft)
+            others = {c.name for c in self._engine.containers(LAB_LABEL)}
+            ours = {self.container(draft, name) for name in names}
+            inotify.make_room(len(others | ours), progress)
+        self.directory(draft).mkdir(mode=0o700, exist_ok=True)
+        self._write_resolv_conf(draft)
+        return self._ensure_keys(draft)
+
+    def create_flags(self, draft: Draft, name: str, address: IPv4Address) -> tuple[str, ...]:
+        """Give the engine's flags that make a container the machine of that name."""
+        identity, container = lab_id(draft), self.container(draft, name)
+        labels = {
+            LAB_LABEL: identity,
+            MACHINE_LABEL: name,
+            ADDRESS_LABEL: str(address),
+            IMAGE_LABEL: draft.lab.image,
+        }
+        options = self._engine.volume_options
+        mounts = {f"{container}-{volume}": f"{path}{options}" for volume, path in VOLUMES.items()}
+        mounts[str(self.directory(draft) / "resolv.conf")] = "/etc/resolv.conf"
+        modules = Path("/lib/modules")
+        if modules.is_dir():  # the kernel is the operator's, and so are its modules
+            mounts[str(modules)] = "/lib/modules:ro"
+        return (
+            *self._engine.machine_flags,
+            f"--name={container}",
+            f"--hostname={name}",
+            f"--network={identity}",
+            f"--ip={address}",
+            f"--mac-address={mac(address)}",
+            *(f"--label={key}={value}" for key, value in labels.items()),
+            *(f"--volume={source}:{target}" for source, target in mounts.items()),
+        )
+
+    def destroy(self, draft: Draft, progress: Progress) -> None:
+        """Remove this lab's containers, volumes, network and files; no other lab's."""
+        with self._alone(progress):
+            self._destroy(draft, progress)
+
+    def freeze(self, draft: Draft, name: str) -> None:
+        """Stop all processes of a machine where they are; its connections stay open."""
+        self._engine.pause(self.container(draft, name))
+
+    def thaw(self, draft: Draft, name: str) -> None:
+        self._engine.run("unpause", self.container(draft, name))
+
+    def stop(self, draft: Draft, name: str) -> None:
+        """Power off in order, by systemd; pull the plug after 30 s."""
+        self._engine.run("stop", "--time=30", self.container(draft, name))
+
+    def start(self, draft: Draft, name: str) -> None:
+        self._engine.run("start", self.container(draft, name))
+
+    def kill(self, draft: Draft, name: str) -> None:
+        """Pull the plug; return when the machine is off."""
+        container = self.container(draft, name)
+        self._engine.run("kill", container)
+        self._engine.run("wait", container)
+
+    def run(self, draft: Draft, name: str, script: str, *, stdin: bytes = b"") -> str:
+        """Run a shell script in a machine as root, by the engine: it needs no network.
+
+        Raises:
+            MachinesError: it exited with another status than 0.
+        """
+        interactive = ("--interactive",) if stdin else ()
+        container = self.container(draft, name)
+        return self._engine.run("exec", *interactive, container, "sh", "-c", script, stdin=stdin)
+
+    def reserve(self, draft: Draft, address: IPv4Address) -> None:
+        """Keep an address from being given to another machine, until `release` or `destroy`."""
+        labels = {
+            LAB_LABEL: lab_id(draft),
+            MACHINE_LABEL: RESERVED,
+            ADDRESS_LABEL: str(address),
+            IMAGE_LABEL: draft.lab.image,
+        }
+        tag = image.ensure(self._engine, draft.lab.image, Silent())
+        self._engine.run(
+            "create",
+            f"--name={self.container(draft, RESERVED)}",
+            *(f"--label={key}={value}" for key, value in labels.items()),
+            tag,
+        )
+
+    def release(self, draft: Draft) -> None:
+        self._engine.run("rm", self.container(draft, RESERVED))
+
+    def directory(self, draft: Draft) -> Path:
+        """Name the folder of all that is kept here of a lab."""
+        return self._labs / lab_id(draft)
+
+    def client_key(self, draft: Draft) -> Path:
+        """Name the private key that opens every machine of a lab."""
+        return self.directory(draft) / "id_ed25519"
+
+    def host_key(self, draft: Draft, name: str) -> Path:
+        """Name the private host key of a machine; the public one is beside it."""
+        return self.directory(draft) / "machines" / name / "ssh_host_ed25519_key"
+
+    def _containers(self, draft: Draft) -> Mapping[str, Container]:
+        found = self._engine.containers(f"{LAB_LABEL}={lab_id(draft)}")
+        return {container.labels[MACHINE_LABEL]: container for container in found}
+
+    def addresses(
+        self, draft: Draft, found: Mapping[str, Container] | None = None
+    ) -> Mapping[str, IPv4Address]:
+        """Give each machine's address: the one it has, else the one it will get.
+
+        Args:
+            found: machine -> its container, for who has just looked.
+        """
+        if found is None:
+            found = self._containers(draft)
+        known = {
+            name: IPv4Address(container.labels[ADDRESS_LABEL]) for name, container in found.items()
+        }
+        return assign(self._subnet(draft), [host.name for host in draft.hosts], known)
+
+    def _subnet(self, draft: Draft) -> IPv4Network:
+        identity = lab_id(draft)
+        networks = self._engine.networks()
+        for network in networks:
+            if network.name == identity:
+                return network.subnets[0]
+        if self._network is not None:
+            return self._network
+        routes = read_routes()
+        return free_subnet(identity, [*(s for n in networks for s in n.subnets), *routes])
+
+    def _ensure_network(self, draft: Draft) -> None:
+        identity, networks = lab_id(draft), self._engine.networks()
+        if any(network.name == identity for network in networks):
+            return
+        labs = [n.labels[INOTIFY_LABEL] for n in networks if INOTIFY_LABEL in n.labels]
+        before = min([inotify.instances(), *map(int, labs)])
+        labels = {LAB_LABEL: identity, INOTIFY_LABEL: str(before)}
+        subnet = self._subnet(draft)
+        try:
+            self._engine.create_network(identity, subnet, labels)
+        except MachinesError:
+            # Another user's lab may have taken it meanwhile: the lock is only this user's.
+            if self._subnet(draft) == subnet:
+                raise
+            self._engine.create_network(identity, self._subnet(draft), labels)
+
+    def _refuse_other_image(self, draft: Draft, found: Mapping[str, Container]) -> None:
+        for name, container in found.items():
+            if (made_of := container.labels[IMAGE_LABEL]) != draft.lab.image:
+                raise MachinesError(
+                    f"{name} was made from the image {made_of!r}, "
+                    f"and the inventory says {draft.lab.image!r}",
+                    hint=f"remove the machines first: clusterctl machines down {draft.inventory}",
+                )
+
+    def _ensure_keys(self, draft: Draft) -> set[Path]:
+        """Make the keys that are missing; return which."""
+        paths = {self.client_key(draft), *(self.host_key(draft, h.name) for h in draft.hosts)}
+        absent = {path for path in paths if not path.exists()}
+        for path in absent:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_key(path, new_key())
+        return absent
+
+    def _write_resolv_conf(self, draft: Draft) -> None:
+        # In place: running machines have this very file mounted.
+        (self.directory(draft) / "resolv.conf").write_text(resolv_conf(*_read_resolvers()))
+
+    def _destroy(self, draft: Draft, progress: Progress) -> None:
+        identity = lab_id(draft)
+        containers = self._engine.containers(f"{LAB_LABEL}={identity}")
+        with progress.phase("machines", "remove the lab's machines", (identity,)):
+            progress.update(identity, f"{len(containers)} containers")
+            self._engine.remove_containers(containers)
+            volumes = volumes_of(identity, self._engine.volumes())
+            if volumes:
+                self._engine.run("volume", "rm", *volumes)
+            labs = {n.name: n for n in self._engine.networks() if LAB_LABEL in n.labels}
+            if network := labs.pop(identity, None):
+                self._engine.run("network", "rm", identity)
+                before = network.labels.get(INOTIFY_LABEL)
+                if before and not labs:
+                    inotify.set_back(int(before))
+            shutil.rmtree(self.directory(draft), ignore_errors=True)
+            progress.done(identity)
+
+    def _await_login(
+        self, draft: Draft, name: str, address: IPv4Address, cancelled: threading.Event
+    ) -> None:
+        """Return as soon as the machine lets its user in.
+
+        A server that only answers is not enough: while a machine boots, PAM refuses all but root.
+
+        Raises:
+            MachinesError: not within SSH_TIMEOUT seconds, or it shows another host key.
+        """
+        host_key = public(self.host_key(draft, name)) or ""
+        key = paramiko.Ed25519Key.from_private_key_file(str(self.client_key(draft)))
+        deadline = time.monotonic() + SSH_TIMEOUT
+        while True:
+            try:
+                return _log_in(address, host_key, USERS[draft.lab.image], key)
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                if time.monotonic() > deadline:
+                    raise MachinesError(
+                        f"no SSH login on {address} after {SSH_TIMEOUT:.0f} s: {error}",
+                        hint="see what goes on in it: podman (or docker) exec -it "
+                        f"{self.container(draft, name)} systemctl --failed",
+                    ) from None
+                if cancelled.wait(0.1):
+                    raise MachinesError("interrupted") from None
+
+    def _put_keys(self, draft: Draft, name: str) -> None:
+        client = public(self.client_key(draft))
+        host_key = self.host_key(draft, name)
+        user = USERS[draft.lab.image]
+        files = {
+            "etc/ssh/ssh_host_ed25519_key": (host_key.read_bytes(), 0o600),
+            "etc/ssh/ssh_host_ed25519_key.pub": (f"{public(host_key)}\n".encode(), 0o644),
+            f"{image.AUTHORIZED_KEYS[1:]}/{user}": (f"{client}\n".encode(), 0o644),
+        }
+        self._engine.put(self.container(draft, name), archive(files))
+
+    @contextmanager
+    def _alone(self, progress: Progress) -> Iterator[None]:
+        """One process at a time builds an image or looks for a free network."""
+        private_file.directory(self._labs)
+        with (self._labs / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress.note("another clusterctl is preparing a lab: waiting for it")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def lab_id(draft: Draft) -> str:
+    """Give what names everything of one lab: `NAME-HASH`, of the inventory's absolute path."""
+    return f"{draft.name}-{hashlib.sha256(str(draft.inventory).encode()).hexdigest()[:8]}"
+
+
+def free_subnet(
+    identity: str, taken: Iterable[IPv4Network], supernet: IPv4Network = SUPERNET
+) -> IPv4Network:
+    """Choose a /24 of the labs' network: where it starts depends on the lab only, then the next free.
+
+    Networks larger than that do not count: they are a VPN's or an office's, and the more
+    specific route of the lab's bridge goes before them.
+
+    Raises:
+        MachinesError: none is free.
+    """
+    subnets = list(supernet.subnets(new_prefix=24))
+    in_the_way = [n for n in taken if n.prefixlen >= supernet.prefixlen and n.overlaps(supernet)]
+    start = int(hashlib.sha256(identity.encode()).hexdigest(), 16) % len(subnets)
+    for subnet in subnets[start:] + subnets[:start]:
+        if not any(subnet.overlaps(other) for other in in_the_way):
+            return subnet
+    raise MachinesError(
+        f"no network for the lab: all of {supernet} is taken",
+        hint="remove labs that are not needed: clusterctl machines down INVENTORY",
+    )
+
+
+def assign(
+    subnet: IPv4Network, names: Iterable[str], known: Mapping[str, IPv4Address]
+) -> dict[str, IPv4Address]:
+    """Give each machine its address: the one it has, else its place in the order, else a free one.
+
+    `known` are those of machines that exist, also of those that the inventory no longer names.
+
+    Raises:
+        MachinesError: more machines than addresses.
+    """
+    taken = set(known.values())
+    pool = [subnet[i] for i in range(FIRST_HOST, LAST_HOST + 1) if i != VIP_HOST]
+    result = {}
+    for place, name in enumerate(names):
+        if name in known:
+            result[name] = known[name]
+            continue
+        free = next((a for a in pool[place:] + pool[:place] if a not in taken), None)
+        if free is None:
+            raise MachinesError(
+                f"the lab has {len(pool)} addresses, and {name} would need one more",
+                hint="use fewer machines",
+            )
+        taken.add(free)
+        result[name] = free
+    return result
+
+
+def mac(address: IPv4Address) -> str:
+    """Give a machine a hardware address for life, locally administered.
+
+    With a new one at each start, as the engines choose, its neighbours' ARP caches send to the
+    old one for up to half a minute.
+    """
+    return ":".join(f"{byte:02x}" for byte in (0x02, 0x00, *address.packed))
+
+
+def volumes_of(identity: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Pick the volumes of one lab, of whatever machine."""
+    ours = re.compile(rf"{re.escape(identity)}-.+-({'|'.join(VOLUMES)})")
+    return tuple(name for name in names if ours.fullmatch(name))
+
+
+def routes(proc_net_route: str) -> tuple[IPv4Network, ...]:
+    """Read the destinations in /proc/net/route, without the default route."""
+    found = []
+    for line in proc_net_route.splitlines()[1:]:
+        fields = line.split()
+        destination, mask = (int.from_bytes(bytes.fromhex(fields[i]), "little") for i in (1, 7))
+        if mask:
+            found.append(IPv4Network((destination, mask.bit_count())))
+    return tuple(found)
+
+
+def resolv_conf(*candidates: str) -> str:
+    """Make a machine's resolv.conf from the operator's: the first with a server they can reach.
+
+    A server on the loopback (systemd-resolved, dnsmasq) is the operator's own; in a machine, and
+    in the pods that inherit the file, that address is somebody else. Public servers are the
+    last resort, the same that the engines use.
+    """
+    for text in candidates:
+        lines = [line.split() for line in text.splitlines()]
+        servers = [f[1] for f in lines if len(f) > 1 and f[0] == "nameserver"]
+        if reachable := [s for s in servers if not s.startswith(("127.", "::1"))]:
+            return "".join(f"nameserver {server}\n" for server in reachable)
+    return "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
+
+
+def archive(files: Mapping[str, tuple[bytes, int]]) -> bytes:
+    """Pack path -> (content, mode) as a tar archive; all of it is root's."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for path, (content, mode) in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode, entry.mtime = len(content), mode, int(time.time())
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def new_key() -> _Key:
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    return _Key(private, public.decode())
+
+
+def _write_key(path: Path, key: _Key) -> None:
+    # The private half last and whole: where there is one, both are there.
+    path.with_name(f"{path.name}.pub").write_text(f"{key.public}\n")
+    private_file.write(path, key.private)
+
+
+def public(path: Path) -> str | None:
+    """Read the public half of a key, `ssh-ed25519 AAAA...`; None before it is made."""
+    try:
+        return path.with_name(f"{path.name}.pub").read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+def _state(container: Container | None) -> str:
+    if container is None:
+        return "absent"
+    return "running" if container.state == "running" else "stopped"
+
+
+def read_routes() -> tuple[IPv4Network, ...]:
+    return routes(Path("/proc/net/route").read_text())
+
+
+def _read_resolvers() -> list[str]:
+    """Read the operator's resolv.conf, and the one with systemd-resolved's own servers."""
+    paths = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+    return [path.read_text() for path in paths if path.exists()]
+
+
+def _on_all(
+    names: tuple[str, ...], work: Callable[[str, threading.Event], None], progress: Progress
+) -> None:
+    """Do the work on all machines, several at once; one that fails does not stop the others."""
+    failures: dict[str, MachinesError] = {}
+    cancelled = threading.Event()
+
+    def one(name: str) -> None:
+        try:
+            work(name, cancelled)
+        except MachinesError as error:
+            failures[name] = error
+            progress.done(name, error.message, failed=True)
+        else:
+            progress.done(name)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        try:
+            list(pool.map(one, names))
+        except BaseException:
+            cancelled.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if failures:
+        lines = "\n".join(f"  {name}: {failures[name].message}" for name in sorted(failures))
+        hints = [error.hint for error in failures.values() if error.hint]
+        raise MachinesError(
+            f"{len(failures)} of {len(names)} machines could not be made:\n{lines}",
+            hint=hints[0] if hints else "the same command again makes what is missing",
+        )
+
+
+def _log_in(address: IPv4Address, host_key: str, user: str, key: paramiko.PKey) -> None:
+    """Log in once, as OpenSSH would.
+
+    Raises:
+        MachinesError: the server shows another host key.
+        OSError, EOFError, paramiko.SSHException: it does not let us in, or not yet.
+    """
+    with socket.create_connection((str(address), 22), timeout=2) as connection:
+        transport = paramiko.Transport(connection)
+        try:
+            transport.start_client(timeout=5)
+            shown = transport.get_remote_server_key()
+            if f"{shown.get_name()} {shown.get_base64()}" != host_key:
+                raise MachinesError(
+                    f"{address} shows another host key than the one it was given",
+                    hint="something else has this address, or the machine was tampered with",
+                )
+            transport.auth_publickey(user, key)
+        finally:
+            with suppress(OSError):
+                transport.close()

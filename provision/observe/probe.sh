@@ -1,0 +1,335 @@
+# What this machine is, and what of ours is on it: one look, that changes nothing. POSIX sh.
+#
+# The assignments before this line come from script.py; a list has an item on each line.
+# It prints sections: a line `@@ NAME`, then the section's lines. parse.py reads them.
+
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+LC_ALL=C
+export PATH LC_ALL
+unset CDPATH ENV KUBECONFIG
+IFS='
+'
+set -f
+
+section() { printf '@@ %s\n' "$1"; }
+has() { command -v "$1" >/dev/null 2>&1; }
+up() { # STATE, in systemd's words
+    case $1 in
+    active | activating | reloading) return 0 ;;
+    *) return 1 ;;
+    esac
+}
+
+# What takes time: each of these runs beside the rest, its output waiting in a pipe.
+
+ctl() {
+    timeout 10 "$etcdctl" --command-timeout=4s --endpoints="$etcd_endpoint" \
+        --cacert="$etcd_ca" --cert="$etcd_cert" --key="$etcd_key" "$@" 2>&1
+}
+
+etcd_view() {
+    [ -x "$etcdctl" ] && [ -r "$etcd_key" ] && up "$etcd_state" || return 0
+    section etcd-status
+    ctl endpoint status --write-out=json || return 0
+    section etcd-members
+    # Linearizable, so that an answer means a quorum; without one, what this member remembers.
+    ctl member list --write-out=json && return 0
+    section etcd-remembered
+    ctl member list --consistency=s --write-out=json
+}
+
+api() {
+    # No cache: nothing is written here, and what is asked for is new every time. Garbage
+    # is not worth collecting in so short a process: a quarter of its 40 ms.
+    GOGC=400 GOMAXPROCS=1 timeout 12 "$kubectl" --kubeconfig="$admin_conf" --server="$api_server" --request-timeout=10s \
+        --cache-dir=/dev/null/none "$@" 2>&1
+}
+
+has_api() { [ -x "$kubectl" ] && [ -r "$admin_conf" ] && up "$api_state"; }
+
+api_health() {
+    has_api || return 0
+    section api-ready
+    api get --raw /readyz
+    printf '\n'
+    section api-version
+    api get --raw /version
+    printf '\n'
+}
+
+list() { # NAMESPACE KINDS
+    api --namespace="$1" get "$2" --output="jsonpath=$objects" || {
+        echo "$2 of $1 could not be listed: kubectl's exit status is $?"
+        return 1
+    }
+}
+
+api_objects() {
+    has_api || return 0
+    section api-objects
+    # Each apiserver asks its own machine's member: without one, a list hangs until its time is up.
+    if [ -r "$etcd_key" ] && ! up "$etcd_state"; then
+        echo 'nothing could be listed: etcd does not run on this machine'
+        return 0
+    fi
+    list kube-system nodes,deployments.apps,configmaps || return 0
+    for namespace in $namespaces; do
+        list "$namespace" deployments.apps || break
+    done
+}
+
+reaches() {
+    [ -n "$peers" ] && ! [ -d "$record" ] && has bash && has timeout || return 0
+    section peers
+    printf '%s\n' "$peers"
+    section reaches
+    # timeout ends the whole group: a connection not open by then prints nothing.
+    timeout 2 bash -c 'for peer; do
+        (exec 3<>"/dev/tcp/${peer% *}/${peer#* }" && echo "${peer% *}") 2>/dev/null &
+    done; wait' bash $peers
+}
+
+virtual_address() {
+    [ -n "$vip" ] && ! grep -qswF "$vip" "$keepalived" && has bash && has timeout || return 0
+    section virtual-address
+    # Refusing is answering, too.
+    answer=$(timeout 0.5 bash -c ": <>/dev/tcp/$vip/$api_port" 2>&1) && echo answers
+    case $answer in *refused*) echo answers ;; esac
+}
+
+# The machine itself.
+
+facts() {
+    section facts
+    read -r hostname </proc/sys/kernel/hostname
+    read -r kernel </proc/sys/kernel/osrelease
+    read -r machine_id </etc/machine-id
+    read -r init </proc/1/comm
+    printf '%s\n' "uid=$(id -u)" "hostname=$hostname" "kernel=$kernel" "machine_id=$machine_id" \
+        "init=$init" "arch=$(uname -m)" "cpus=$(nproc)"
+    if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo cgroup=2; else echo cgroup=1; fi
+    if has systemd-detect-virt; then
+        printf 'container=%s\n' "$(systemd-detect-virt --container)"
+    else
+        tr '\0' '\n' </proc/1/environ | sed -n 's/^container=/&/p'
+    fi
+    stub=
+    while read -r line; do
+        case $line in nameserver*127.0.0.53*) stub=yes ;; esac
+    done </etc/resolv.conf
+    if [ -n "$stub" ] && [ -e /run/systemd/resolve/resolv.conf ]; then
+        echo resolv_conf=/run/systemd/resolve/resolv.conf
+    else
+        echo resolv_conf=/etc/resolv.conf
+    fi
+    [ ! -d "$etcd_data/member" ] || echo etcd_data=yes
+    # A restore that is killed between two renames leaves them beside their place.
+    [ ! -e "$restoring" ] || [ ! -d "$etcd_data/before-restore" ] || echo etcd_data=yes
+    [ ! -e "$etcd_formed" ] || echo etcd_formed=yes
+    [ ! -e "$etcd_join" ] || echo etcd_joining=yes
+    [ ! -e "$restoring" ] || sed -n '1s/^/restoring=/p' "$restoring"
+    [ ! -s "$kubelet_client" ] || echo registered=yes
+    awk '/^CapBnd:/ {print "capabilities=" $2}' /proc/1/status
+    awk '/^MemTotal:/ {print "memory=" $2}' /proc/meminfo
+    section os-release
+    awk '/^(ID|ID_LIKE|VERSION_ID|PRETTY_NAME)=/' /etc/os-release
+    section systemd
+    systemctl --version
+    section swaps
+    cat /proc/swaps
+    section disk
+    df -Pm / /var/lib
+    section addresses
+    ip -4 -o addr show
+    section routes
+    ip -4 route show
+}
+
+kernel_features() {
+    section filesystems
+    cat /proc/filesystems
+    section features
+    for feature in overlay nf_tables nf_conntrack br_netfilter; do
+        [ ! -e "/sys/module/$feature" ] || printf '%s\n' "$feature"
+    done
+    [ ! -e /proc/sys/net/netfilter/nf_conntrack_max ] || echo nf_conntrack
+    [ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || echo br_netfilter
+    # What is not there yet may be loaded, but only by a machine with a kernel of its own.
+    if [ -e "/lib/modules/$kernel/modules.dep" ] && has modinfo; then
+        section modules
+        modinfo -F name overlay nf_tables nf_conntrack br_netfilter
+    fi
+}
+
+ports() {
+    if has ss; then
+        section sockets
+        sockets=$(ss -Hlntup)
+        printf '%s\n' "$sockets"
+        set --
+        # Of several processes the first, which parse.py takes too.
+        for pid in $(printf '%s\n' "$sockets" |
+            sed -n 's/^[^"]*"[^"]*",pid=\([0-9]*\).*/\1/p' | sort -u); do
+            set -- "$@" "/proc/$pid/cgroup"
+        done
+        section cgroups
+        # Of a single file head prints no name: the second one is empty.
+        [ $# -eq 0 ] || head -n 30 "$@" /dev/null
+    else
+        for table in tcp tcp6 udp udp6; do
+            section "proc-net $table"
+            cat "/proc/net/$table"
+        done
+    fi
+}
+
+lock() {
+    section lock
+    sh -c "$who_holds_the_lock"
+}
+
+foreign() {
+    section foreign
+    for sign in $signs; do
+        [ ! -e "$sign" ] || printf '%s\n' "$sign"
+    done
+}
+
+firewalls() {
+    section firewalls
+    ! up "$firewalld_state" || echo firewalld
+    # ufw's unit is active without it, too.
+    ! grep -qsix 'enabled=yes' "$ufw" || echo ufw
+}
+
+selinux() {
+    section selinux
+    for name in $selinux_booleans; do
+        # Two numbers: what it is, and what it would be.
+        [ ! -e "$selinux/booleans/$name" ] || printf '%s %s\n' "$name" "$(cat "$selinux/booleans/$name")"
+    done
+    [ ! -e "$selinux/enforce" ] || printf 'enforce %s\n' "$(cat "$selinux/enforce")"
+}
+
+# What of ours is here.
+
+managed() {
+    section record
+    recorded=$(set +f && awk '
+        FNR == 1 { name = FILENAME; sub(/.*\//, "", name); print "component\t" name }
+        1' "$record"/*)
+    printf '%s\n' "$recorded"
+    set -- $(printf '%s\n' "$recorded" | awk -F '\t' '/^(file|dir|binary|cert|key)\t/ {print $2}') \
+        $files $certificates
+    section stat
+    [ $# -gt 0 ] || return 0
+    stats=$(stat --printf='%F\t%a\t%U\t%G\t%s\t%i\t%.9Y\t%.9Z\t%n\n' -- "$@")
+    printf '%s\n' "$stats"
+
+    section sha256
+    # Small files always; binaries when they are not what the record says, or when asked to.
+    set -- $(printf '%s\n' "$recorded" "$stats" | awk -F '\t' -v "deep=$deep" '
+        $1 == "binary" { installed[$2] = $6 FS $7 FS $8 FS $9; next }
+        $1 !~ /^regular/ || NF != 9 || seen[$9]++ { next }
+        !($9 in installed) { if ($5 < 1048576) print $9; next }
+        {
+            exact = $5 FS $6 FS $7 FS $8
+            sub(/\..*/, "", $7)
+            sub(/\..*/, "", $8)
+            whole = $5 FS $6 FS $7 FS $8
+            if (deep || (installed[$9] != exact && installed[$9] != whole)) print $9
+        }')
+    # The hash of a key leaves the machine only if it is the recorded one.
+    [ $# -eq 0 ] || sha256sum -- "$@" | { printf '%s\n' "$recorded" && cat; } | awk -F '\t' '
+        $1 == "key" { key[$2] = $3 }
+        NF > 1 || !/^[0-9a-f]+  \// { next }
+        { hash = substr($0, 1, 64); path = substr($0, 67) }
+        !(path in key) || key[path] == hash'
+
+    section certificates
+    set -- $(printf '%s\n' "$recorded" "$stats" | given=$certificates awk -F '\t' '
+        BEGIN { n = split(ENVIRON["given"], path, "\n"); while (n > 0) wanted[path[n--]] }
+        $1 == "cert" { wanted[$2] }
+        /^regular/ && $9 in wanted && !seen[$9]++ { print $9 }')
+    case $IFS$*$IFS in
+    *"$IFS$kubelet_client$IFS"*) ;;
+    *) [ ! -s "$kubelet_client" ] || set -- "$@" "$kubelet_client" ;;
+    esac
+    # Of certificates alone: a file may hold a key too.
+    [ $# -eq 0 ] || awk '
+        FNR == 1 { inside = 0; print "file " FILENAME }
+        /^-----BEGIN / { inside = /^-----BEGIN CERTIFICATE-----/ }
+        inside
+        /^-----END / { inside = 0 }' "$@"
+}
+
+units() {
+    section asked
+    printf '%s\n' "$asked_units"
+    section units
+    set -- $(printf '%s\n' "$recorded" | awk -F '\t' '$1 == "unit" {print $2}') $asked_units $suspects
+    systemctl show --no-pager --property=Id,Names,LoadState,ActiveState,SubState,UnitFileState \
+        --property=NeedDaemonReload,NRestarts,ActiveEnterTimestampMonotonic -- "$@"
+}
+
+tables() {
+    [ -d "$record" ] && has nft || return 0
+    section tables
+    # By name: to list them all, nft reads every rule of kube-proxy's first.
+    for table in $tables; do
+        nft "list table $table" >/dev/null && printf '%s\n' "$table"
+    done
+}
+
+packages() {
+    section packages
+    [ -n "$asked_packages" ] || return 0
+    if has dpkg-query; then
+        dpkg-query --show --showformat='${db:Status-Status} ${Package}\n' -- $asked_packages
+    elif has rpm; then
+        rpm --query --queryformat 'installed %{NAME}\n' -- $asked_packages
+    fi
+}
+
+machine() {
+    facts
+    kernel_features
+    ports
+    lock
+    foreign
+    firewalls
+    selinux
+    managed
+    units
+    tables
+    packages
+}
+
+section address
+printf '%s\n' "$address"
+section begin
+date +%s.%N
+set -- $(systemctl is-active etcd.service kube-apiserver.service firewalld.service 2>/dev/null)
+etcd_state=${1:-} api_state=${2:-} firewalld_state=${3:-}
+{
+    api_objects | {
+        exec 3<&0
+        api_health | {
+            exec 4<&0
+            etcd_view | {
+                exec 5<&0
+                { reaches; virtual_address; } | {
+                    exec 6<&0
+                    machine </dev/null
+                    cat <&6
+                }
+                cat <&5
+            }
+            cat <&4
+        }
+        cat <&3
+    }
+} 2>/dev/null
+section end
+date +%s.%N
+exit 0

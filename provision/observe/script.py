@@ -1,0 +1,165 @@
+"""What is asked of a machine -> the shell program that answers it. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files as resources
+
+from provision import holder, paths, ports
+from provision.cluster import Cluster, Machine
+from provision.components import firewall, pod_network
+from provision.components.etcd import CA, LOCAL
+from provision.components.keepalived import CONFIG as KEEPALIVED
+from provision.pki.table import KUBELET_CLIENT, kubelet_client
+
+# Kubernetes' own words for what an ApiView is made of, a line for each object.
+OBJECTS = (
+    '{range .items[?(@.kind=="Node")]}node{"\\t"}{.metadata.name}{"\\t"}{.metadata.labels}{"\\t"}'
+    '{.spec}{"\\t"}{.status.addresses}{"\\t"}{.status.conditions}{"\\t"}'
+    '{.status.nodeInfo.kubeletVersion}{"\\t"}{.metadata.annotations}{"\\n"}{end}'
+    '{range .items[?(@.kind=="Deployment")]}deployment{"\\t"}{.metadata.namespace}/'
+    '{.metadata.name}{"\\t"}{.status.readyReplicas}{"\\t"}{.spec.replicas}{"\\n"}{end}'
+    '{range .items[?(@.metadata.name=="clusterctl")]}applied{"\\t"}{.data}{"\\n"}{end}'
+)
+
+# Other distributions and tools, and where they are found.
+SIGNS: Mapping[str, str] = {
+    "/etc/kubernetes/manifests/kube-apiserver.yaml": "kubeadm",
+    "/etc/kubernetes/kubelet.conf": "kubeadm",
+    "/etc/rancher/k3s": "k3s",
+    "/var/lib/rancher/k3s": "k3s",
+    "/etc/rancher/rke2": "rke2",
+    "/var/lib/rancher/rke2": "rke2",
+    "/var/lib/k0s": "k0s",
+    "/var/snap/microk8s": "microk8s",
+}
+
+# Units that, if they run and are not ours, hold what ours need.
+SUSPECTS: Mapping[str, str] = {
+    "kubelet.service": "kubelet",
+    "etcd.service": "etcd",
+    "containerd.service": "containerd",
+    "crio.service": "cri-o",
+    "docker.service": "docker",
+}
+
+# Units that have put a table into nftables, where a `flush ruleset` of anybody's takes it away.
+TABLES: Mapping[str, str] = {
+    firewall.UNIT: f"inet {firewall.TABLE}",
+    pod_network.MASQUERADE: pod_network.TABLE,
+}
+
+UFW = "/etc/ufw/ufw.conf"
+SELINUX = "/sys/fs/selinux"
+# What its policy lets programs do that ours need; off by default.
+HAPROXY_CONNECTS, KEEPALIVED_CONNECTS = "haproxy_connect_any", "keepalived_connect_any"
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to ask a machine.
+
+    Attributes:
+        address: the machine's own, on the machines' network.
+        peers: (address, SSH port) of the others; asked only of a machine without a record.
+        units, packages, certificates, files: names and paths beside those in its record.
+        namespaces: where Deployments of ours are, beside kube-system.
+        vip: the API's virtual address; asked only of a machine that is not one of its holders.
+        kubelet_client: the certificate of a kubelet that has joined.
+        deep: hash every binary.
+    """
+
+    address: str
+    peers: tuple[tuple[str, int], ...] = ()
+    units: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    vip: str = ""
+    kubelet_client: str = KUBELET_CLIENT
+    deep: bool = False
+
+    def program(self) -> str:
+        """Write the shell program: the parameters, then `probe.sh`."""
+        parameters = {
+            "address": self.address,
+            "peers": "\n".join(f"{address} {port}" for address, port in self.peers),
+            "asked_units": "\n".join(self.units),
+            "asked_packages": "\n".join(self.packages),
+            "certificates": "\n".join(self.certificates),
+            "files": "\n".join(self.files),
+            "namespaces": "\n".join(self.namespaces),
+            "deep": "1" if self.deep else "",
+            "vip": self.vip,
+            "keepalived": KEEPALIVED,
+            "api_port": str(ports.API),
+            "ufw": UFW,
+            "selinux": SELINUX,
+            "selinux_booleans": f"{HAPROXY_CONNECTS}\n{KEEPALIVED_CONNECTS}",
+            "suspects": "\n".join(SUSPECTS),
+            "tables": "\n".join(TABLES.values()),
+            "signs": "\n".join(SIGNS),
+            "objects": OBJECTS,
+            "record": paths.RECORD,
+            "who_holds_the_lock": holder.look(),
+            "etcdctl": f"{paths.BIN}/etcdctl",
+            "etcd_endpoint": LOCAL,
+            "etcd_ca": CA,
+            "etcd_cert": f"{paths.ETCD_PKI}/healthcheck-client.crt",
+            "etcd_key": f"{paths.ETCD_PKI}/healthcheck-client.key",
+            "etcd_data": paths.ETCD_DATA,
+            "etcd_formed": paths.ETCD_FORMED,
+            "etcd_join": paths.ETCD_JOIN,
+            "restoring": paths.RESTORING,
+            "kubectl": f"{paths.BIN}/kubectl",
+            "admin_conf": f"{paths.KUBERNETES}/admin.conf",
+            "api_server": f"https://127.0.0.1:{ports.API}",
+            "kubelet_client": self.kubelet_client,
+        }
+        lines = "".join(f"{name}={shlex.quote(value)}\n" for name, value in parameters.items())
+        return lines + _probe()
+
+
+def query(
+    cluster: Cluster,
+    machine: Machine,
+    *,
+    units: tuple[str, ...] = (),
+    packages: tuple[str, ...] = (),
+    certificates: tuple[str, ...] = (),
+    files: tuple[str, ...] = (),
+    reachability: bool = False,
+    deep: bool = False,
+) -> Query:
+    """What to ask a machine of this cluster.
+
+    The options are those of `Query`; `reachability` asks whether the machine, if it is new, can
+    open connections to the others, and whether somebody has the virtual address already.
+    """
+    others = [m for m in cluster.machines if m.name != machine.name] if reachability else []
+    return Query(
+        address=str(machine.address),
+        peers=tuple((str(m.address), _ssh_port(m)) for m in others),
+        units=units,
+        packages=packages,
+        certificates=certificates,
+        files=files,
+        namespaces=("local-path-storage",) if cluster.addons.local_path else (),
+        vip=str(cluster.api.vip or "") if reachability and machine.is_master else "",
+        kubelet_client=kubelet_client(cluster, machine).cert_path,
+        deep=deep,
+    )
+
+
+def _ssh_port(machine: Machine) -> int:
+    """Say the port of its sshd; where SSH goes another way than the machines, the usual one."""
+    return machine.ssh.port if machine.ssh.hostname == str(machine.address) else 22
+
+
+@cache
+def _probe() -> str:
+    return resources(__package__).joinpath("probe.sh").read_text()

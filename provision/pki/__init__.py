@@ -1,0 +1,1 @@
+"""Certificates as a table; authorities; kubeconfigs; expiry. Pure: values in, values out."""

@@ -1,0 +1,272 @@
+"""A leaf certificate as a value: why it must be issued, and issuing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from ipaddress import ip_address
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from provision.errors import TrustError
+from provision.pki.trust import (
+    BACKDATE,
+    UNREADABLE,
+    Authority,
+    Trust,
+    authority_key_identifier,
+    key_usage,
+    new_key,
+    private_pem,
+)
+
+__all__ = ["DUE", "Authority", "Issued", "Leaf", "Usage", "issue", "issued_at", "problem"]
+
+
+# How the reason begins when there is nothing wrong with a certificate, yet.
+DUE = "expires in"
+
+
+class Usage(StrEnum):
+    """What a certificate proves: that one is a server, or that one is a client."""
+
+    SERVER = "server"
+    CLIENT = "client"
+
+
+PURPOSES = {
+    Usage.SERVER: ExtendedKeyUsageOID.SERVER_AUTH,
+    Usage.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH,
+}
+# openssl's words for them.
+WORDS = {Usage.SERVER: "serverAuth", Usage.CLIENT: "clientAuth"}
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A certificate that somebody should have.
+
+    Attributes:
+        name: for the plan and messages, `kube-apiserver`.
+        common_name, organizations: the subject; to the API they are user and groups.
+        dns, addresses: the subject's alternative names.
+        cert_path, key_path: on the machine; empty for a person's.
+        owner, group: of both files.
+        days: its life, cut short where the authority's ends before.
+    """
+
+    name: str
+    authority: Authority
+    common_name: str
+    usages: frozenset[Usage]
+    cert_path: str
+    key_path: str
+    organizations: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    owner: str = "root"
+    group: str = "root"
+    days: float = 365
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A leaf's certificate, its chain after it, and its key, all PEM.
+
+    Attributes:
+        key: empty, if the machine has made it.
+        key_path: where it is on the machine then.
+        key_sha256: of the key.
+    """
+
+    leaf: Leaf
+    certificate: bytes
+    key: bytes = field(repr=False)
+    key_path: str = ""
+    key_sha256: str = ""
+
+
+def problem(
+    leaf: Leaf, certificate_pem: str | None, trust: Trust, now: datetime, *, reserve: float = 1 / 3
+) -> str | None:
+    """Say in a few words why the leaf must be issued (again); None when it is good.
+
+    What an external authority has signed may be good for more than was asked for.
+
+    Args:
+        reserve: the part of its life that it must have left.
+    """
+    if certificate_pem is None:
+        return "missing"
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+        signer = trust.authority(leaf.authority)
+        difference = _difference(leaf, certificate, more=signer.key is None)
+        accepted = signer.accepted
+    except UNREADABLE:
+        return "unreadable"
+    if not any(issued_by(certificate, authority) for authority in accepted):
+        return "signed by another authority"
+    return difference or _expiry(certificate, ends(certificate, accepted), now, reserve)
+
+
+def ends(certificate: x509.Certificate, authorities: Iterable[x509.Certificate]) -> datetime:
+    """When it counts no more: at its own end, or that of the last of these that have signed it."""
+    own = certificate.not_valid_after_utc
+    signers = [a.not_valid_after_utc for a in authorities if issued_by(certificate, a)]
+    return min(own, max(signers, default=own))
+
+
+def issued_at(certificate_pem: str | None) -> datetime | None:
+    """When it was issued, as far as one can tell; None if it cannot be read."""
+    try:
+        certificate = x509.load_pem_x509_certificate((certificate_pem or "").encode())
+    except UNREADABLE:
+        return None
+    return certificate.not_valid_before_utc + BACKDATE
+
+
+def issue(leaf: Leaf, trust: Trust, now: datetime) -> Issued:
+    """Make a new key and a certificate for it.
+
+    Raises:
+        TrustError: the authority's key is not here, it is not valid now, or the subject cannot
+            be put into a certificate.
+    """
+    signer = trust.authority(leaf.authority)
+    authority = signer.x509
+    signing_key = signer.signing_key
+    if signing_key is None:
+        raise TrustError(
+            f"{leaf.name}: cannot be issued, the key of {leaf.authority} is not in the cluster",
+            hint=f"put it at {leaf.authority.key_path} on a master; if the authority is yours "
+            "alone, clusterctl certs csr writes requests, and certs import takes what it signed",
+        )
+    start, end = authority.not_valid_before_utc, authority.not_valid_after_utc
+    if not start <= now < end:
+        raise TrustError(
+            f"{leaf.name}: cannot be issued, {leaf.authority} is valid from "
+            f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC only",
+            hint="check this computer's clock; if it is right, replace the authority",
+        )
+    key = new_key()
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(_name(leaf))
+        .issuer_name(authority.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(max(now - BACKDATE, start))
+        .not_valid_after(min(now + timedelta(days=leaf.days), end))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(key_usage(digital_signature=True), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([PURPOSES[usage] for usage in sorted(leaf.usages)]),
+            critical=False,
+        )
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(authority_key_identifier(authority), critical=False)
+    )
+    if leaf.dns or leaf.addresses:
+        alternatives = [
+            *(x509.DNSName(name) for name in leaf.dns),
+            *(x509.IPAddress(ip_address(address)) for address in leaf.addresses),
+        ]
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+    certificate = builder.sign(signing_key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    if leaf.authority is Authority.KUBERNETES and Usage.SERVER in leaf.usages:
+        certificate += trust.cross
+    return Issued(leaf, certificate, private_pem(key))
+
+
+def _name(leaf: Leaf) -> x509.Name:
+    try:
+        return x509.Name(
+            [
+                *(
+                    x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)
+                    for organization in leaf.organizations
+                ),
+                x509.NameAttribute(NameOID.COMMON_NAME, leaf.common_name),
+            ]
+        )
+    except ValueError as error:
+        raise TrustError(
+            f"{leaf.name}: {leaf.common_name!r} cannot be the subject of a certificate: {error}",
+            hint="a common name has 1 to 64 characters, so a machine's name at most 52",
+        ) from None
+
+
+def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether this authority's key has signed it."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (*UNREADABLE, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def subject(certificate: x509.Certificate) -> tuple[str, frozenset[str]]:
+    """Common name and organizations: to the API a user and groups."""
+
+    def values(oid: x509.ObjectIdentifier) -> list[str]:
+        return [
+            str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(oid)
+        ]
+
+    return "".join(values(NameOID.COMMON_NAME)), frozenset(values(NameOID.ORGANIZATION_NAME))
+
+
+def usages(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
+    try:
+        return frozenset(
+            certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        )
+    except x509.ExtensionNotFound:
+        return frozenset()
+
+
+def names(holder: x509.Certificate | x509.CertificateSigningRequest) -> frozenset[str]:
+    try:
+        extension = holder.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return frozenset()
+    return frozenset(str(name.value) for name in extension.value)
+
+
+def _difference(leaf: Leaf, certificate: x509.Certificate, *, more: bool) -> str | None:
+    if subject(certificate) != (leaf.common_name, frozenset(leaf.organizations)):
+        return "subject differs"
+    purposes = {PURPOSES[usage] for usage in leaf.usages}
+    if not (usages(certificate) >= purposes if more else usages(certificate) == purposes):
+        return "usages differ"
+    there = names(certificate)
+    wanted = frozenset({*leaf.dns, *(str(ip_address(address)) for address in leaf.addresses)})
+    if there >= wanted if more else there == wanted:
+        return None
+    added = [f"+{name}" for name in sorted(wanted - there)]
+    removed = [] if more else [f"-{name}" for name in sorted(there - wanted)]
+    return f"names differ: {' '.join(added + removed)}"
+
+
+def _expiry(
+    certificate: x509.Certificate, end: datetime, now: datetime, reserve: float
+) -> str | None:
+    start = certificate.not_valid_before_utc
+    left = end - now
+    if start > now:
+        return f"not valid before {start:%Y-%m-%d %H:%M} UTC"
+    if left <= timedelta(0):
+        return "expired"
+    # The backdating is no part of its life, or a short one would be too old when it is new.
+    if left >= (end - start - BACKDATE) * reserve:
+        return None
+    if left < timedelta(days=2):
+        return f"{DUE} {left // timedelta(hours=1)} hours"
+    return f"{DUE} {left.days} days"

@@ -1,0 +1,366 @@
+"""Certificates that somebody else signs: requests made on machines, and what came back. Pure.
+
+A machine makes a key for each, which never leaves it, and a request. What was signed is laid beside
+them (`provision.paths.REQUESTS`), until the plan puts key and certificate where they belong.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import ip_address
+from pathlib import PurePosixPath
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from provision import paths
+from provision.errors import Finding
+from provision.pki.leaf import PURPOSES, WORDS, Leaf, issued_by, names, subject, usages
+from provision.pki.trust import UNREADABLE, Authority
+
+AGAIN = "clusterctl certs csr makes its request anew"
+_INDEX = "INDEX.txt"
+
+
+def key_path(leaf: Leaf) -> str:
+    """Where the machine has the key, until there is a certificate for it."""
+    return f"{paths.REQUESTS}/{leaf.name}.key"
+
+
+def signed_path(leaf: Leaf) -> str:
+    """Where the certificate is laid beside it, its chain after it."""
+    return f"{paths.REQUESTS}/{leaf.name}.crt"
+
+
+def all_paths(leaf: Leaf) -> tuple[str, ...]:
+    """Everything of a request that is on its machine."""
+    return tuple(f"{paths.REQUESTS}/{leaf.name}.{end}" for end in ("key", "csr", "cnf", "crt"))
+
+
+# What goes out and comes back, in a directory of the operator's: AUTHORITY/MACHINE.LEAF.csr, .crt.
+
+
+def file_name(machine: str, leaf: Leaf, end: str) -> str:
+    return f"{leaf.authority}/{machine}.{leaf.name}.{end}"
+
+
+def authority_file(authority: Authority) -> str:
+    return f"{authority}.crt"
+
+
+def outgoing(requests: Mapping[str, Mapping[Leaf, str]]) -> dict[str, bytes]:
+    """File name -> content, of what is to be signed and an index of it.
+
+    Args:
+        requests: machine -> leaf -> request, PEM.
+    """
+    files = {
+        file_name(machine, leaf, "csr"): pem.encode()
+        for machine, asked in requests.items()
+        for leaf, pem in asked.items()
+    }
+    rows = [("FILE", "MACHINE", "SIGNED BY", "PURPOSE", "SUBJECT", "NAMES")]
+    rows += [
+        (
+            file_name(machine, leaf, "csr"),
+            machine,
+            leaf.authority,
+            purpose(leaf),
+            _shown(leaf),
+            ", ".join((*leaf.dns, *leaf.addresses)) or "-",
+        )
+        for machine, asked in requests.items()
+        for leaf in asked
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return {**files, _INDEX: "".join(f"{line}\n" for line in lines).encode()}
+
+
+def purpose(leaf: Leaf) -> str:
+    return " and ".join(sorted(leaf.usages))
+
+
+def _shown(leaf: Leaf) -> str:
+    return ", ".join((*(f"O={o}" for o in leaf.organizations), f"CN={leaf.common_name}"))
+
+
+# On a machine
+
+
+def program(leaves: Iterable[Leaf]) -> str:
+    """Make a key and a request for each, and print the requests; needs root.
+
+    A request that is the same as one that is there already is not made again.
+    """
+    lines = [f"request {leaf.name} {shlex.quote(_config(leaf))}" for leaf in leaves]
+    return _PRELUDE + "\n".join(lines) + "\n"
+
+
+def _config(leaf: Leaf) -> str:
+    alternatives = [f"DNS:{name}" for name in leaf.dns]
+    alternatives += [f"IP:{address}" for address in leaf.addresses]
+    lines = [
+        "[req]",
+        "prompt = no",
+        "distinguished_name = subject",
+        "req_extensions = extensions",
+        "string_mask = utf8only",
+        "[subject]",
+        *(f"{number}.O = {name}" for number, name in enumerate(leaf.organizations)),
+        f"CN = {leaf.common_name}",
+        "[extensions]",
+        "basicConstraints = critical, CA:FALSE",
+        "keyUsage = critical, digitalSignature",
+        f"extendedKeyUsage = {', '.join(WORDS[usage] for usage in sorted(leaf.usages))}",
+    ]
+    if alternatives:
+        lines.append(f"subjectAltName = {', '.join(alternatives)}")
+    return "\n".join(lines)
+
+
+_SHARED = f"""\
+set -eu
+umask 077
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+install -d -m 0755 {paths.STATE}
+exec 9>{paths.STATE}/lock
+flock -w 100 9 || {{ echo 'another run is still busy on this machine' >&2; exit 1; }}
+install -d -m 0700 {paths.REQUESTS}
+cd {paths.REQUESTS}
+"""
+
+_PRELUDE = f"""\
+command -v openssl >/dev/null || {{ echo 'there is no openssl: install it' >&2; exit 1; }}
+{_SHARED}
+show() {{ # NAME
+    echo "file $1"
+    cat "$1.csr"
+}}
+
+request() {{ # NAME CONFIGURATION
+    printf '%s\\n' "$2" >"$1.new"
+    if ! cmp -s "$1.new" "$1.cnf" || ! [ -s "$1.key" ] || ! [ -s "$1.csr" ]; then
+        rm -f "$1.cnf" "$1.csr" "$1.crt" "$1.key"
+        openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1.key" 2>/dev/null
+        openssl req -new -config "$1.new" -key "$1.key" -out "$1.csr"
+        sync "$1.key" "$1.csr"
+    fi
+    mv -fT "$1.new" "$1.cnf"
+    show "$1"
+}}
+
+"""
+
+READ = f"""\
+cd {paths.REQUESTS} 2>/dev/null || exit 0
+for request in *.csr; do
+    [ -s "$request" ] && [ -s "${{request%.csr}}.key" ] || continue
+    echo "file ${{request%.csr}}"
+    cat "$request"
+done
+"""
+
+# Reads what `lay_in` gives.
+LAY = f"""\
+{_SHARED}
+rm -f ./*.laid
+awk '/^file / {{ if (out) close(out); out = $2 ".laid"; next }} {{ print >out }}'
+for laid in *.laid; do
+    [ -s "${{laid%.laid}}.key" ] || {{ echo "the key of ${{laid%.laid}} is gone" >&2; exit 1; }}
+    sync "$laid"
+    mv -fT "$laid" "${{laid%.laid}}.crt"
+done
+"""
+
+
+def parse(output: str) -> dict[str, str]:
+    """Leaf's name -> request, PEM, from what `program` or `READ` printed."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in output.splitlines():
+        if line.startswith("file "):
+            name = line[5:]
+            found[name] = ""
+        elif name:
+            found[name] += f"{line}\n"
+    return found
+
+
+def lay_in(signed: Mapping[Leaf, bytes]) -> bytes:
+    """What `LAY` reads on its standard input."""
+    return b"".join(b"file %s\n%s" % (leaf.name.encode(), pem) for leaf, pem in signed.items())
+
+
+# What came back
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A certificate that came back for a request.
+
+    Attributes:
+        where: the file.
+        request, certificate: PEM; of the certificate anything that the file has.
+    """
+
+    where: str
+    leaf: Leaf
+    request: str
+    certificate: bytes
+
+
+def read_chain(content: bytes) -> bytes:
+    """The certificates of a file, PEM, and nothing of what else it has.
+
+    Raises:
+        ValueError: there is none in it.
+    """
+    try:
+        found = x509.load_pem_x509_certificates(content)
+    except UNREADABLE:
+        raise ValueError("no certificate in PEM") from None
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in found)
+
+
+def authority_findings(where: str, content: bytes, now: datetime) -> Iterator[Finding]:
+    """What is wrong with a file of authorities: those that sign, and those above them."""
+    try:
+        found = x509.load_pem_x509_certificates(content)
+        for certificate in found:
+            yield from _authority(where, certificate, found, now)
+    except UNREADABLE:
+        yield Finding(where, "is not a certificate in PEM")
+
+
+def _authority(
+    where: str, certificate: x509.Certificate, all_of_them: list[x509.Certificate], now: datetime
+) -> Iterator[Finding]:
+    name = certificate.subject.rfc4514_string()
+    if not _is_authority(certificate):
+        yield Finding(where, f"{name} is not the certificate of an authority")
+        return
+    yield from _times(where, certificate, now)
+    if not any(issued_by(certificate, above) for above in all_of_them):
+        hint = "append the certificates above it, up to the root"
+        yield Finding(where, f"who has signed {name} is not in the file", hint)
+
+
+def shared_findings(authorities: Mapping[str, bytes]) -> Iterator[Finding]:
+    """Whether an authority is trusted for two things that are to be kept apart.
+
+    Args:
+        authorities: file -> certificates that can be read.
+    """
+    seen: dict[bytes, str] = {}
+    for where, content in authorities.items():
+        for certificate in x509.load_pem_x509_certificates(content):
+            key = _public(certificate)
+            if key in seen and seen[key] != where:
+                name = certificate.subject.rfc4514_string()
+                hint = "three authorities that share nothing: who is trusted by one could pass for "
+                hint += "somebody else with the other"
+                yield Finding(where, f"{name} is in {seen[key]} too", hint)
+            seen.setdefault(key, where)
+
+
+def findings(
+    signed: Signed, authorities: Iterable[x509.Certificate], now: datetime
+) -> Iterator[Finding]:
+    """Everything that is wrong with a certificate that came back.
+
+    Args:
+        authorities: those that may have signed it; none: that cannot be said.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificates(signed.certificate)[0]
+        request = x509.load_pem_x509_csr(signed.request.encode())
+        yield from _findings(signed, certificate, request, tuple(authorities), now)
+    except UNREADABLE:
+        yield Finding(signed.where, "is not a certificate in PEM")
+
+
+def _findings(
+    signed: Signed,
+    certificate: x509.Certificate,
+    request: x509.CertificateSigningRequest,
+    authorities: tuple[x509.Certificate, ...],
+    now: datetime,
+) -> Iterator[Finding]:
+    where, leaf = signed.where, signed.leaf
+    if _public(certificate) != _public(request):
+        beside = PurePosixPath(where).with_suffix(".csr").name
+        hint = f"sign {beside} as it is there now"
+        yield Finding(where, "is for another key than its request's", hint)
+    user, groups = subject(certificate)
+    if (user, groups) != (leaf.common_name, frozenset(leaf.organizations)):
+        is_ = ", ".join((*(f"O={o}" for o in sorted(groups)), f"CN={user}"))
+        hint = "the authority must take the request's subject over as it is"
+        yield Finding(where, f"its subject is {is_}, not {_shown(leaf)}", hint)
+    missing = [u for u in sorted(leaf.usages) if PURPOSES[u] not in usages(certificate)]
+    if missing:
+        words = ", ".join(WORDS[usage] for usage in missing)
+        yield Finding(where, f"is not for a {' and a '.join(missing)}", f"extendedKeyUsage {words}")
+    if not _may_sign_handshakes(certificate):
+        yield Finding(where, "may not be used in a handshake", "keyUsage digitalSignature")
+    wanted = {*leaf.dns, *(str(ip_address(address)) for address in leaf.addresses)}
+    if lacking := sorted(wanted - names(certificate)):
+        what = f"its alternative names lack {', '.join(lacking)}"
+        hint = "copy_extensions = copy, with openssl" if wanted <= names(request) else AGAIN
+        yield Finding(where, what, hint)
+    if _is_authority(certificate):
+        yield Finding(where, "is the certificate of an authority (CA:TRUE)")
+    if authorities and not any(issued_by(certificate, authority) for authority in authorities):
+        by = certificate.issuer.rfc4514_string()
+        hint = f"{leaf.authority} signs it; a certificate in between belongs into "
+        yield Finding(
+            where, f"signed by another authority, {by}", f"{hint}{authority_file(leaf.authority)}"
+        )
+    yield from _times(where, certificate, now)
+
+
+def signed_by_one_of(certificate: bytes, authorities: Iterable[x509.Certificate]) -> bool:
+    """Whether one of these has signed a certificate, PEM, that can be read."""
+    first = x509.load_pem_x509_certificate(certificate)
+    return any(issued_by(first, authority) for authority in authorities)
+
+
+def _times(where: str, certificate: x509.Certificate, now: datetime) -> Iterator[Finding]:
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if begins > now:
+        hint = "wait until then, or have it signed with an earlier beginning"
+        yield Finding(where, f"not valid before {begins:%Y-%m-%d %H:%M} UTC", hint)
+    if ends <= now:
+        yield Finding(where, f"expired on {ends:%Y-%m-%d %H:%M} UTC")
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    extensions = certificate.extensions
+    try:
+        if not extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return False
+    except x509.ExtensionNotFound:
+        return False
+    try:
+        return extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound:
+        return True
+
+
+def _may_sign_handshakes(certificate: x509.Certificate) -> bool:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return usage.digital_signature
+
+
+def _public(holder: x509.Certificate | x509.CertificateSigningRequest) -> bytes:
+    return holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -1,0 +1,19 @@
+from gevent import monkey
+
+# As in provision/__main__.py, and before anything that imports ssl or makes a thread.
+monkey.patch_all()
+
+import signal  # noqa: E402
+
+from hypothesis import settings  # noqa: E402
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("clusterctl", deadline=None)
+settings.load_profile("clusterctl")
+
+# Started as a shell's background job, the tests and all that they start would ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden/files anew")

@@ -1,0 +1,235 @@
+"""Clusters in the lab, driven through the command line as a user types it.
+
+What is asserted is asserted from outside: kubectl, etcdctl, openssl, curl, the container engine.
+CLUSTERCTL_LAB=required turns a missing container engine into a failure; CLUSTERCTL_KEEP=1 keeps the
+machines for a look at them; CLUSTERCTL_ENGINE=docker has Docker run them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.errors import MachinesError
+from provision.inventory import read
+from provision.machines import container_engine
+from provision.machines.lab import lab_id
+
+HERE = Path(__file__).parent
+# Where the lab's machines are containers, who has them: what both can is typed alike.
+ENGINE = os.environ.get(container_engine.CHOSEN) or (
+    "podman" if shutil.which("podman") else "docker"
+)
+CLUSTERCTL = Path(sys.executable).with_name("clusterctl")
+# On a member's machine: what its own member says.
+ETCDCTL = (
+    "etcdctl --endpoints https://127.0.0.1:2379 --cacert /etc/etcd/pki/ca.crt "
+    "--cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key"
+)
+
+
+def run(
+    *argv: str | Path,
+    check: bool = True,
+    timeout: float = 900,
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command, say that it runs, and keep what it prints."""
+    words = [str(word) for word in argv]
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        input=stdin,
+        check=False,
+        env=None if env is None else {**os.environ, **env},
+    )
+    if check and done.returncode != 0:
+        pytest.fail(
+            f"{shlex.join(words)}: exit {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-6000:]}"
+        )
+    return done
+
+
+def ready(nodes: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Node -> the status of its condition Ready, of Nodes as kubectl gives them."""
+    return {
+        node["metadata"]["name"]: condition["status"]
+        for node in nodes
+        for condition in node["status"]["conditions"]
+        if condition["type"] == "Ready"
+    }
+
+
+def until(what: str, condition: Callable[[], object], timeout: float = 90) -> object:
+    """Wait for a condition, and say what it was when it does not come.
+
+    It is looked at for half of the time at most: a look can be a whole `clusterctl`.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        began = time.monotonic()
+        value = condition()
+        now = time.monotonic()
+        if value:
+            return value
+        if now > deadline:
+            pytest.fail(f"not within {timeout:.0f} s: {what}")
+        time.sleep(max(0.25, now - began))
+
+
+@dataclass
+class Lab:
+    """A cluster of an inventory of tests/e2e/inventories.
+
+    Attributes:
+        state: the operator's state directory, if it is not that of who runs the tests.
+    """
+
+    inventory: Path
+    kubectl_binary: Path | None = None
+    kubeconfig: Path | None = None
+    state: Path | None = None
+
+    def clusterctl(
+        self, command: str, *arguments: str | Path, check: bool = True, timeout: float = 900
+    ) -> subprocess.CompletedProcess[str]:
+        return run(
+            CLUSTERCTL,
+            *command.split(),
+            self.inventory,
+            *arguments,
+            check=check,
+            timeout=timeout,
+            env={"XDG_STATE_HOME": str(self.state)} if self.state else None,
+        )
+
+    def up(self) -> None:
+        """As a user sees it: what it prints goes to the terminal, since it can take minutes."""
+        done = subprocess.run(
+            [CLUSTERCTL, "up", self.inventory, "--yes"], timeout=1800, check=False
+        )
+        assert done.returncode == 0
+
+    def machines(self) -> dict[str, dict[str, str]]:
+        listed = json.loads(self.clusterctl("machines list", "-o", "json").stdout)
+        return {machine["name"]: machine for machine in listed}
+
+    def on(self, machine: str, command: str, *, check: bool = True, stdin: str = "") -> str:
+        """What a command says on a machine of the lab, as root: the engine takes us there."""
+        words = (ENGINE, "exec", "-i", self.container(machine), "sh", "-c", command)
+        return run(*words, check=check, stdin=stdin).stdout
+
+    def addresses(self) -> dict[str, str]:
+        """Machine -> where it is, in the engine's words; of those that run."""
+        names = run(ENGINE, "ps", "--format", "{{.Names}}").stdout.split()
+        shown = "{{.Name}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+        ours = [name for name in names if name.startswith(self.prefix)]
+        lines = run(ENGINE, "inspect", "--format", shown, *ours).stdout.splitlines()
+        return {
+            name.removeprefix("/").removeprefix(self.prefix): address
+            for name, address in sorted(line.split() for line in lines)
+        }
+
+    def ssh(self, machine: str, command: str, *, check: bool = True) -> str:
+        """The same over SSH, as a user types it: wherever the machine is."""
+        return self.clusterctl("ssh", machine, "--", "sh", "-c", command, check=check).stdout
+
+    def kubectl(
+        self, *arguments: str, check: bool = True, stdin: str | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """The real kubectl, on this computer, through the API's own endpoint."""
+        assert self.kubectl_binary is not None
+        return run(
+            self.kubectl_binary,
+            f"--kubeconfig={self.kubeconfig}",
+            "--request-timeout=10s"
+            if "wait" not in arguments and "rollout" not in arguments
+            else "-v=0",
+            *arguments,
+            check=check,
+            stdin=stdin,
+            timeout=timeout,
+        )
+
+    def container(self, machine: str) -> str:
+        names = run(ENGINE, "ps", "-a", "--format", "{{.Names}}").stdout.split()
+        (name,) = [n for n in names if n.startswith(self.prefix) and n.endswith(f"-{machine}")]
+        return name
+
+    def destroy(self, machine: str) -> None:
+        """The machine burns down: what was on it is gone, and it does not answer."""
+        container = self.container(machine)
+        run(ENGINE, "kill", container)
+        run(ENGINE, "rm", "-f", container)
+        listed = run(ENGINE, "volume", "ls", "-q").stdout.split()
+        run(ENGINE, "volume", "rm", *(v for v in listed if v.startswith(f"{container}-")))
+
+    @property
+    def prefix(self) -> str:
+        # Another checkout's lab may be there, of the same name.
+        return f"{lab_id(read(self.inventory))}-"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine() -> None:
+    """A container engine, or a skip; in CI a failure."""
+    try:
+        container_engine.working()
+    except MachinesError as error:
+        if os.environ.get("CLUSTERCTL_LAB") == "required":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    remove_what_is_left()
+
+
+def remove_what_is_left() -> None:
+    """Labs of an earlier run in this checkout that was cut off: idle clusters slow all others."""
+    names = run(ENGINE, "ps", "-a", "--format", "{{.Names}}").stdout.split()
+    for inventory in sorted((HERE / "inventories").glob("*.py")):
+        lab = Lab(inventory)
+        if any(name.startswith(lab.prefix) for name in names):
+            lab.clusterctl("down", "--yes")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Say how long it took, as soon as it is known: a run that is cut off says it too."""
+    ours = report.nodeid.startswith("tests/e2e")
+    if ours and (report.when == "call" or report.duration > 5):
+        print(f" {report.nodeid} ({report.when}): {report.duration:.1f} s", flush=True)
+
+
+@pytest.fixture(scope="session")
+def kubectl_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kubectl of this computer's architecture, from the artifacts."""
+    lines = run(
+        CLUSTERCTL, "artifacts", "fetch", HERE / "inventories" / "ha.py", timeout=3600
+    ).stdout
+    (path,) = [
+        line.split()[-1] for line in lines.splitlines() if line.startswith("kubernetes/kubectl ")
+    ]
+    return Path(path)
+
+
+def cluster(name: str) -> Iterator[Lab]:
+    """Machines of an inventory, none left of an earlier run; removed in the end."""
+    lab = Lab(HERE / "inventories" / f"{name}.py")
+    lab.clusterctl("down", "--yes")
+    try:
+        yield lab
+    finally:
+        if not os.environ.get("CLUSTERCTL_KEEP"):
+            lab.clusterctl("down", "--yes")

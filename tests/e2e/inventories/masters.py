@@ -1,0 +1,10 @@
+"""Three masters that are the workers too, without addons: for killed runs and lost masters."""
+
+cluster = {
+    "name": "test-masters",
+    "machines": "lab",
+    "api": {"vip": "auto"},
+    "masters_schedulable": True,
+    "addons": {"metrics_server": False, "local_path": False},
+}
+masters = ["m1", "m2", "m3"]

@@ -1,0 +1,76 @@
+"""Two operators: one works, the other is refused; who was killed is no obstacle. Frozen ones: integration."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from provision import inventory
+from provision.machines.lab import Lab as LabSource
+from tests.e2e.conftest import CLUSTERCTL, Lab, cluster, until
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    for lab in cluster("lock"):
+        lab.clusterctl("machines up")
+        yield lab
+
+
+@pytest.fixture
+def colleague(lab: Lab, tmp_path: Path) -> Lab:
+    """The same machines, on the computer of somebody who has never seen them."""
+    ssh = LabSource().locate(inventory.read(lab.inventory))["n1"].ssh
+    data = {"ssh_hostname": ssh.hostname, "ssh_key": str(ssh.key), "ssh_host_key": ssh.host_key}
+    path = tmp_path / "theirs.py"
+    text = lab.inventory.read_text().replace('"machines": "lab",', "")
+    path.write_text(text.replace('masters = ["n1"]', f"masters = [('n1', {data!r})]"))
+    return Lab(path)
+
+
+@contextmanager
+def working(lab: Lab) -> Iterator[subprocess.Popen[str]]:
+    """An `up` of this lab that has begun to change it."""
+    run = subprocess.Popen(
+        [CLUSTERCTL, "up", lab.inventory, "--yes"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    locked = f"grep -q $'\\t{run.pid}\\t' /run/clusterctl.lock 2>/dev/null && echo yes || true"
+    try:
+        until("it holds the lock", lambda: lab.on("n1", f"bash -c {locked!r}").strip())
+        yield run
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+
+
+def test_the_second_operator_is_refused_and_a_killed_one_is_no_obstacle(
+    lab: Lab, colleague: Lab
+) -> None:
+    with working(lab) as run:
+        # Only what is refused soon after: the other's `up` ends by itself in half a minute.
+        for command in (("up", "--yes"), ("certs renew", "--all", "--yes")):
+            refused = colleague.clusterctl(*command, check=False)
+            assert refused.returncode == 5
+            assert f"(process {run.pid})" in refused.stderr
+            assert f"clusterctl up {lab.inventory}" in refused.stderr
+            assert f"clusterctl unlock {colleague.inventory}" in refused.stderr
+        os.killpg(run.pid, signal.SIGKILL)
+
+    lab.up()
+
+    assert lab.on("n1", "ls /run/clusterctl.lock 2>&1 || true").endswith(
+        "No such file or directory\n"
+    )

@@ -1,0 +1,53 @@
+"""Three masters and nothing else, which is quick to build: killed runs, lost masters, lost quorum."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provision.drill import interruption
+from provision.drill.site import Site, open_site
+from tests.e2e.conftest import ETCDCTL, Lab, cluster
+from tests.e2e.survival import NAMED, survives
+
+pytestmark = pytest.mark.e2e
+
+FAULTS = (
+    "ctrl-c", "machine-lost-in-up", "network-lost-in-up", "host-key-changed", "etcd-wiped",
+    "master-moved", "replace-killed", "nospace", "restore-killed", "quorum-lost",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    yield from cluster("masters")
+
+
+@pytest.fixture(scope="module")
+def site(lab: Lab, kubectl_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The cluster of which `up` was killed; it is whole now."""
+    lab.up()
+    lab.kubectl_binary = kubectl_binary
+    lab.kubeconfig = tmp_path_factory.mktemp("masters") / "kubeconfig"
+    site = open_site(lab.inventory, lab.kubeconfig)
+    site.make_namespace()
+    return site
+
+
+def test_an_up_that_is_killed_in_every_phase_is_finished_by_the_next(lab: Lab) -> None:
+    phases, last = interruption.kill_in_every_phase("up", lab.inventory, 1, "--yes")
+
+    print("killed in", ", ".join(phases))
+    assert last.code == 0, last.err
+    assert {"machines", "artifacts", "services", "etcd", "control plane", "nodes"} <= set(phases)
+    interruption.finished(lab.inventory)
+    members = json.loads(lab.on("m1", f"{ETCDCTL} member list -w json"))["members"]
+    assert sorted(member["name"] for member in members) == ["m1", "m2", "m3"]
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_three_masters_survive(name: str, site: Site, lab: Lab, tmp_path: Path) -> None:
+    survives(NAMED[name], site, lab, tmp_path / "log")

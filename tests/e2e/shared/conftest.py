@@ -1,0 +1,21 @@
+"""The cluster that these tests share: each leaves it healthy. It is gone before the next is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Lab, cluster
+
+
+@pytest.fixture(scope="package")
+def ha(kubectl_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Three masters and two workers, up."""
+    for lab in cluster("ha"):
+        lab.up()
+        lab.kubectl_binary = kubectl_binary
+        lab.kubeconfig = tmp_path_factory.mktemp("ha") / "kubeconfig"
+        lab.clusterctl("kubeconfig", "-o", lab.kubeconfig)
+        yield lab

@@ -1,0 +1,77 @@
+"""Faults of the drill that the shared cluster, its workers too, gets over by itself or soon."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provision.drill.harm import power_off
+from provision.drill.site import Site, open_site
+from tests.e2e import masters_test
+from tests.e2e.conftest import Lab
+from tests.e2e.survival import NAMED, survives
+
+pytestmark = pytest.mark.e2e
+
+FAULTS = (
+    "leader-cut-off", "apiserver-stopped", "apiserver-frozen", "partitioned", "deaf",
+    "worker-replaced", "all-off",
+)  # fmt: skip
+# Tested otherwise, below and in {lock,nodes}_test.py; or so like another that it is for the drill.
+ELSEWHERE = (
+    "machine-off", "leader-off", "mute", "master-replaced", "two-operators", "stale-lock",
+    "network-lost-in-replace", "network-lost-in-restore",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site(ha: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A namespace for the writes; in the end all is well."""
+    site = open_site(ha.inventory, tmp_path_factory.mktemp("drill") / "kubeconfig")
+    site.make_namespace()
+    yield site
+    site.remove_namespace()
+    assert ha.clusterctl("status", check=False).returncode == 0
+
+
+def lead(site: Site, name: str) -> None:
+    """Make this machine etcd's leader."""
+    leader = site.cluster.machine(site.leader())
+    if leader.name != name:
+        members = json.loads(site.etcdctl(leader, "member list -w json"))["members"]
+        (number,) = [member["ID"] for member in members if member["name"] == name]
+        site.etcdctl(leader, f"move-leader {number:x}")
+
+
+def test_the_first_master_of_the_file_can_die_while_it_leads_etcd(
+    site: Site, ha: Lab, tmp_path: Path
+) -> None:
+    def die(_: Site, machine: str) -> None:
+        power_off(site, machine)
+        assert ha.clusterctl("status", check=False).returncode == 11
+
+    def pods() -> str:
+        return ha.kubectl("get", "pods", "-A", "-o", "jsonpath={.items[*].metadata.uid}").stdout
+
+    before = pods()
+    lead(site, "m1")
+    survives(
+        replace(NAMED["leader-off"], victim=lambda _: "m1", inflict=die),
+        site,
+        ha,
+        tmp_path / "log",
+    )
+    assert pods() == before
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_cluster_survives(name: str, site: Site, ha: Lab, tmp_path: Path) -> None:
+    survives(NAMED[name], site, ha, tmp_path / "log")
+
+
+def test_no_fault_is_forgotten() -> None:
+    assert sorted((*FAULTS, *masters_test.FAULTS, *ELSEWHERE)) == sorted(NAMED)

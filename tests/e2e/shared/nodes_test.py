@@ -1,0 +1,129 @@
+"""Machines die, come and go: one command each, on the shared cluster, which is whole afterwards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.e2e.conftest import ENGINE, ETCDCTL, Lab, run, until
+
+pytestmark = pytest.mark.e2e
+
+
+def voters(lab: Lab, machine: str) -> set[str]:
+    """Names of the members that have started and have a vote, by etcd's own list."""
+    listed = lab.on(machine, f"{ETCDCTL} member list", check=False)
+    rows = [line.split(", ") for line in listed.splitlines()]
+    return {row[2] for row in rows if row[1] == "started" and row[-1] == "false"}
+
+
+def ready(lab: Lab) -> set[str]:
+    listed = lab.kubectl("get", "nodes", "--no-headers", check=False).stdout
+    return {line.split()[0] for line in listed.splitlines() if re.search(r" Ready ", line)}
+
+
+@contextmanager
+def ssh_stopped(lab: Lab, machine: str) -> Iterator[None]:
+    """Nobody answers on its SSH port; all the rest of it goes on."""
+    run(ENGINE, "exec", lab.container(machine), "systemctl", "stop", "ssh.service", "ssh.socket")
+    try:
+        yield
+    finally:
+        run(ENGINE, "exec", lab.container(machine), "systemctl", "start", "ssh.service")
+
+
+def test_a_machine_that_does_not_answer_is_left_out_and_the_others_are_looked_after(
+    ha: Lab,
+) -> None:
+    path = "/etc/kubernetes/scheduler.conf"
+    mode = ha.on("m1", f"stat -c %a {path} && chmod 0644 {path}").strip()
+    with ssh_stopped(ha, "w2"):
+        planned = ha.clusterctl("plan", check=False)
+        assert planned.returncode == 2
+        assert "w2 is left out" in planned.stdout
+        done = ha.clusterctl("up", "--yes", check=False)
+        assert done.returncode == 6, done.stdout + done.stderr
+        assert "w2 was left out" in done.stdout
+    assert ha.on("m1", f"stat -c %a {path}").strip() == mode
+    assert ha.clusterctl("up", "--yes").returncode == 0
+
+
+def test_a_master_that_burnt_down_is_replaced_with_one_command(ha: Lab) -> None:
+    ha.kubectl("create", "configmap", "before-the-fire", "--from-literal=kept=yes")
+    ha.destroy("m2")
+
+    # By itself `up` makes the lab's machine anew, empty as it is then, and goes no further.
+    refused = ha.clusterctl("up", "--yes", check=False)
+    assert refused.returncode == 5, refused.stdout + refused.stderr
+    assert "node replace" in refused.stderr
+    assert voters(ha, "m1") == {"m1", "m2", "m3"}
+
+    ha.clusterctl("node replace", "m2", "--yes")
+
+    assert voters(ha, "m2") == {"m1", "m2", "m3"}
+    until("all nodes Ready", lambda: ready(ha) == {"m1", "m2", "m3", "w1", "w2"}, 120)
+    kept = ha.kubectl("get", "configmap", "before-the-fire", "-o", "jsonpath={.data.kept}")
+    assert kept.stdout == "yes"
+    ha.on("m2", f"{ETCDCTL} endpoint health --cluster")
+    assert ha.clusterctl("plan", check=False).returncode == 0
+
+
+def test_a_machine_that_is_well_is_not_replaced(ha: Lab) -> None:
+    refused = ha.clusterctl("node replace", "m1", "--yes", check=False)
+    assert refused.returncode == 5
+    assert "its etcd member is healthy" in refused.stderr
+    assert "its Node is Ready" in refused.stderr
+    assert voters(ha, "m2") == {"m1", "m2", "m3"}
+
+
+def logins(ha: Lab) -> dict[str, int]:
+    """Machine -> how often somebody logged in there, as its sshd says. 0: not there yet."""
+    counts = {}
+    for name in ("m1", "m2", "m3", "w1", "w2"):
+        listed = run(ENGINE, "ps", "-a", "--format", "{{.Names}}").stdout.split()
+        there = [n for n in listed if n.startswith(ha.prefix) and n.endswith(f"-{name}")]
+        journal = ["journalctl", "-q", "--no-pager", "-t", "sshd"]
+        said = run(ENGINE, "exec", *there, *journal).stdout if there else ""
+        counts[name] = said.count("Accepted ")
+    return counts
+
+
+def test_a_worker_leaves_and_comes_back(ha: Lab) -> None:
+    ha.clusterctl("node remove", "w2", "--yes")
+    assert ready(ha) == {"m1", "m2", "m3", "w1"}
+    listed = run(ENGINE, "ps", "-a", "--format", "{{.Names}}").stdout.split()
+    assert not [name for name in listed if name.startswith(ha.prefix) and name.endswith("-w2")]
+
+    before = logins(ha)
+    ha.clusterctl("node add", "w2")
+    after = logins(ha)
+    contacted = {name for name in after if after[name] != before[name]}
+    assert "w2" in contacted
+    assert "w1" not in contacted
+    assert len(contacted) <= 3
+    until("w2 Ready", lambda: "w2" in ready(ha))
+    assert ha.clusterctl("plan", check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("remove", "w9"), "has no machine 'w9'"),
+        (("replace", "w9"), "has no machine 'w9'"),
+        (("add", "w9"), "has no machine 'w9'"),
+        (("remove", "m1", "m2"), "only one changes at a time"),
+    ],
+)
+def test_what_must_not_be_is_refused_and_nothing_changes(
+    ha: Lab, arguments: tuple[str, ...], why: str
+) -> None:
+    verb, *names = arguments
+    yes = () if verb == "add" else ("--yes",)
+    refused = ha.clusterctl(f"node {verb}", *names, *yes, check=False)
+    assert refused.returncode == 5
+    assert why in refused.stderr
+    assert voters(ha, "m1") == {"m1", "m2", "m3"}
+    assert ready(ha) == {"m1", "m2", "m3", "w1", "w2"}

@@ -1,0 +1,37 @@
+"""What follows each of the drill's faults: a look from outside at what was written meanwhile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from provision.drill import FAULTS
+from provision.drill.faults import Fault
+from provision.drill.measure import Result, measure
+from provision.drill.outage import acknowledged
+from provision.drill.site import Site
+from provision.drill.writer import NAMESPACE
+from provision.progress import Silent
+from provision.runlog import RunLog
+from tests.e2e.conftest import ETCDCTL, Lab
+
+NAMED = {fault.name: fault for fault in FAULTS}
+
+
+def survives(fault: Fault, site: Site, lab: Lab, log: Path) -> Result:
+    """Let it happen; then ask kubectl through the API, and etcdctl on the victim."""
+    measured = measure(site, fault, Silent(), RunLog(log))
+
+    result = measured.result
+    print(json.dumps({k: v for k, v in vars(result).items() if v}))
+    assert result.problem == ""
+    written = {name for attempts in measured.attempts.values() for name in acknowledged(attempts)}
+    kept = written - measured.excused
+    assert len(kept) > 50
+    listed = lab.kubectl("get", "configmaps", "-n", NAMESPACE, "-o", "name").stdout.split()
+    assert kept <= {name.removeprefix("configmap/") for name in listed}
+    prefix = f"/registry/configmaps/{NAMESPACE}/"
+    member = result.victim if result.victim in {"m1", "m2", "m3"} else "m1"
+    keys = lab.on(member, f"{ETCDCTL} get {prefix} --prefix --keys-only").split()
+    assert kept <= {key.removeprefix(prefix) for key in keys}
+    return result

@@ -1,0 +1,98 @@
+"""A cluster whose machines Vagrant makes, from nothing until nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Lab, cluster, ready, run
+
+pytestmark = pytest.mark.e2e
+
+VAGRANT_FOLDER = Path(__file__).parents[2] / "vagrant"
+
+
+@pytest.fixture
+def vagrant() -> Iterator[Lab]:
+    if shutil.which("vagrant") is None:
+        if os.environ.get("CLUSTERCTL_LAB") == "required":
+            pytest.fail("vagrant is not installed: scripts/setup test")
+        pytest.skip("vagrant is not installed")
+    yield from cluster("vagrant")
+
+
+def by_hand(lab: Lab, *arguments: str) -> str:
+    """Vagrant itself, in its folder, as docs/vagrant.md has it."""
+    dotfile = json.loads(lab.clusterctl("machines list", "-o", "json").stdout)[0]["spec"]["dotfile"]
+    done = subprocess.run(
+        ["vagrant", *arguments],
+        cwd=VAGRANT_FOLDER,
+        env={
+            **os.environ,
+            "CLUSTERCTL_INVENTORY": str(lab.inventory),
+            "VAGRANT_DOTFILE_PATH": dotfile,
+            "VAGRANT_CHECKPOINT_DISABLE": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def engine_objects() -> set[str]:
+    """Containers, networks and volumes of the test, in the engine's words."""
+    names = (
+        run("podman", "ps", "-a", "--format", "{{.Names}}").stdout.split()
+        + run("podman", "network", "ls", "--format", "{{.Name}}").stdout.split()
+        + run("podman", "volume", "ls", "--format", "{{.Name}}").stdout.split()
+    )
+    return {name for name in names if name.startswith("test-vagrant-")}
+
+
+def test_machines_of_vagrant_become_a_cluster_and_go_without_a_trace(
+    vagrant: Lab, kubectl_binary: Path, tmp_path: Path
+) -> None:
+    vagrant.up()
+
+    vagrant.kubectl_binary, vagrant.kubeconfig = kubectl_binary, tmp_path / "kubeconfig"
+    vagrant.clusterctl("kubeconfig", "-o", vagrant.kubeconfig)
+    nodes = json.loads(vagrant.kubectl("get", "nodes", "-o", "json").stdout)["items"]
+    assert ready(nodes) == {"m1": "True", "w1": "True"}
+    addresses = {node["metadata"]["name"]: node["status"]["addresses"] for node in nodes}
+    for name, machine in vagrant.machines().items():
+        assert {"type": "InternalIP", "address": machine["address"]} in addresses[name]
+
+    done = json.loads(vagrant.clusterctl("up", "--yes", "-o", "json").stdout)
+    assert done["changed"] == {}
+
+    # Vagrant made them, and sees the machine whose host key we trust.
+    assert by_hand(vagrant, "status", "--machine-readable").count(",state,running") == 2
+    shown = by_hand(vagrant, "ssh", "m1", "--no-tty", "-c", "cat /etc/ssh/ssh_host_ed25519_key.pub")
+    port = vagrant.machines()["m1"]["ssh"].rpartition(":")[2]
+    state = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "clusterctl"
+    (known_hosts,) = state.glob("clusters/test-vagrant-*/known_hosts")
+    assert f"[127.0.0.1]:{port} {' '.join(shown.split()[:2])}" in known_hosts.read_text()
+
+    # Switched off by Vagrant, on again by us.
+    by_hand(vagrant, "halt", "w1")
+    assert vagrant.machines()["w1"]["state"] == "stopped"
+    vagrant.clusterctl("machines up")
+    assert vagrant.machines()["w1"]["state"] == "running"
+    assert vagrant.ssh("w1", "hostname").strip() == "w1"
+
+    assert engine_objects() != set()
+    vagrant.clusterctl("down", "--yes")
+    assert engine_objects() == set()
+    assert not list(state.glob("labs/test-vagrant-*"))
+    assert sorted(path.name for path in VAGRANT_FOLDER.iterdir()) == ["Vagrantfile"]
+    index = Path.home() / ".vagrant.d/data/machine-index/index"
+    assert "test-vagrant-" not in index.read_text()

@@ -1,0 +1,213 @@
+"""Manifests as text, and the shell programs that bring them to the cluster."""
+
+import hashlib
+import json
+import re
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from provision.addons import apply
+from provision.addons.manifests import Manifest, manifests
+from provision.artifacts import images
+from provision.cluster import Addons, Networks
+from provision.node_change import NodeChange
+from tests.world import DEFAULT, cluster, master, trust
+
+KUBECTL = "/usr/local/bin/kubectl"
+
+
+def named(of=DEFAULT):
+    return {m.name: m for m in manifests(of, trust())}
+
+
+def objects(manifest):
+    return [d for d in yaml.safe_load_all(manifest.content) if d]
+
+
+def images_in(value):
+    if isinstance(value, dict):
+        return {v for k, v in value.items() if k == "image" and isinstance(v, str)}.union(
+            *(images_in(v) for v in value.values())
+        )
+    return set().union(*map(images_in, value)) if isinstance(value, list) else set()
+
+
+@pytest.mark.parametrize("name", named())
+def test_every_object_says_what_it_is(name):
+    for thing in objects(named()[name]):
+        assert thing["apiVersion"]
+        assert thing["kind"]
+        assert thing["metadata"]["name"]
+
+
+def test_deployments_to_wait_for_are_in_their_manifest():
+    for manifest in named().values():
+        found = {
+            f"{o['metadata']['namespace']}/{o['metadata']['name']}"
+            for o in objects(manifest)
+            if o["kind"] == "Deployment"
+        }
+        assert found == ({manifest.deployment} if manifest.deployment else set())
+
+
+def test_images_are_those_that_the_registries_have():
+    used = set().union(*(images_in(o) for m in named().values() for o in objects(m)))
+
+    assert used
+    assert used <= set(images.refs().values())
+
+
+def test_addons_that_are_switched_off_are_not_there():
+    off = Addons(coredns=False, metrics_server=False, local_path=False)
+
+    assert set(named(cluster(addons=off))) == {"access", "network-policy-warning"}
+
+
+def test_a_plug_in_of_ones_own_comes_early_and_word_for_word():
+    text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: mine}\n"
+    networks = Networks(
+        plugin="custom", manifests=(Path("/net/cilium.yaml"),), manifest_texts=(text,)
+    )
+    found = named(cluster(networks=networks))
+
+    assert found["network-cilium"].content == text.encode()
+    assert found["network-cilium"].early
+    assert "network-policy-warning" not in found
+
+
+def test_one_node_has_one_replica_of_the_dns():
+    def replicas(of):
+        (found,) = (o for o in objects(named(of)["coredns"]) if o["kind"] == "Deployment")
+        return found["spec"]["replicas"]
+
+    assert replicas(DEFAULT) == 2
+    assert replicas(cluster(master("m1"))) == 1
+
+
+def test_the_dns_service_has_the_tenth_address():
+    (service,) = (o for o in objects(named()["coredns"]) if o["kind"] == "Service")
+
+    assert service["spec"]["clusterIP"] == "10.96.0.10"
+
+
+# The programs
+
+
+def run(program, directory, kubectl='echo "$@" >>calls; case "$*" in *"-f -"*) cat >>stdin;; esac'):
+    """Run it with a kubectl that writes down what it is asked."""
+    fake = directory / "kubectl"
+    fake.write_text(f"#!/bin/sh\ncd {directory}\n{kubectl}\n")
+    fake.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", program.replace(KUBECTL, str(fake))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    calls = directory / "calls"
+    return done, calls.read_text().splitlines() if calls.exists() else []
+
+
+def remembered(directory):
+    return json.loads((directory / "stdin").read_text())
+
+
+def test_manifests_are_applied_in_order_and_then_remembered(tmp_path):
+    wanted = [Manifest("b", b"1"), Manifest("a", b"2")]
+
+    done, calls = run(apply.apply_manifests(wanted, {"old": "x", "a": "y"}), tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert [re.search(r"-f (\S+)", call)[1] for call in calls] == [
+        "/etc/kubernetes/clusterctl/b.yaml",
+        "/etc/kubernetes/clusterctl/a.yaml",
+        "-",
+    ]
+    assert all("--server-side --force-conflicts" in call for call in calls)
+    assert remembered(tmp_path)["data"] == {
+        "old": "x",
+        "a": hashlib.sha256(b"2").hexdigest(),
+        "b": hashlib.sha256(b"1").hexdigest(),
+    }
+
+
+def test_nothing_is_remembered_when_applying_fails(tmp_path):
+    done, calls = run(apply.apply_manifests([Manifest("a", b"")], {}), tmp_path, "exit 1")
+
+    assert done.returncode != 0
+    assert calls == []
+
+
+def test_deleted_manifests_are_forgotten_even_if_their_file_is_gone(tmp_path):
+    done, calls = run(apply.delete_manifests(["gone"], {"gone": "1", "kept": "2"}), tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert not any("delete" in call for call in calls)
+    assert remembered(tmp_path)["data"] == {"kept": "2"}
+
+
+def test_labels_are_set_once_the_node_is_there(tmp_path):
+    change = NodeChange({"owner": "it's me", "gone": None}, (), (), (("owner",), ()))
+
+    done, calls = run(apply.mark_nodes({"w1": change}), tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    before, _, patch = calls[-1].partition("--patch=")
+    assert "patch node w1 --type=merge" in before
+    assert json.loads(patch) == {
+        "metadata": {
+            "labels": {"owner": "it's me", "gone": None},
+            "annotations": {"clusterctl/labels": "owner", "clusterctl/taints": ""},
+        }
+    }
+
+
+def test_a_taint_is_ours_before_it_is_set_and_until_it_has_gone(tmp_path):
+    change = NodeChange({}, ("new=1:NoSchedule",), ("old:NoExecute",), ((), ("new:NoSchedule",)))
+
+    done, calls = run(apply.mark_nodes({"w1": change}), tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    patched, tainted, annotated = calls[-3:]
+    assert '"clusterctl/taints": "new:NoSchedule,old:NoExecute"' in patched
+    assert tainted.endswith("taint --overwrite node w1 new=1:NoSchedule old:NoExecute-")
+    assert annotated.endswith("annotate --overwrite node w1 clusterctl/taints=new:NoSchedule")
+
+
+def test_each_deployment_is_waited_for(tmp_path):
+    program = apply.wait_for_deployments(["kube-system/coredns", "other/thing"], 90)
+
+    _, calls = run(program, tmp_path)
+
+    assert [call.split("admin.conf ")[1] for call in calls] == [
+        "-n kube-system rollout status deployment/coredns --timeout=90s",
+        "-n other rollout status deployment/thing --timeout=90s",
+    ]
+
+
+def test_nodes_that_do_not_get_ready_fail_with_their_conditions(tmp_path):
+    kubectl = 'case "$*" in *wait*) exit 7;; *) echo "w1: container runtime is down";; esac'
+
+    done, _ = run(apply.wait_for_nodes(["w1"], 5), tmp_path, kubectl)
+
+    assert done.returncode == 7
+    assert "w1: container runtime is down" in done.stderr
+
+
+def test_a_bootstrap_token_is_a_secret_that_expires(tmp_path):
+    expires = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
+
+    secret = json.loads(apply.bootstrap_token("abcdef", "0123456789abcdef", expires))
+
+    assert secret["type"] == "bootstrap.kubernetes.io/token"
+    assert secret["metadata"] == {"name": "bootstrap-token-abcdef", "namespace": "kube-system"}
+    assert secret["stringData"]["expiration"] == "2026-01-01T12:30:00Z"
+    groups = secret["stringData"]["auth-extra-groups"]
+    bound = yaml.safe_load_all(named()["access"].content)
+    assert groups in {s["name"] for o in bound if o for s in o.get("subjects", ())}
+    _, calls = run(apply.forget_token("abcdef"), tmp_path)
+    assert "delete secret bootstrap-token-abcdef" in calls[0]

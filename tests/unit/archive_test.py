@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import base64
+import grp
+import io
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.archive import COMMAND, command, payload, program
+from provision.changes import ComponentChange
+from provision.components.model import Directory, HostFile
+from provision.pki.leaf import Authority, Issued, Leaf, Usage
+
+USER = pwd.getpwuid(os.getuid()).pw_name
+GROUP = grp.getgrgid(os.getgid()).gr_name
+
+
+def file(path: Path, content: bytes, mode: int = 0o644) -> HostFile:
+    return HostFile(str(path), content, mode, USER, GROUP)
+
+
+def issued(root: Path) -> Issued:
+    leaf = Leaf(
+        name="etcd",
+        authority=next(iter(Authority)),
+        common_name="etcd",
+        usages=frozenset({Usage.SERVER}),
+        cert_path=f"{root}/etcd.crt",
+        key_path=f"{root}/etcd.key",
+        owner=USER,
+        group=GROUP,
+    )
+    return Issued(leaf, b"certificate\n", b"key\n")
+
+
+class Machine:
+    """A directory that stands for a machine: the very command runs there."""
+
+    def __init__(self, root: Path) -> None:
+        self.state = root / "state"
+        self.record = self.state / "record"
+
+    def apply(self, change: ComponentChange, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", command(str(self.state))],
+            check=False,
+            input=payload(change, str(self.record)),
+            env=os.environ | environ,
+            capture_output=True,
+            text=True,
+        )
+
+    def left(self) -> list[str]:
+        return sorted(p.name for p in self.state.iterdir() if p.name not in {"lock", "record"})
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
+
+
+def test_files_and_directories_come_with_content_mode_and_owner(machine, tmp_path):
+    etc = tmp_path / "etc"
+    change = ComponentChange(
+        component="etcd",
+        directories=(Directory(str(etc), 0o750, USER, GROUP),),
+        files=(
+            file(etc / "conf", b"a: 1\n"),
+            file(etc / "with 'odd' $name", bytes(range(256)), 0o400),
+        ),
+        issued=(issued(etc),),
+        record="file\tx\n",
+    )
+
+    done = machine.apply(change)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert mode(etc) == 0o750
+    assert (etc / "conf").read_bytes() == b"a: 1\n"
+    assert (etc / "with 'odd' $name").read_bytes() == bytes(range(256))
+    assert {p.name: oct(mode(p)) for p in etc.iterdir()} == {
+        "conf": "0o644",
+        "with 'odd' $name": "0o400",
+        "etcd.crt": "0o644",
+        "etcd.key": "0o600",
+    }
+    assert (etc / "etcd.crt").read_text() == "certificate\n"
+    assert (etc / "etcd.key").read_text() == "key\n"
+    assert (machine.record / "etcd").read_text() == "file\tx\n"
+    assert machine.left() == []
+
+
+def test_a_second_run_of_the_same_change_succeeds_and_changes_no_content(machine, tmp_path):
+    change = ComponentChange(
+        component="c",
+        directories=(Directory(str(tmp_path / "d"), 0o755, USER, GROUP),),
+        files=(file(tmp_path / "d/f", b"x"),),
+        remove=(str(tmp_path / "gone"),),
+        record="r\n",
+    )
+    (tmp_path / "gone").touch()
+
+    assert [machine.apply(change).returncode for _ in range(2)] == [0, 0]
+
+    assert (tmp_path / "d/f").read_bytes() == b"x"
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_symbolic_link_in_the_way_is_replaced_and_its_target_left_alone(machine, tmp_path):
+    target = tmp_path / "target"
+    target.write_text("somebody else's")
+    (tmp_path / "f").symlink_to(target)
+
+    machine.apply(ComponentChange(component="c", files=(file(tmp_path / "f", b"ours"),)))
+
+    assert not (tmp_path / "f").is_symlink()
+    assert (tmp_path / "f").read_bytes() == b"ours"
+    assert target.read_text() == "somebody else's"
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+def test_a_key_is_never_readable_by_others_not_even_while_it_is_written(machine, tmp_path):
+    trace = tmp_path / "trace"
+    change = ComponentChange(component="c", issued=(issued(tmp_path),))
+
+    subprocess.run(
+        ["strace", "-f", "-qq", "-o", trace, "-e", "trace=openat,open,creat,fchmod,chmod,fchmodat", "sh", "-c", command(str(machine.state))],
+        input=payload(change, str(machine.record)), text=True, check=True,
+    )  # fmt: skip
+
+    made = re.findall(r'etcd\.key\.clusterctl-new", [^)]*O_CREAT[^)]*, (0\d+)', trace.read_text())
+    assert made == ["0600"]
+    assert mode(tmp_path / "etcd.key") == 0o600
+
+
+@pytest.mark.parametrize("victim", ["install", "sync", "mv", "rm"])
+@pytest.mark.parametrize("call", range(1, 9))
+def test_a_run_killed_anywhere_leaves_nothing_half_written_and_the_next_finishes(
+    machine, tmp_path, victim, call
+):
+    """A `victim` on PATH kills the program's shell at its n-th call."""
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    (etc / "a").write_text("old a")
+    (etc / "gone").write_text("old")
+    change = ComponentChange(
+        component="c",
+        directories=(Directory(str(etc / "d"), 0o755, USER, GROUP),),
+        files=(file(etc / "a", b"new a"), file(etc / "d/b", b"new b")),
+        issued=(issued(etc),),
+        remove=(str(etc / "gone"),),
+        record_before="unit\tx\told\n",
+        record="unit\tx\tnew\n",
+    )
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    shim = shims / victim
+    shim.write_text(
+        f"#!/bin/sh\necho >> {shims}/count\n"
+        f'[ $(wc -l < {shims}/count) != {call} ] || kill -KILL $PPID\nexec {shutil.which(victim)} "$@"\n'
+    )
+    shim.chmod(0o755)
+
+    killed = machine.apply(change, PATH=f"{shims}:{os.environ['PATH']}")
+
+    def content(path: Path) -> bytes | None:
+        return path.read_bytes() if path.exists() else None
+
+    assert content(etc / "a") in {b"old a", b"new a"}
+    assert content(etc / "d/b") in {None, b"new b"}
+    assert content(etc / "etcd.key") in {None, b"key\n"}
+    recorded = machine.record / "c"
+    if killed.returncode != 0 and recorded.exists() and "old" in recorded.read_text():
+        gone = (etc / "gone").exists()
+        assert not gone or f"leftover\t{etc}/gone\n" in recorded.read_text()
+    if content(etc / "etcd.key"):
+        assert content(etc / "etcd.crt"), "a key came before its certificate"
+    if any((content(etc / "d/b"), content(etc / "etcd.crt"), content(etc / "a") == b"new a")):
+        assert recorded.exists(), "a file came before its record"
+
+    done = machine.apply(change)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(p.name for p in etc.iterdir()) == ["a", "d", "etcd.crt", "etcd.key"]
+    assert content(etc / "a") == b"new a"
+    assert recorded.read_text() == "unit\tx\tnew\n"
+    assert machine.left() == []
+
+
+def test_a_file_that_cannot_be_placed_fails_the_run_and_the_final_record_is_not_written(
+    machine, tmp_path
+):
+    change = ComponentChange(
+        component="c",
+        files=(file(tmp_path / "missing/f", b"x"),),
+        record_before="before\n",
+        record="after\n",
+    )
+
+    done = machine.apply(change)
+
+    assert done.returncode != 0
+    assert f"{tmp_path}/missing/f" in done.stderr
+    assert (machine.record / "c").read_text() == "before\n"
+    assert machine.left() == []
+
+
+def test_ill_health_is_a_failure_that_shows_what_the_check_said(machine, tmp_path):
+    change = ComponentChange(
+        component="c", health="echo connection refused; false", health_timeout=1, record="after\n",
+        record_before="before\n",
+    )  # fmt: skip
+
+    done = machine.apply(change)
+
+    assert done.returncode == 1
+    assert "not healthy after 1 s\nconnection refused" in done.stderr
+    assert (machine.record / "c").read_text() == "before\n"
+
+
+def test_health_is_awaited(machine, tmp_path):
+    ready = tmp_path / "ready"
+    change = ComponentChange(
+        component="c", health=f"test -e {ready} || {{ sleep 0.3; touch {ready}; false; }}", record="after\n"
+    )  # fmt: skip
+
+    assert machine.apply(change).returncode == 0
+    assert (machine.record / "c").read_text() == "after\n"
+
+
+def test_two_runs_on_one_machine_go_one_after_the_other(machine, tmp_path):
+    log = tmp_path / "log"
+    change = ComponentChange(
+        component="c", health=f"echo in >> {log}; sleep 0.5; echo out >> {log}"
+    )
+    argv = ["sh", "-c", command(str(machine.state))]
+    runs = [subprocess.Popen(argv, stdin=subprocess.PIPE, text=True) for _ in range(2)]
+
+    # Both have all they need before either is waited for: whichever comes first must not wait.
+    for run in runs:
+        run.stdin.write(payload(change))
+        run.stdin.close()
+    assert [run.wait(60) for run in runs] == [0, 0]
+
+    assert log.read_text().split() == ["in", "out", "in", "out"]
+
+
+def test_a_cut_off_payload_changes_nothing(machine, tmp_path):
+    change = ComponentChange(component="c", files=(file(tmp_path / "f", os.urandom(100_000)),))
+    text = payload(change)
+
+    done = subprocess.run(
+        ["sh", "-c", command(str(machine.state))],
+        check=False,
+        input=text[: len(text) // 2],
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode != 0
+    assert not (tmp_path / "f").exists()
+
+
+def test_the_same_change_gives_the_same_bytes(tmp_path):
+    change = ComponentChange(
+        component="c", files=(file(tmp_path / "f", b"x" * 1000),), record="r\n"
+    )
+
+    assert payload(change) == payload(replace(change))
+
+
+def test_nothing_of_a_files_content_is_in_the_command_or_in_a_repr(tmp_path):
+    change = ComponentChange(
+        component="c", files=(file(tmp_path / "f", b"hunter2"),), issued=(issued(tmp_path),)
+    )
+
+    assert "hunter2" not in repr(change) + COMMAND + program(change)
+    assert "key\\n" not in repr(change)
+
+
+def test_a_change_with_nothing_to_do_is_empty():
+    nothing = ComponentChange(component="c", health="true", health_timeout=5)
+
+    assert nothing.empty
+    assert not replace(nothing, record="r\n").empty
+    assert not replace(nothing, restart=("c.service",)).empty
+
+
+def test_units_are_restarted_only_after_files_kernel_and_daemon_reload(tmp_path):
+    change = ComponentChange(
+        component="c",
+        files=(file(tmp_path / "f", b""),),
+        sysctls=(("net.ipv4.ip_forward", "1"), ("net/ipv4/conf/eth0.1/rp_filter", "0")),
+        modules=("br_netfilter",),
+        daemon_reload=True,
+        enable=("e.service",),
+        start=("s.service",),
+        restart=("r.service",),
+        reload=("l.service",),
+        record="r\n",
+    )
+
+    body = program(change).rsplit("}\n", 1)[1]
+
+    order = [
+        "record before",
+        "stage 0",
+        "sync",
+        "mv -fT",
+        "load br_netfilter",
+        "kernel /proc/sys/net/ipv4/ip_forward 1",
+        "kernel /proc/sys/net/ipv4/conf/eth0.1/rp_filter 0",
+        "systemctl --quiet --no-reload enable e.service s.service",
+        "systemctl daemon-reload",
+        "systemctl --quiet restart r.service",
+        "systemctl --quiet reload-or-restart l.service",
+        "systemctl --quiet start s.service",
+        "settle 120 r.service l.service s.service",
+        "record record",
+    ]
+    at = [body.index(step) for step in order]
+    assert at == sorted(at)
+
+
+@given(
+    st.binary(max_size=2000),
+    st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1),
+)
+def test_a_payload_holds_every_content_whatever_the_name(content, name):
+    change = ComponentChange(component="c", files=(HostFile(f"/etc/{name}", content),))
+
+    raw = base64.b64decode(payload(change))
+
+    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+        member = tar.extractfile("files/0")
+        assert member is not None
+        assert member.read() == content
+
+
+def test_the_program_is_posix_sh(tmp_path):
+    change = ComponentChange(component="c", users=("etcd",), start=("c.service",), record="r\n")
+
+    for shell in ("sh", "bash", "dash"):
+        if shutil.which(shell):
+            subprocess.run([shell, "-n"], input=program(change), text=True, check=True)
+
+
+def test_what_is_made_anew_within_a_leftover_is_not_kept_in_mind_as_removed(tmp_path):
+    change = ComponentChange(
+        component="kubelet",
+        remove=("/var/lib/kubelet/pki/kubelet-client-current.pem", "/etc/kubelet.old"),
+        record="leftover\t/var/lib/kubelet\n",
+    )
+    raw = base64.decodebytes(payload(change, str(tmp_path)).encode())
+    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+        before = tar.extractfile("before").read().decode()
+    assert before == "leftover\t/var/lib/kubelet\nleftover\t/etc/kubelet.old\n"

@@ -1,0 +1,128 @@
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from provision.artifacts import pins
+from provision.artifacts.build import RECIPES, plan
+from provision.artifacts.catalogue import ARCHES, Catalogue, catalogue, require_checksums
+from provision.artifacts.images import TABLE, refs
+from provision.artifacts.oci import split_reference
+from provision.cluster import KUBERNETES_DEFAULT
+from provision.errors import ArtifactError
+
+VERSIONS = ("1.36.3", "1.35.4")
+UNPINNED = {"etcd", "containerd"}
+
+
+def test_the_default_version_of_kubernetes_is_in_the_catalogue():
+    assert KUBERNETES_DEFAULT in catalogue().versions
+    assert set(catalogue().versions) == set(VERSIONS)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_component_that_machines_need_is_pinned_for_both_architectures(version):
+    names = {
+        *(f"kubernetes/{n}" for n in ("kube-apiserver", "kube-controller-manager", "kubectl")),
+        *(f"kubernetes/{n}" for n in ("kube-scheduler", "kubelet", "kube-proxy")),
+        *(f"etcd/{n}" for n in ("etcd", "etcdctl", "etcdutl")),
+        *(f"containerd/{n}" for n in ("containerd", "containerd-shim-runc-v2", "ctr")),
+        *(f"cni-plugins/{n}" for n in ("bridge", "loopback", "host-local", "portmap")),
+        "runc/runc",
+        "registry/registry",
+        "age/age",
+    }
+    assert {(p.name, p.arch) for p in pins(version)} == {(n, a) for n in names for a in ARCHES}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_checksum_is_a_sha256_and_belongs_to_one_address_only(version):
+    addresses: dict[str, str] = {}
+    for pin in pins(version):
+        if pin.sha256:
+            assert re.fullmatch(r"[0-9a-f]{64}", pin.sha256)
+            assert addresses.setdefault(pin.sha256, pin.url) == pin.url
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_addresses_are_https_and_name_the_version_and_architecture(version):
+    for pin in pins(version):
+        assert pin.url.startswith("https://")
+        assert f"{pin.version}" in pin.url
+        assert pin.arch in pin.url
+        assert "{" not in pin.url + (pin.member or "")
+
+
+def test_the_kubelet_comes_from_where_kubernetes_publishes_it():
+    pin = catalogue().pins("1.36.3")["kubernetes/kubelet", "amd64"]
+    assert pin.url == "https://dl.k8s.io/v1.36.3/bin/linux/amd64/kubelet"
+    assert pin.member is None
+
+
+def test_an_archive_gives_several_programs_under_one_checksum():
+    known = catalogue().pins("1.36.3")
+    bridge, portmap = (known[f"cni-plugins/{n}", "arm64"] for n in ("bridge", "portmap"))
+    assert (bridge.url, bridge.sha256) == (portmap.url, portmap.sha256)
+    assert (bridge.member, portmap.member) == ("bridge", "portmap")
+    assert known["etcd/etcd", "amd64"].member == "etcd-v3.6.16-linux-amd64/etcd"
+
+
+def test_only_the_components_that_the_header_lists_have_no_checksum():
+    assert {p.name.partition("/")[0] for v in VERSIONS for p in pins(v) if not p.sha256} == UNPINNED
+
+
+def test_a_file_without_a_checksum_is_refused_by_name_with_the_way_out():
+    known = catalogue().pins("1.36.3")
+    with pytest.raises(ArtifactError) as caught:
+        require_checksums([known["etcd/etcd", "arm64"], known["runc/runc", "arm64"]])
+    assert "etcd/etcd 3.6.16 arm64" in caught.value.message
+    assert "runc" not in caught.value.message
+    assert '"source": "build"' in caught.value.hint
+
+
+def test_an_unknown_version_is_refused_with_those_that_are_known():
+    with pytest.raises(ArtifactError, match="1.2.3") as caught:
+        pins("1.2.3")
+    assert "1.36.3" in caught.value.hint
+
+
+def test_a_misspelled_field_in_the_file_is_found(tmp_path):
+    path = tmp_path / "catalogue.yaml"
+    path.write_text('sets: {}\nkubernetes: {}\nrunc: {"1": {url: x, sha265: {}}}\n')
+    with pytest.raises(ValidationError, match="sha265"):
+        Catalogue.read(path)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_is_built_has_the_version_that_the_catalogue_says(version):
+    for pin in pins(version):
+        assert plan(pin.name, pin.arch, version).version == pin.version
+
+
+@pytest.mark.parametrize("name", ["coredns", "metrics-server", "local-path-provisioner"])
+def test_an_images_tag_is_the_version_that_is_built(name):
+    _, tag = split_reference(refs()[name])
+    assert plan(f"{name}/{name}", "amd64", "").version == tag.removeprefix("v")
+
+
+def test_every_image_names_programs_that_have_a_recipe():
+    for image in TABLE.values():
+        for program in image.programs.values():
+            component, _, name = program.partition("/")
+            assert name in RECIPES[component].packages
+
+
+def test_a_version_without_pinned_modules_cannot_be_built():
+    with pytest.raises(ArtifactError, match=r"1\.34\.0"):
+        plan("kubernetes/kubelet", "amd64", "1.34.0")
+
+
+def test_a_changed_pin_or_recipe_is_another_build_and_the_same_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("provision.artifacts.build.MODULES", tmp_path)
+    (tmp_path / "pause").mkdir()
+    source = tmp_path / "pause" / "go.mod"
+    source.write_text("module pause\n")
+    first = plan("pause/pause", "amd64", "").directory
+    assert plan("pause/pause", "amd64", "").directory == first
+    source.write_text("module pause\n\ngo 1.26.0\n")
+    assert plan("pause/pause", "amd64", "").directory != first

@@ -1,0 +1,75 @@
+"""When a renewal asks, and what it does with the answer."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import typer
+
+from provision import lock
+from provision.cli import certs_commands, cluster_commands
+from provision.errors import RefusedError
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What happens, in order; the user says yes."""
+    told = []
+
+    @contextmanager
+    def hold(_, command):
+        told.append("locked")
+        yield
+        told.append("unlocked")
+
+    monkeypatch.setattr(lock, "hold", hold)
+    monkeypatch.setattr(cluster_commands.sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(typer, "confirm", lambda *_, **__: told.append("asked"))
+    monkeypatch.setattr("provision.cli.plan_view.summary", lambda _: "")
+    return told
+
+
+def session(told, source="static"):
+    return SimpleNamespace(
+        cluster=SimpleNamespace(name="one"),
+        draft=SimpleNamespace(source=source),
+        observe=lambda: told.append("looked"),
+    )
+
+
+def planning(told, *plans):
+    left = iter(plans)
+
+    def prepare():
+        told.append("planned")
+        return SimpleNamespace(plan=next(left))
+
+    return prepare
+
+
+PLAN, OTHER = SimpleNamespace(empty=False), SimpleNamespace(empty=False, other=True)
+
+
+def test_nobody_is_asked_who_has_the_lock_since_a_question_stops_its_heartbeat(told):
+    prepare = planning(told, PLAN, PLAN)
+    with certs_commands._agreed(session(told), "certs renew", prepare, yes=False):
+        told.append("worked")
+    assert told == ["planned", "asked", "locked", "planned", "worked", "unlocked"]
+
+
+def test_machines_that_changed_while_the_question_stood_are_left_alone(told):
+    prepare = planning(told, PLAN, OTHER)
+    with (
+        pytest.raises(RefusedError, match="changed since you were asked"),
+        certs_commands._agreed(session(told), "certs renew", prepare, yes=False),
+    ):
+        told.append("worked")
+    assert "worked" not in told
+
+
+@pytest.mark.parametrize(("source", "yes"), [("lab", False), ("static", True)])
+def test_who_is_not_asked_is_planned_for_once(told, source, yes):
+    prepare = planning(told, PLAN)
+    with certs_commands._agreed(session(told, source), "certs renew", prepare, yes=yes):
+        told.append("worked")
+    assert told == ["looked", "locked", "planned", "worked", "unlocked"]

@@ -1,0 +1,67 @@
+"""Sending artifacts to the machine that hands them on."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision import delivery
+from provision.artifacts.model import Ready
+from provision.delivery import Group
+from provision.errors import ClusterctlError, UnreachableError
+from provision.progress import Silent
+from tests.world import master
+
+M1 = master("m1")
+
+
+class Engine:
+    """Reads what is to be sent, as a connection does; remembers what machines are told."""
+
+    def __init__(self, error: ClusterctlError | None = None) -> None:
+        self.error = error
+        self.told: list[str] = []
+
+    def stream(self, machine, command, source, **_):
+        try:
+            list(source)
+        except OSError as error:
+            raise ClusterctlError(str(error)) from error
+        if self.error:
+            raise self.error
+        return 0, "", ""
+
+    def shell(self, machine, command):
+        self.told.append(command)
+        return 0, "", ""
+
+
+@pytest.fixture
+def group(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "kubelet"
+    file.write_bytes(b"kubelet")
+    return Group(M1, (M1,), (Ready("kubelet", "1", "amd64", "a" * 64, local=file),))
+
+
+def test_what_was_sent_is_no_failure_and_its_takers_go_on(group):
+    engine = Engine()
+    assert delivery._push(engine, group, Silent()) is None
+    assert engine.told == []
+
+
+@pytest.mark.parametrize("error", [ClusterctlError("broken"), UnreachableError("broken")])
+def test_when_sending_fails_nobody_waits_for_the_rest(group, error):
+    engine = Engine(error)
+    assert delivery._push(engine, group, Silent()).cause == "broken"
+    assert engine.told == [f"systemctl --quiet stop {delivery.UNIT}"]
+
+
+def test_when_there_is_no_room_here_that_is_said_once(group, monkeypatch, capfd):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(delivery, "compressed", full)
+    engine = Engine()
+    assert "No space left" in delivery._push(engine, group, Silent()).cause
+    assert engine.told == [f"systemctl --quiet stop {delivery.UNIT}"]
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,138 @@
+"""The key of a cluster's snapshots, and files that it opens."""
+
+import base64
+import re
+import secrets
+from dataclasses import replace
+
+import pyrage
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.errors import RefusedError
+from provision.etcd import age
+from tests.world import trust
+
+
+@pytest.fixture
+def plain(tmp_path):
+    path = tmp_path / "plain"
+    path.write_bytes(secrets.token_bytes(300_000))
+    return path
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_every_encryption_key_gives_an_identity_that_age_itself_reads(key):
+    cluster = replace(trust(), encryption_key=base64.b64encode(key).decode())
+
+    identity = age.identity(cluster)
+
+    assert age.recipient(identity).startswith("age1")
+    assert key not in identity.encode()
+
+
+def test_the_identity_is_the_same_from_every_copy_of_the_trust_and_another_for_another_cluster():
+    other = replace(trust(), encryption_key=base64.b64encode(bytes(32)).decode())
+
+    assert age.identity(trust()) == age.identity(replace(trust()))
+    assert age.identity(trust()) != age.identity(other)
+
+
+def test_an_identity_that_age_made_is_written_the_same_from_its_bytes():
+    text = str(pyrage.x25519.Identity.generate())
+    data = text.lower().split("1", 1)[1][:-6]
+    bits = 0
+    for letter in data:
+        bits = bits << 5 | age._CHARSET.index(letter)
+    key = (bits >> (len(data) * 5 - 256)).to_bytes(32)
+
+    assert age._bech32("age-secret-key-", key).upper() == text
+
+
+def test_what_was_encrypted_for_a_key_is_opened_by_it_and_by_no_other(plain, tmp_path):
+    mine, other = age.identity(trust()), str(pyrage.x25519.Identity.generate())
+    age.encrypt(plain, tmp_path / "file", [age.recipient(mine)])
+
+    age.decrypt(tmp_path / "file", tmp_path / "back", [other, mine])
+
+    assert (tmp_path / "back").read_bytes() == plain.read_bytes()
+    with pytest.raises(RefusedError, match="none of 1 known keys"):
+        age.decrypt(tmp_path / "file", tmp_path / "no", [other])
+
+
+def test_a_file_that_is_cut_off_is_said_to_be(plain, tmp_path):
+    mine = age.identity(trust())
+    age.encrypt(plain, tmp_path / "file", [age.recipient(mine)])
+    whole = (tmp_path / "file").read_bytes()
+    for length in (len(whole) - 1, len(whole) // 2, 210):
+        (tmp_path / "file").write_bytes(whole[:length])
+        with pytest.raises(RefusedError, match="damaged or cut off"):
+            age.decrypt(tmp_path / "file", tmp_path / "back", [mine])
+
+
+def test_a_passphrase_opens_what_it_closed_and_a_wrong_one_is_refused(plain, tmp_path):
+    age.encrypt_with_passphrase(plain, tmp_path / "file", "correct horse")
+
+    assert age.wants_passphrase(tmp_path / "file")
+    age.decrypt_with_passphrase(tmp_path / "file", tmp_path / "back", "correct horse")
+    assert (tmp_path / "back").read_bytes() == plain.read_bytes()
+    with pytest.raises(RefusedError, match="not the passphrase"):
+        age.decrypt_with_passphrase(tmp_path / "file", tmp_path / "back", "battery staple")
+
+
+@pytest.fixture
+def too_much():
+    """What age says of work that would take it days."""
+    file = pyrage.passphrase.encrypt(b"", "correct horse")
+    harder = re.sub(rb"(-> scrypt \S+) \d+", rb"\1 40", file)
+    with pytest.raises(pyrage.DecryptError) as refused:
+        pyrage.passphrase.decrypt(harder, "correct horse")
+    return refused.value
+
+
+def test_a_computer_that_was_busy_when_age_measured_it_is_measured_again(too_much):
+    answers = [too_much, too_much, b"content"]
+
+    def opening():
+        answer = answers.pop(0)
+        if isinstance(answer, bytes):
+            return answer
+        raise answer
+
+    assert age.patiently(opening) == b"content"
+    assert answers == []
+
+
+def test_what_is_too_much_work_is_said_to_be_and_not_that_it_is_damaged(
+    too_much, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(age, "_PAUSE", 0)
+    file = pyrage.passphrase.encrypt(b"", "correct horse")
+    (tmp_path / "file").write_bytes(re.sub(rb"(-> scrypt \S+) \d+", rb"\1 40", file))
+
+    with pytest.raises(RefusedError, match="a much faster computer"):
+        age.decrypt_with_passphrase(tmp_path / "file", tmp_path / "back", "correct horse")
+
+
+def test_a_file_for_a_key_asks_for_no_passphrase_and_another_kind_of_file_is_refused(
+    plain, tmp_path
+):
+    age.encrypt(plain, tmp_path / "file", [age.recipient(age.identity(trust()))])
+
+    assert not age.wants_passphrase(tmp_path / "file")
+    with pytest.raises(RefusedError, match="not encrypted by age"):
+        age.wants_passphrase(plain)
+    with pytest.raises(RefusedError, match="cannot be read"):
+        age.wants_passphrase(tmp_path / "absent")
+
+
+def test_a_file_of_identities_is_read_as_age_keygen_writes_it(tmp_path):
+    mine = age.identity(trust())
+    path = tmp_path / "keys"
+    path.write_text(f"# created: today\n# public key: age1...\n{mine}\n\n")
+
+    assert age.identities(path) == (mine,)
+    path.write_text("AGE-SECRET-KEY-1NONSENSE\n")
+    with pytest.raises(RefusedError, match="not an identity"):
+        age.identities(path)

@@ -1,0 +1,101 @@
+"""The one known_hosts file of a cluster, judged by OpenSSH's own ssh-keygen."""
+
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from paramiko import ECDSAKey, HostKeys
+
+from provision import known_hosts
+from provision.cluster import Ssh
+
+
+def make_key() -> str:
+    key = ECDSAKey.generate()
+    return f"{key.get_name()} {key.get_base64()}"
+
+
+def found(file: Path, host: str) -> list[str]:
+    """Give the keys that OpenSSH finds for a host."""
+    command = ["ssh-keygen", "-F", host, "-f", str(file)]
+    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    return [" ".join(line.split()[1:3]) for line in lines if not line.startswith("#")]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+def test_pinned_keys_are_found_at_port_22_and_at_other_ports(tmp_path):
+    one, other = make_key(), make_key()
+    machines = [
+        Ssh(hostname="192.0.2.1", host_key=f"{one} a comment"),
+        Ssh(hostname="192.0.2.1", port=2222, host_key=other),
+    ]
+    file = known_hosts.write(machines, tmp_path / "state" / "known_hosts")
+    assert found(file, "192.0.2.1") == [one]
+    assert found(file, "[192.0.2.1]:2222") == [other]
+    assert len(HostKeys(str(file)).lookup("[192.0.2.1]:2222")) == 1
+
+
+def test_only_the_owner_may_read_it_and_a_second_write_replaces_it(tmp_path):
+    file = tmp_path / "state" / "known_hosts"
+    key = make_key()
+    known_hosts.write([Ssh(hostname="a", host_key=make_key())], file)
+    known_hosts.write([Ssh(hostname="b", host_key=key)], file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert (found(file, "a"), found(file, "b")) == ([], [key])
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_machines_without_a_pin_are_known_by_the_users_own_file(tmp_path, home):
+    key = make_key()
+    (home / ".ssh" / "known_hosts").write_text(f"192.0.2.7 {key}\n")
+    file = known_hosts.write([Ssh(hostname="192.0.2.7")], tmp_path / "known_hosts")
+    assert found(file, "192.0.2.7") == [key]
+
+
+def test_a_file_of_its_own_counts_for_the_machine_that_names_it(tmp_path):
+    key = make_key()
+    own = tmp_path / "own"
+    own.write_text(f"192.0.2.7 {key}\n")
+    machines = [Ssh(hostname="192.0.2.7", known_hosts_file=own)]
+    assert found(known_hosts.write(machines, tmp_path / "known_hosts"), "192.0.2.7") == [key]
+
+
+@pytest.mark.parametrize(
+    "name", ["[192.0.2.1]:2222", HostKeys.hash_host("[192.0.2.1]:2222"), "[192.0.2.*]:222?", "*"]
+)
+def test_a_pinned_machine_is_never_taken_for_another_key_of_the_users_file(tmp_path, home, name):
+    pinned, stale = make_key(), make_key()
+    (home / ".ssh" / "known_hosts").write_text(f"{name} {stale}\n")
+    one, other = Ssh(hostname="192.0.2.1", port=2222, host_key=pinned), Ssh(hostname="192.0.2.2")
+    file = known_hosts.write([one, other], tmp_path / "known_hosts")
+    assert found(file, "[192.0.2.1]:2222") == [pinned]
+
+
+def test_lines_that_paramiko_cannot_read_do_not_cost_the_others(tmp_path, home):
+    key = make_key()
+    lines = [
+        "# a comment",
+        "",
+        "192.0.2.8 ssh-rsa not-base64!",
+        "@cert-authority *.example.org ssh-rsa AAAA",
+        "192.0.2.8",
+        f"192.0.2.7 {key}",
+    ]
+    (home / ".ssh" / "known_hosts").write_text("\n".join(lines))
+    file = known_hosts.write([Ssh(hostname="192.0.2.7")], tmp_path / "known_hosts")
+    assert found(file, "192.0.2.7") == [key]
+    assert len(file.read_text().splitlines()) == 1
+
+
+def test_where_nobody_knows_a_key_the_file_is_there_and_empty(tmp_path):
+    file = known_hosts.write([Ssh(hostname="192.0.2.7")], tmp_path / "known_hosts")
+    assert file.read_text() == ""

@@ -1,0 +1,461 @@
+"""The program that looks at a machine, as text and on the machine that runs the tests."""
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import stat
+import subprocess
+import time
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from provision import paths
+from provision.cluster import Cluster, Machine, Role, Ssh
+from provision.facts.machine import MachineState
+from provision.observe import script
+from provision.observe.parse import parse
+from provision.observe.script import Query
+
+SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+KEY = "-----BEGIN EC PRIVATE KEY-----\nc2VjcmV0\n-----END EC PRIVATE KEY-----\n"
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="the probe runs as root")
+
+
+def machine(name, address, **ssh):
+    return Machine(
+        name=name,
+        address=IPv4Address(address),
+        roles=frozenset({Role.MASTER, Role.ETCD}),
+        ssh=Ssh(**{"hostname": address, **ssh}),
+    )
+
+
+def cluster(*machines):
+    return Cluster(name="demo", machines=machines, inventory=Path("/inventory.py"))
+
+
+@pytest.fixture
+def record(tmp_path, monkeypatch):
+    """A function that writes lines into the machine's record."""
+    directory = tmp_path / "record"
+    monkeypatch.setattr(paths, "RECORD", str(directory))
+
+    def write(*lines):
+        directory.mkdir(exist_ok=True)
+        with (directory / "component").open("a") as file:
+            file.writelines("\t".join(map(str, line)) + "\n" for line in lines)
+
+    return write
+
+
+def run(query, shell="sh", **options):
+    before = time.time()
+    output = subprocess.run(
+        [shell, "-c", query.program()], capture_output=True, text=True, check=True, **options
+    ).stdout
+    return output, parse("here", output, before, time.time())
+
+
+def sha256(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def installed(path, sha=None):
+    """A record's line of a binary as it is now."""
+    status = path.stat()
+    return (
+        *("binary", path, "pin", "1.2.3", sha or sha256(path)),
+        *(status.st_size, status.st_ino, int(status.st_mtime), int(status.st_ctime)),
+    )
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_program_for_a_big_cluster_is_short_enough_and_valid_in(shell):
+    machines = [machine(f"m{i}", f"10.0.0.{i + 1}") for i in range(60)]
+    units = tuple(f"unit-{i}.service" for i in range(60))
+    program = script.query(
+        cluster(*machines), machines[0], units=units, reachability=True
+    ).program()
+
+    assert len(program) < 100_000
+    subprocess.run([shell, "-n"], input=program, text=True, check=True)
+
+
+def test_others_are_asked_for_at_the_port_of_their_sshd_unless_ssh_goes_another_way():
+    here = machine("m1", "10.0.0.1")
+    other = machine("m2", "10.0.0.2", port=2022)
+    forwarded = machine("m3", "10.0.0.3", hostname="127.0.0.1", port=40001)
+    whole = cluster(here, other, forwarded)
+
+    program = script.query(whole, here, reachability=True).program()
+    assert "peers='10.0.0.2 2022\n10.0.0.3 22'\n" in program
+    assert "peers=''\n" in script.query(whole, here).program()
+
+
+def test_the_fact_runs_the_same_program_and_gives_its_output_back():
+    query = Query(address="10.0.0.1", files=("/etc/hostname",))
+
+    assert MachineState().command(query=query) == query.program()
+    assert MachineState().process(["@@ begin", "", "1.0"]) == "@@ begin\n\n1.0"
+
+
+@as_root
+@pytest.mark.parametrize("shell", SHELLS)
+def test_files_are_seen_as_they_are_by(shell, tmp_path, record):
+    small = tmp_path / "a file $(touch pwned) 'of' \"ours\""
+    small.write_text("content\n")
+    small.chmod(0o640)
+    os.chown(small, 1, 2)
+    empty, big, link = tmp_path / "empty", tmp_path / "big", tmp_path / "link"
+    empty.touch()
+    big.write_bytes(bytes(1 << 20))
+    link.symlink_to(small)
+    record(("file", small), ("file", big), ("file", link), ("dir", tmp_path), ("file", "/nowhere"))
+
+    output, seen = run(Query(address="127.0.0.1", files=(str(empty),)), shell, cwd=tmp_path)
+
+    assert seen.error == ""
+    assert set(seen.files) == {str(p) for p in (small, empty, big, link, tmp_path)}
+    file = seen.files[str(small)]
+    assert (file.kind, file.mode, file.owner, file.group) == ("file", 0o640, "daemon", "bin")
+    assert (file.size, file.sha256) == (8, sha256(small))
+    assert seen.files[str(empty)].sha256 == sha256(empty)
+    assert seen.files[str(big)].sha256 == ""
+    assert (seen.files[str(link)].kind, seen.files[str(link)].sha256) == ("link", "")
+    assert seen.files[str(tmp_path)].kind == "directory"
+    assert seen.files[str(tmp_path)].mode == stat.S_IMODE(tmp_path.stat().st_mode)
+    assert not (tmp_path / "pwned").exists()
+    assert output.count("\n@@ ") > 10
+
+
+@as_root
+def test_the_record_says_which_cluster_the_machine_belongs_to(record):
+    record(("cluster", "demo", "f00d"), ("images", "abc"), ("unit", "none-such.service", "digest"))
+
+    _, seen = run(Query(address="127.0.0.1"))
+
+    assert (seen.cluster, seen.fingerprint, seen.images) == ("demo", "f00d", {"abc"})
+
+
+@as_root
+def test_a_binary_as_it_was_installed_is_not_hashed_again_unless_asked_to(tmp_path, record):
+    binary = tmp_path / "kubelet"
+    binary.write_bytes(os.urandom(2 << 20))
+    binary.chmod(0o755)
+    record(installed(binary, sha="0" * 64))
+
+    _, glance = run(Query(address="127.0.0.1"))
+    _, deep = run(Query(address="127.0.0.1", deep=True))
+
+    assert glance.binaries[str(binary)].intact
+    assert (glance.binaries[str(binary)].pin, glance.binaries[str(binary)].version) == (
+        "pin",
+        "1.2.3",
+    )
+    assert not deep.binaries[str(binary)].intact
+    assert str(binary) not in glance.files
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("change", "intact"),
+    [
+        (lambda path: os.utime(path, (1, 1)), True),
+        (lambda path: path.write_bytes(b"more" * 20), False),
+        (lambda path: path.chmod(0o644), False),
+        (lambda path: os.chown(path, 1, 1), False),
+    ],
+    ids=["touched", "rewritten", "chmod", "chown"],
+)
+def test_a_binary_that_is_not_as_recorded_is_judged_by_its_content_and_access(
+    change, intact, tmp_path, record
+):
+    binary = tmp_path / "kubelet"
+    binary.write_bytes(b"bytes" * 10)
+    binary.chmod(0o755)
+    record(installed(binary))
+    change(binary)
+
+    _, seen = run(Query(address="127.0.0.1"))
+
+    assert seen.binaries[str(binary)].intact is intact
+
+
+@as_root
+def test_a_removed_binary_is_not_seen(tmp_path, record):
+    binary = tmp_path / "kubelet"
+    binary.touch()
+    record(installed(binary))
+    binary.unlink()
+
+    assert run(Query(address="127.0.0.1"))[1].binaries == {}
+
+
+@as_root
+def test_of_a_key_only_that_it_is_the_recorded_one_leaves_the_machine(tmp_path, record):
+    ours, theirs = tmp_path / "ours.key", tmp_path / "theirs.key"
+    ours.write_text(KEY)
+    theirs.write_text(KEY + "\n")
+    record(
+        ("key", ours, sha256(ours)),
+        ("key", theirs, sha256(ours)),
+        ("key", tmp_path / "gone.key", "abc"),
+    )
+
+    output, seen = run(Query(address="127.0.0.1"))
+
+    assert seen.files[str(ours)].sha256 == sha256(ours)
+    assert seen.files[str(theirs)].sha256 == ""
+    assert str(tmp_path / "gone.key") not in seen.files
+    assert "c2VjcmV0" not in output
+    assert sha256(theirs) not in output
+
+
+@as_root
+@pytest.mark.parametrize(
+    "content",
+    [KEY + CERTIFICATE, CERTIFICATE + KEY, "-----BEGIN CERTIFICATE-----\nMIIB\n" + KEY],
+    ids=["key first", "key last", "cut off"],
+)
+def test_a_key_in_a_certificates_file_is_not_printed(content, tmp_path, record):
+    path, plain = tmp_path / "client.pem", tmp_path / "plain.crt"
+    path.write_text(content)
+    plain.write_text("Issuer: demo\n" + CERTIFICATE + CERTIFICATE)
+    record(("cert", path))
+
+    output, seen = run(Query(address="127.0.0.1", certificates=(str(plain), "/no/such.crt")))
+
+    assert "c2VjcmV0" not in output
+    assert seen.certificates[str(path)].startswith("-----BEGIN CERTIFICATE-----\nMIIB\n")
+    assert seen.certificates[str(plain)] == CERTIFICATE * 2
+
+
+@as_root
+def test_the_machine_is_described_as_other_programs_describe_it(record):
+    def answer(*command):
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    _, seen = run(Query(address="127.0.0.1", packages=("no-such-package",)))
+
+    host, facts = seen.host, seen.facts
+    assert (host.hostname, host.kernel) == (socket.gethostname(), os.uname().release)
+    assert host.cpus == len(os.sched_getaffinity(0))
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert host.memory == pages >> 20
+    free = os.statvfs("/var/lib")
+    assert abs(host.var_free - (free.f_bavail * free.f_frsize >> 20)) < 500
+    assert host.addresses
+    assert set(host.addresses) <= set(answer("hostname", "-I").split())
+    assert facts.arch in {"amd64", "arm64"}
+    assert facts.cgroup_version == (2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1)
+    assert seen.packages == frozenset()
+    assert abs(host.clock_offset) < 1
+
+
+@as_root
+def test_the_interface_is_the_one_that_has_the_address(record):
+    _, elsewhere = run(Query(address="203.0.113.9"))
+    address = elsewhere.host.addresses[0]
+    _, seen = run(Query(address=address))
+
+    line = subprocess.run(
+        ["ip", "-o", "addr", "show", "to", address], capture_output=True, text=True, check=True
+    ).stdout
+    assert line.split()[1] == seen.facts.interface
+    assert (elsewhere.facts.interface, elsewhere.facts.network) == ("", "")
+
+
+@as_root
+def test_a_listening_socket_is_seen_with_the_process_that_holds_it(record):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        _, seen = run(Query(address="127.0.0.1"))
+
+    (held,) = [p for p in seen.host.ports if p.port == port]
+    assert (held.protocol, held.address) == ("tcp", "127.0.0.1")
+    assert held.process == Path("/proc/self/comm").read_text().strip()
+
+
+@pytest.fixture
+def silent():
+    """Address and port of a listener whose queue is full: it drops what arrives."""
+    with socket.socket() as server, socket.socket() as first, socket.socket() as second:
+        server.bind(("127.0.0.3", 0))
+        server.listen(0)
+        for client in (first, second):
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        yield server.getsockname()
+
+
+@as_root
+def test_a_new_machine_tells_which_others_it_reaches(record, silent):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = socket.create_server(("127.0.0.2", 0))
+        peers = (server.getsockname(), closed.getsockname(), silent)
+        closed.close()
+        began = time.monotonic()
+        _, seen = run(Query(address="127.0.0.1", peers=peers))
+        took = time.monotonic() - began
+        record(("cluster", "demo", "f00d"))
+        _, known = run(Query(address="127.0.0.1", peers=peers))
+
+    assert seen.host.reaches == {"127.0.0.1": True, "127.0.0.2": False, "127.0.0.3": False}
+    assert 2 < took < 8  # the limit, and what a busy machine adds
+    assert known.host.reaches == {}
+
+
+@as_root
+def test_the_probe_writes_nothing(tmp_path, record):
+    file = tmp_path / "file"
+    file.write_text("content")
+    record(("file", file))
+    query = Query(address="127.0.0.1", packages=("bash",))
+    frozen = 'mount --make-rprivate / && mount -o remount,bind,ro / && exec sh -c "$0"'
+    answer = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", frozen, query.program()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode != 0:
+        pytest.skip(f"no mount namespaces here: {answer.stderr.strip()}")
+
+    seen = parse("here", answer.stdout, 0, 0)
+    assert seen.files[str(file)].sha256 == sha256(file)
+
+
+@as_root
+def test_of_a_port_that_several_processes_hold_the_unit_of_the_first_is_asked_for(record):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        child = subprocess.Popen(["sleep", "60"], pass_fds=[server.fileno()])
+        try:
+            output, seen = run(Query(address="127.0.0.1"))
+        finally:
+            child.kill()
+            child.wait()
+
+    line = next(x for x in output.splitlines() if x.startswith("tcp") and f":{port} " in x)
+    first = re.search(r"pid=(\d+)", line)[1]
+    assert line.count("pid=") == 2
+    assert f"==> /proc/{first}/cgroup <==" in output
+    assert next(p.process for p in seen.host.ports if p.port == port) in line
+
+
+@as_root
+def test_without_root_the_error_says_so(record):
+    _, seen = run(Query(address="127.0.0.1"), user=65534, group=65534, extra_groups=[], cwd="/")
+
+    assert not seen.reachable
+    assert "user 65534, not as root" in seen.error
+    assert "_sudo" in seen.hint
+
+
+@as_root
+@pytest.mark.parametrize("shell", SHELLS)
+def test_somebody_at_the_virtual_address_is_noticed_by(shell, record, monkeypatch):
+    refuses = Query(address="10.0.0.1", vip="127.0.0.1")  # nobody listens, and that is an answer
+    nobody = Query(address="10.0.0.1", vip="192.0.2.77")
+
+    assert run(refuses, shell)[1].host.vip_answers
+    assert not run(nobody, shell)[1].host.vip_answers
+    assert not run(Query(address="10.0.0.1"), shell)[1].host.vip_answers
+
+
+@as_root
+def test_a_holder_of_the_virtual_address_is_not_asked_about_it(record, monkeypatch, tmp_path):
+    config = tmp_path / "keepalived.conf"
+    monkeypatch.setattr(script, "KEEPALIVED", str(config))
+    config.write_text("virtual_ipaddress {\n    127.0.0.1/32 dev eth0\n}\n")
+
+    assert "@@ virtual-address" not in run(Query(address="10.0.0.1", vip="127.0.0.1"))[0]
+    config.write_text("    127.0.0.11/32 dev eth0\n")
+    assert "@@ virtual-address" in run(Query(address="10.0.0.1", vip="127.0.0.1"))[0]
+
+
+@as_root
+@pytest.mark.parametrize("shell", SHELLS)
+def test_tables_of_ours_that_nftables_has_are_seen_by(shell, record):
+    query = Query(address="127.0.0.1")
+    made = 'nft add table ip clusterctl; nft add table ip other; exec "$0" -c "$1"'
+
+    def look():
+        return subprocess.run(
+            ["unshare", "--net", "sh", "-ec", made, shell, query.program()],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    before = look()
+    if before.returncode != 0:
+        pytest.skip(f"no nftables in a namespace of its own here: {before.stderr.strip()}")
+    record(("cluster", "demo", "f00d"))
+
+    assert "@@ tables" not in before.stdout  # of a machine that is not ours
+    assert "\n@@ tables\nip clusterctl\n@@ " in look().stdout
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("systemctl", "enabled", "firewalls"),
+    [
+        ("inactive\ninactive\nactive", "no", ("firewalld",)),
+        ("inactive\ninactive\ninactive", "yes", ("ufw",)),
+        ("active\nactive\ninactive", "no", ()),
+        ("", None, ()),
+    ],
+)
+def test_a_firewall_counts_when_it_is_at_work(
+    systemctl, enabled, firewalls, record, monkeypatch, tmp_path
+):
+    config = tmp_path / "ufw.conf"
+    monkeypatch.setattr(script, "UFW", str(config))
+    if enabled:
+        config.write_text(f"# comment\nENABLED={enabled}\nLOGLEVEL=low\n")
+    said = f"systemctl() {{ [ $1 != is-active ] || printf '%s\\n' '{systemctl}'; }}\n"
+    program = said + Query(address="127.0.0.1").program()
+
+    output = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=True)
+
+    assert parse("here", output.stdout, 0, 0).host.firewalls == firewalls
+
+
+@as_root
+@pytest.mark.parametrize(("etcd", "asked"), [("active", True), ("failed", False)])
+def test_an_apiserver_without_its_etcd_is_not_asked_for_lists(
+    etcd, asked, record, monkeypatch, tmp_path
+):
+    for name in ("BIN", "ETCD_PKI", "KUBERNETES"):
+        monkeypatch.setattr(paths, name, str(tmp_path))
+    (tmp_path / "healthcheck-client.key").touch()
+    (tmp_path / "admin.conf").touch()
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f"#!/bin/sh\necho $* >>{tmp_path}/log\necho ok\n")
+    kubectl.chmod(0o755)
+    said = f"systemctl() {{ [ $1 != is-active ] || printf '%s\\n' {etcd} active inactive; }}\n"
+    program = said + Query(address="127.0.0.1").program()
+
+    output = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=True)
+
+    api = parse("here", output.stdout, 0, 0).api
+    assert ("nodes,deployments" in (tmp_path / "log").read_text()) is asked
+    assert ("etcd does not run on this machine" in api.error) is not asked
+
+
+@as_root
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_selinux_says_is_read_by(shell, record, monkeypatch, tmp_path):
+    monkeypatch.setattr(script, "SELINUX", str(tmp_path))
+    (tmp_path / "booleans").mkdir()
+    (tmp_path / "enforce").write_text("1")
+    (tmp_path / "booleans/haproxy_connect_any").write_text("0 0")
+
+    assert run(Query(address="127.0.0.1"), shell)[1].host.forbidden == ("haproxy_connect_any",)

@@ -1,0 +1,460 @@
+"""Which machines are fit, and what is said of those that are not."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+import pytest
+
+from provision.cluster import Api, Cluster, Machine, Networks, Role, Ssh
+from provision.components.model import Facts
+from provision.observe.parse import unreachable
+from provision.observed import (
+    ApiView,
+    HostReport,
+    NodeView,
+    Observed,
+    ObservedBinary,
+    ObservedUnit,
+    Port,
+)
+from provision.preflight import altered, preflight
+
+FACTS = Facts("amd64", "debian", "eth0", "10.0.0.0/24", 2, False, True, "/etc/resolv.conf")
+OURS = {"cluster": "demo", "fingerprint": "f00d"}
+
+
+def machine(name, *roles):
+    number = 10 + int(name[-1]) + (100 if name.startswith("w") else 0)
+    address = f"10.0.0.{number}"
+    ssh = Ssh(hostname=address, user="admin", sudo=True)
+    return Machine(name=name, address=IPv4Address(address), roles=frozenset(roles), ssh=ssh)
+
+
+MASTER = machine("m1", Role.MASTER, Role.ETCD)
+SECOND = machine("m2", Role.MASTER, Role.ETCD)
+WORKER = machine("w1", Role.WORKER)
+
+
+def cluster(*machines, **networks):
+    return Cluster(
+        name="demo",
+        machines=machines or (MASTER,),
+        networks=Networks(**networks),
+        inventory=Path("/inventory.py"),
+    )
+
+
+def host(one, **values):
+    fit = HostReport(
+        hostname=one.name,
+        machine_id=f"id of {one.name}",
+        os_id="debian",
+        os_version="12",
+        os_name="Debian 12",
+        kernel="6.1.0",
+        systemd=252,
+        cpus=2,
+        memory=4096,
+        disk_free=50_000,
+        var_free=50_000,
+        clock_offset=0.1,
+        addresses=(str(one.address),),
+        routes=("10.0.0.0/24",),
+        ports=(Port("tcp", "*", 22, "sshd", "ssh.service"),),
+        reaches={"10.0.0.12": True},
+    )
+    return replace(fit, **values)
+
+
+def seen(one=MASTER, facts=FACTS, whose=None, **values):
+    return Observed(machine=one.name, facts=facts, host=host(one, **values), **(whose or {}))
+
+
+def judge(*observed, fingerprint=None, **networks):
+    known = {m.name: m for m in (MASTER, SECOND, WORKER)}
+    machines = [known[o.machine] for o in observed]
+    return preflight(cluster(*machines, **networks), {o.machine: o for o in observed}, fingerprint)
+
+
+def only(findings):
+    (finding,) = findings
+    return finding
+
+
+def test_fit_machines_give_no_findings():
+    assert judge(seen(MASTER), seen(SECOND), seen(WORKER), fingerprint="f00d") == []
+
+
+@pytest.mark.parametrize(
+    ("values", "fatal", "words"),
+    [
+        ({"os_id": "debian", "os_version": "11"}, False, "never tried"),
+        ({"os_id": "ubuntu", "os_version": "20.04"}, False, "never tried"),
+        ({"os_id": "linuxmint", "os_version": "21"}, False, "never tried"),
+        ({"systemd": 0}, True, "does not run systemd"),
+        ({"systemd": 237}, True, "systemd is 237"),
+        ({"memory": 1500}, False, "1500 MiB of memory"),
+        ({"cpus": 1}, False, "1 CPU"),
+        ({"var_free": 1500}, True, "disk is full: 1500 MiB"),
+        ({"var_free": 9000}, False, "nearly full: 9000 MiB"),
+        ({"clock_offset": -45.0}, False, "clock is 45 seconds behind"),
+        ({"clock_offset": 600.0}, True, "clock is 10 minutes ahead of"),
+        ({"swap": ("/dev/sda2",)}, True, "swap is on (/dev/sda2)"),
+        ({"hostname": "localhost"}, True, "hostname is localhost"),
+        ({"machine_id": ""}, True, "no machine-id"),
+        ({"missing": ("overlay",)}, True, "no overlay"),
+        ({"reaches": {"10.0.0.12": False}}, True, "SSH port of 10.0.0.12"),
+        ({"foreign": ("k3s: /etc/rancher/k3s",)}, True, "k3s that is not ours"),
+        ({"foreign": ("docker: docker.service is running",)}, False, "Docker is there"),
+        ({"routes": ("10.244.0.0/15",)}, True, "network of the pods, 10.244.0.0/16"),
+        ({"routes": ("10.96.8.0/24",)}, True, "network of the services, 10.96.0.0/16"),
+        ({"addresses": ("10.0.0.11", "10.96.0.1")}, True, "overlaps with its own 10.96.0.1/32"),
+    ],
+)
+def test_one_thing_wrong_gives_one_finding(values, fatal, words):
+    finding = only(judge(seen(**values)))
+
+    assert finding.where == "m1"
+    assert words in finding.what
+    assert finding.fatal is fatal
+    assert finding.hint
+
+
+@pytest.mark.parametrize(
+    ("values", "fatal", "words"),
+    [
+        ({"arch": "riscv64"}, True, "architecture is riscv64"),
+        ({"cgroup_version": 1}, False, "cgroup v1"),
+        ({"interface": "", "network": ""}, True, "no address 10.0.0.11; it has 10.0.0.11"),
+        ({"os_family": ""}, True, "packages of a kind we do not know"),
+    ],
+)
+def test_facts_are_judged_too(values, fatal, words):
+    finding = only(judge(seen(facts=replace(FACTS, **values))))
+
+    assert words in finding.what
+    assert finding.fatal is fatal
+
+
+def test_a_workers_needs_are_smaller():
+    assert judge(seen(WORKER, memory=1500, cpus=1)) == []
+    assert "600 MiB" in only(judge(seen(WORKER, memory=600))).what
+
+
+@pytest.mark.parametrize(
+    ("os_id", "version"),
+    [
+        *(("debian", "12"), ("ubuntu", "22.04"), ("ubuntu", "26.04"), ("amzn", "2023")),
+        *(("rhel", "9.4"), ("rocky", "10.0"), ("almalinux", "9.6")),
+    ],
+)
+def test_distributions_it_was_made_for_are_not_mentioned(os_id, version):
+    assert judge(seen(os_id=os_id, os_version=version)) == []
+
+
+def test_swap_of_a_containers_host_is_only_a_warning():
+    container = replace(FACTS, container=True)
+
+    assert not only(judge(seen(facts=container, swap=("/dev/sda2",)))).fatal
+
+
+def test_br_netfilter_is_missed_only_by_iptables():
+    assert judge(seen(missing=("br_netfilter",))) == []
+    assert not only(judge(seen(missing=("br_netfilter",)), proxy_mode="iptables")).fatal
+
+
+@pytest.mark.parametrize("kernel", ["5.10.0-33-amd64", "5.4.0-200-generic", "4.18.0-553.el8"])
+def test_kube_proxys_nftables_needs_a_newer_kernel(kernel):
+    finding = only(judge(seen(kernel=kernel)))
+
+    assert finding.fatal
+    assert f"kernel is {kernel}; kube-proxy wants 5.13" in finding.what
+    assert judge(seen(kernel=kernel), proxy_mode="iptables") == []
+
+
+@pytest.mark.parametrize("kernel", ["5.13.0", "5.14.0-503.el9.x86_64", "6.1", "6.18.5+", "?"])
+def test_kernels_that_will_do(kernel):
+    assert judge(seen(kernel=kernel)) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "hint"),
+    [
+        ("sudo wants a password of admin", "admin cannot become root", "sudo rule"),
+        ("no route to host", "cannot be looked at: no route", "ssh -p 22 admin@10.0.0.11"),
+    ],
+)
+def test_a_machine_that_cannot_be_looked_at_says_why(error, words, hint):
+    finding = only(judge(unreachable("m1", error)))
+
+    assert words in finding.what
+    assert hint in finding.hint
+    assert finding.fatal
+
+
+def test_that_a_new_machine_does_not_reach_one_that_is_off_is_no_fault_of_its_own():
+    off = unreachable("m2", "no route to host", off=True)
+    new = seen(reaches={str(SECOND.address): False})
+    member = seen(WORKER, whose={"etcd_formed": True})
+
+    assert [(f.where, f.fatal) for f in judge(new, off, member)] == [("m2", False)]
+
+
+def test_the_hint_that_came_with_the_error_is_kept():
+    assert only(judge(unreachable("m1", "host key changed", "compare it"))).hint == "compare it"
+
+
+@pytest.mark.parametrize(
+    "port",
+    [6443, 2379, 2380, 2381, 10250, 10248, 10256, 10249, 10257, 10259, 7443, 7480, 5000, 7490],
+)
+def test_a_port_of_ours_that_something_else_holds_is_an_error(port):
+    held = Port("tcp", "*", port, "nginx", "nginx.service")
+
+    finding = only(judge(seen(ports=(held, replace(held, address="::")))))
+
+    assert f"port {port}, for " in finding.what
+    assert "taken by nginx (nginx.service)" in finding.what
+    assert "systemctl disable --now nginx.service" in finding.hint
+
+
+def test_a_worker_wants_no_ports_of_a_master():
+    held = tuple(Port("tcp", "*", port, "x") for port in (6443, 2379, 10257, 7480))
+
+    assert judge(seen(WORKER, ports=held)) == []
+
+
+@pytest.mark.parametrize(
+    ("held", "clash"),
+    [
+        (Port("tcp", "127.0.0.1", 10257, "x"), True),
+        (Port("tcp", "10.0.0.11", 10257, "x"), False),  # ours listens on the loopback only
+        (Port("tcp", "127.0.0.1", 2380, "x"), False),  # and there on its own address only
+        (Port("tcp", "10.0.0.11", 2380, "x"), True),
+        (Port("tcp", "127.0.0.1", 6443, "x"), True),
+        (Port("udp", "*", 6443, "x"), False),
+    ],
+)
+def test_a_port_clashes_only_at_the_address_that_is_wanted(held, clash):
+    assert bool(judge(seen(ports=(held,)))) is clash
+
+
+def test_ports_that_units_of_ours_hold_are_free():
+    ports = (
+        Port("tcp", "*", 6443, "kube-apiserver", "kube-apiserver.service"),
+        Port("tcp", "127.0.0.1", 7443, "haproxy", "clusterctl-haproxy.service"),
+        Port("tcp", "*", 10250),
+        Port("tcp", "127.0.0.1", 10257, "kube-controller"),  # it ended as it was looked at
+    )
+    name = "kube-apiserver.service"
+    unit = ObservedUnit(name, "loaded", "active", "running", "enabled")
+
+    ours = replace(seen(ports=ports, whose=OURS), units={name: unit})
+    new = replace(seen(ports=ports), units={name: unit})
+
+    assert judge(ours) == []
+    assert [f.what.split(",")[0] for f in judge(new)] == [
+        "port 6443",
+        "port 10250",
+        "port 10257",
+    ]
+
+
+def test_the_pods_own_routes_and_addresses_are_no_overlap_on_a_machine_of_ours():
+    values = {"routes": ("10.244.3.0/24",), "addresses": ("10.0.0.11", "10.244.3.1")}
+
+    assert judge(seen(whose=OURS, **values)) == []
+    assert "10.244.3.0/24, 10.244.3.1/32" in only(judge(seen(**values))).what
+
+
+@pytest.mark.parametrize("attribute", ["hostname", "machine_id"])
+def test_what_two_machines_share_is_told_once_naming_both(attribute):
+    twin = getattr(host(MASTER), attribute)
+
+    findings = judge(seen(MASTER), seen(SECOND, **{attribute: twin}))
+
+    same = [f for f in findings if "same" in f.what]
+    assert only(same).where == "m2"
+    assert f"as m1: {twin}" in only(same).what
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("firewalld", "systemctl disable --now firewalld"), ("ufw", "ufw disable")],
+)
+def test_somebody_elses_firewall_stops_a_new_machine_and_not_one_that_runs(name, command):
+    new = only(judge(seen(firewalls=(name,))))
+    ours = only(judge(seen(firewalls=(name,), whose=OURS), fingerprint="f00d"))
+
+    assert (new.fatal, ours.fatal) == (True, False)
+    assert f"{name} is at work" in new.what
+    assert command in new.hint
+
+
+def test_what_selinux_keeps_from_working_is_told_with_the_command():
+    off = ("haproxy_connect_any", "keepalived_connect_any")
+    container = replace(FACTS, container=True)
+
+    new = only(judge(seen(forbidden=off)))
+    assert new.fatal
+    assert "haproxy_connect_any is off" in new.what
+    assert new.hint == "setsebool -P haproxy_connect_any 1"
+    assert not only(judge(seen(forbidden=off, whose=OURS), fingerprint="f00d")).fatal
+    assert judge(seen(forbidden=off, facts=container)) == []
+    assert judge(seen(WORKER, forbidden=off[1:])) == []
+    with_vip = only(virtual(seen(forbidden=off)))
+    assert with_vip.hint.endswith(" && setsebool -P keepalived_connect_any 1")
+
+
+ROCKY = {"os_id": "rocky", "os_version": "9.5", "kernel": "5.14.0-503.el9.x86_64"}
+
+
+@pytest.mark.parametrize("packages", [set(), {"haproxy"}])
+def test_a_new_machine_without_a_repository_that_has_bird_is_found(packages):
+    one = seen(facts=replace(FACTS, os_family="rhel"), **ROCKY)
+
+    finding = only(judge(replace(one, packages=frozenset(packages))))
+
+    assert finding.fatal
+    assert "no BIRD" in finding.what
+    assert "dnf install epel-release" in finding.hint
+    assert judge(replace(one, packages=frozenset({"epel-release"}))) == []
+    assert judge(replace(one, packages=frozenset({"bird"}))) == []
+    assert judge(one, plugin="custom") == []
+    assert judge(replace(one, record={"host": ()}, cluster="demo")) == []
+
+
+def test_amazon_linux_has_no_epel():
+    one = seen(facts=replace(FACTS, os_family="rhel"), os_id="amzn", os_version="2023")
+
+    assert "epel" not in only(judge(one)).hint
+
+
+def test_fedora_has_bird_itself():
+    one = seen(facts=replace(FACTS, os_family="rhel"), os_id="fedora", os_version="43")
+
+    assert all("BIRD" not in finding.what for finding in judge(one))
+
+
+def test_a_machine_of_another_cluster_is_refused():
+    other = {"cluster": "prod", "fingerprint": "beef"}
+
+    finding = only(judge(seen(whose=other), fingerprint="f00d"))
+
+    assert "belongs to the cluster prod, not to demo" in finding.what
+    assert finding.fatal
+
+
+def test_a_machine_of_another_cluster_of_the_same_name_is_refused():
+    assert judge(seen(whose=OURS), fingerprint="f00d") == []
+    assert judge(seen(whose=OURS)) == []  # a new operator's computer knows no authority yet
+    assert "another cluster of the name demo" in only(judge(seen(whose=OURS), fingerprint="b")).what
+
+
+def test_the_routed_plug_in_needs_neighbours():
+    far = replace(FACTS, network="10.9.0.0/24")
+    machines = (seen(MASTER), seen(SECOND), seen(WORKER, facts=far))
+
+    finding = only(judge(*machines))
+
+    assert finding.where == "w1"
+    assert "10.9.0.0/24, others in 10.0.0.0/24" in finding.what
+    assert judge(*machines, plugin="custom") == []
+
+
+def test_all_findings_come_at_once_in_the_order_of_the_machines():
+    findings = judge(
+        unreachable("w1", "timed out"),
+        seen(SECOND, hostname="x", systemd=0, var_free=1, clock_offset=-3600.0),
+        seen(MASTER, machine_id="id of m2"),
+    )
+
+    assert [f.where for f in findings] == ["w1", "m2", "m2", "m2", "m2", "m1"]
+
+
+def test_the_networks_of_the_inventory_are_those_compared():
+    pods = IPv4Network("10.0.0.0/16")
+
+    assert "10.0.0.0/24" in only(judge(seen(), pods=pods)).what
+
+
+def test_a_binary_that_was_changed_is_named_with_its_machine():
+    def binary(path, intact):
+        return {path: ObservedBinary(path, "pin", "1.36.3", intact)}
+
+    whole = seen(whose={"binaries": binary("/usr/local/bin/kubectl", True)})
+    assert altered({"m1": whole}) == []
+    changed = seen(whose={"binaries": binary("/usr/local/bin/kubelet", False)})
+    (finding,) = altered({"m1": whole, "w1": changed})
+    assert finding.where == "w1"
+    assert "/usr/local/bin/kubelet" in finding.what
+    assert finding.fatal
+
+
+@pytest.mark.parametrize(
+    ("component", "role", "what"),
+    [("etcd", Role.MASTER, "an etcd member"), ("kubelet", Role.ETCD, "a node")],
+)
+def test_roles_of_members_and_nodes_are_not_taken_away_by_an_edit(component, role, what):
+    one = replace_roles(MASTER, role)
+    was = replace(seen(one), record={component: (("unit", f"{component}.service", "d"),)}, **OURS)
+
+    finding = only(preflight(cluster(one), {"m1": was}, "f00d"))
+
+    assert finding.fatal
+    assert f"is {what} of the cluster" in finding.what
+    assert "clusterctl node remove /inventory.py m1" in finding.hint
+
+
+def replace_roles(one, *roles):
+    return one.model_copy(update={"roles": frozenset(roles)})
+
+
+# The API's virtual address
+
+
+def virtual(*observed, vip="10.0.0.100"):
+    known = {m.name: m for m in (MASTER, SECOND, WORKER)}
+    of = cluster(*(known[o.machine] for o in observed))
+    of = of.model_copy(update={"api": Api(vip=IPv4Address(vip))})
+    return preflight(of, {o.machine: o for o in observed}, None)
+
+
+def test_a_virtual_address_outside_of_the_masters_network_is_found():
+    finding = only(virtual(seen(MASTER), seen(WORKER), vip="10.0.1.100"))
+
+    assert finding.fatal
+    assert finding.where == "m1"
+    assert "10.0.0.0/24, which 10.0.1.100 is not an address of" in finding.what
+
+
+def test_a_virtual_address_that_somebody_else_has_is_found_once():
+    finding = only(virtual(seen(MASTER, vip_answers=True), seen(SECOND, vip_answers=True)))
+
+    assert finding.fatal
+    assert "somebody else answers at 10.0.0.100" in finding.what
+
+
+def test_a_virtual_address_that_a_master_of_ours_has_is_its_own():
+    holder = seen(SECOND, addresses=("10.0.0.12", "10.0.0.100"))
+
+    assert virtual(seen(MASTER, vip_answers=True), holder) == []
+
+
+def test_while_a_master_is_not_seen_it_may_be_the_holder():
+    away = unreachable("m2", "no answer")
+
+    found = virtual(seen(MASTER, vip_answers=True), away)
+
+    assert [f for f in found if "somebody else" in f.what] == []
+
+
+def test_a_node_that_the_inventory_has_lost_is_a_warning():
+    nodes = (NodeView("m1", ready=True), NodeView("w3", ready=True))
+    seen = Observed("m1", facts=FACTS, host=host(MASTER), api=ApiView(ready=True, nodes=nodes))
+
+    (found,) = preflight(cluster(), {"m1": seen}, None)
+
+    assert (found.where, found.fatal) == ("w3", False)
+    assert "clusterctl node remove /inventory.py w3" in found.hint

@@ -1,0 +1,107 @@
+"""What is wrong with a cluster by what its machines say."""
+
+from dataclasses import replace
+
+import pytest
+
+from provision.observe.parse import unreachable
+from provision.observed import ApiView, EtcdMember, EtcdView
+from provision.verify import judge
+from tests.world import DEFAULT, converged, healthy_api, healthy_etcd
+
+
+def healthy():
+    _, seen = converged()
+    return {
+        name: replace(o, etcd=healthy_etcd(DEFAULT) if DEFAULT.machine(name).has_etcd else None)
+        for name, o in seen.items()
+    }
+
+
+def failures(**changed):
+    seen = healthy()
+    return judge(DEFAULT, seen | {name: replace(seen[name], **v) for name, v in changed.items()})
+
+
+def only(found):
+    (failure,) = found
+    return failure.machine, failure.step, failure.cause
+
+
+def test_a_healthy_cluster_has_no_failures():
+    assert judge(DEFAULT, healthy()) == []
+
+
+def test_a_machine_that_does_not_answer_is_named_once():
+    seen = healthy() | {"m2": unreachable("m2", "no route to host")}
+
+    assert only(judge(DEFAULT, seen)) == ("m2", "reach the machine", "no route to host")
+
+
+@pytest.mark.parametrize(
+    ("api", "cause"),
+    [
+        (None, "is not running"),
+        (ApiView(ready=False), "is not ready"),
+        (ApiView(ready=False, error="[-]etcd failed"), "[-]etcd failed"),
+    ],
+)
+def test_an_apiserver_that_is_not_ready(api, cause):
+    assert only(failures(m1={"api": api})) == ("m1", "kube-apiserver", cause)
+
+
+@pytest.mark.parametrize(
+    ("etcd", "cause"),
+    [
+        (None, "is not running"),
+        (EtcdView(healthy=False), "has no quorum"),
+        (EtcdView(healthy=False, error="deadline exceeded"), "deadline exceeded"),
+    ],
+)
+def test_a_member_that_is_not_healthy(etcd, cause):
+    assert only(failures(m3={"etcd": etcd})) == ("m3", "etcd", cause)
+
+
+def test_members_must_be_those_of_the_inventory():
+    view = healthy_etcd(DEFAULT)
+    more = replace(view, members=(*view.members, EtcdMember("9", "stranger", ())))
+    fewer = replace(view, members=view.members[:2])
+
+    assert "stranger" in only(failures(m1={"etcd": more}))[2]
+    assert (
+        "['m1', 'm2'], the inventory has ['m1', 'm2', 'm3']"
+        in only(failures(m1={"etcd": fewer}))[2]
+    )
+
+
+def test_who_is_away_may_have_been_given_up_as_a_member():
+    view = healthy_etcd(DEFAULT)
+    seen = {n: o for n, o in healthy().items() if n != "m3"}
+    for name in ("m1", "m2"):
+        seen[name] = replace(seen[name], etcd=replace(view, members=view.members[:2]))
+
+    assert judge(DEFAULT, seen) == []
+
+
+def test_a_learner_is_no_member_yet():
+    view = healthy_etcd(DEFAULT)
+    members = (*view.members[:2], replace(view.members[2], learner=True))
+
+    assert only(failures(m1={"etcd": replace(view, members=members)})) == (
+        "m1",
+        "etcd",
+        "only learners: ['m3']",
+    )
+
+
+def test_nodes_must_be_registered_and_ready():
+    api = healthy_api(DEFAULT)
+    nodes = [n if n.name != "w1" else replace(n, ready=False) for n in api.nodes]
+    view = replace(api, nodes=tuple(n for n in nodes if n.name != "w2"))
+
+    found = failures(**{name: {"api": view} for name in ("m1", "m2", "m3")})
+
+    assert [(f.machine, f.step, f.cause) for f in found] == [
+        ("w1", "Node", "is not Ready"),
+        ("w2", "Node", "has not registered"),
+    ]
