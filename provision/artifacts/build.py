@@ -298,7 +298,7 @@ def _compile(kubernetes: str, names: Iterable[tuple[str, str]], progress: Progre
     if not missing:
         return
     progress.note(
-        "compiling from pinned Go modules: about ten minutes the first time, for everything on"
+        "compiling from pinned Go modules: about a quarter of an hour the first time, for everything on"
         f" two cores; kept in {cache.root() / 'builds'}"
     )
     subjects = {build: f"{build.component} {build.version} {build.arch}" for build in missing}
