@@ -20,8 +20,8 @@ from provision.cli import app
 def main():
     with private_file.scratch(Path(sys.argv[1])) as directory:
         (directory / "plain").touch()
-        print(directory, flush=True)
         try:
+            print(directory, flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             return 128 + 2
