@@ -11,8 +11,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from provision import inventory
+from provision.local.progress import Silent
 from provision.machines.ec2.source import Ec2
-from provision.progress import Silent
 from tests.aws import CREDENTIALS, moto_server, proxy_of
 from tests.e2e.ec2_lab import ec2_lab
 

@@ -11,8 +11,10 @@ import gevent
 def run() -> None:
     """The console script `clusterctl`; the command line is imported after the patch."""
     _unwind_when_stopped()
-    from provision.cli.app import main  # noqa: PLC0415
+    from provision.cli.app import app, main  # noqa: PLC0415
+    from provision.drill import command  # noqa: PLC0415
 
+    command.register(app)
     sys.exit(main())
 
 

@@ -11,14 +11,14 @@ from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from provision.addons.manifests import manifests
+from provision.apply.make_change import component_change
 from provision.artifacts.model import ArtifactSet, Ready
-from provision.cluster import Api, Cluster, Machine, Role, Ssh
-from provision.components import node
-from provision.components.catalog import artifacts_of
-from provision.components.model import Facts
-from provision.node_change import LABELS, TAINTS, node_change
-from provision.observed import (
+from provision.desired.addons import manifests
+from provision.desired.catalog import artifacts_of
+from provision.desired.components import node
+from provision.model.cluster import Api, Cluster, Machine, Role, Ssh
+from provision.model.facts import Facts
+from provision.model.observed import (
     ApiView,
     EtcdMember,
     EtcdView,
@@ -32,8 +32,8 @@ from provision.pki import table
 from provision.pki.leaf import issue
 from provision.pki.table import KUBELET_CLIENT
 from provision.pki.trust import Trust
-from provision.plan import IMAGES, make_plan
-from provision.record import component_change
+from provision.plan.make import IMAGES, make_plan
+from provision.plan.node_change import LABELS, TAINTS, node_change
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LAB = Facts("amd64", "debian", "eth0", "10.77.0.0/24", 2, True, False, "/etc/resolv.conf")
@@ -118,7 +118,7 @@ class Disk:
     registered: bool = False
 
     def carry_out(self, change, *, killed=False):
-        """In the order of `provision.archive`; killed: when the files lie there, before units."""
+        """In the order of `provision.apply.install`; killed: when the files lie there, before units."""
         self.records[change.component] = change.record_before
         for directory in change.directories:
             self._put(directory.path, "directory", directory)

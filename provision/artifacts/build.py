@@ -19,10 +19,10 @@ from provision.artifacts import cache, go, oci
 from provision.artifacts.catalogue import catalogue
 from provision.artifacts.images import IMAGES, TABLE, TOOLS, Image
 from provision.artifacts.model import Ready
-from provision.errors import ArtifactError
-from provision.progress import Progress
+from provision.local.progress import Progress
+from provision.model.errors import ArtifactError
 
-MODULES = Path(__file__).with_name("build")
+MODULES = Path(__file__).with_name("modules")
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Every program imports the user's database at most to look its own user up.
 _BASE = (

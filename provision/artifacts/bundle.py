@@ -20,8 +20,8 @@ from provision.artifacts import cache
 from provision.artifacts.download import fetch
 from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet, Ready
-from provision.errors import ArtifactError
-from provision.progress import Progress, Silent
+from provision.local.progress import Progress, Silent
+from provision.model.errors import ArtifactError
 
 _MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 1 << 20

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from provision.artifacts.model import Pin
-from provision.errors import ArtifactError
+from provision.model.errors import ArtifactError
 
 ARCHES = ("amd64", "arm64")
 DATA = Path(__file__).with_name("catalogue.yaml")

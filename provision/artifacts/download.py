@@ -17,8 +17,8 @@ from pathlib import Path
 
 from provision.artifacts import cache
 from provision.artifacts.model import ArtifactSet, Ready
-from provision.errors import ArtifactError
-from provision.progress import Progress
+from provision.local.progress import Progress
+from provision.model.errors import ArtifactError
 
 _PIECE = 1 << 20
 _AGAIN = (408, 429)

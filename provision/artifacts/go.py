@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from provision.errors import ArtifactError
+from provision.model.errors import ArtifactError
 
 # One toolchain for everybody: binaries then have the same hash on every operator's computer.
 TOOLCHAIN = "go1.26.8"

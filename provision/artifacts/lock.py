@@ -12,8 +12,8 @@ from provision.artifacts.catalogue import Catalogue
 from provision.artifacts.model import Pin
 from provision.artifacts.publishers import PUBLISHERS, Signer
 from provision.artifacts.web import Web
-from provision.errors import ArtifactError
-from provision.progress import Progress
+from provision.local.progress import Progress
+from provision.model.errors import ArtifactError
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from provision.artifacts.cache import replacing
-from provision.errors import ArtifactError
+from provision.model.errors import ArtifactError
 
 STORAGE = "docker/registry/v2"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"

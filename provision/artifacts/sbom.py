@@ -1,7 +1,7 @@
 """A bundle's bill of materials, in CycloneDX 1.6: what is in it, by version and SHA-256. Pure.
 
 One component for each file. What a program is made of in turn is in its `go.sum`, under
-`provision/artifacts/build`.
+`provision/artifacts/modules`.
 """
 
 from __future__ import annotations

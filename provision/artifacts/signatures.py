@@ -23,7 +23,7 @@ from sigstore_models.common.v1 import HashAlgorithm
 
 from provision.artifacts.publishers import Signer
 from provision.artifacts.web import Web
-from provision.errors import ArtifactError
+from provision.model.errors import ArtifactError
 
 REKOR = "https://rekor.sigstore.dev/api/v1/log/entries/retrieve"
 ATTESTATIONS = "https://api.github.com/repos/{repository}/attestations/sha256:{sha256}"

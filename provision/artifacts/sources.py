@@ -11,9 +11,9 @@ from provision.artifacts.catalogue import Catalogue
 from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet, Pin, Ready
 from provision.artifacts.web import mirrored
-from provision.cluster import ArtifactsSource
-from provision.errors import ArtifactError
-from provision.progress import Progress
+from provision.local.progress import Progress
+from provision.model.cluster import ArtifactsSource
+from provision.model.errors import ArtifactError
 
 # How long the publishers have to answer before `auto` builds instead.
 _PATIENCE = 3.0

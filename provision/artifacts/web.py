@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from provision.errors import ArtifactError
+from provision.model.errors import ArtifactError
 
 _PIECE = 1 << 20
 

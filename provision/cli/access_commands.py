@@ -13,11 +13,11 @@ from typing import Annotated
 
 import typer
 
-from provision import private_file
 from provision.cli.console import err, progress
 from provision.cli.options import Inventory
-from provision.cluster import Cluster, Machine, Ssh
-from provision.errors import ClusterctlError, RefusedError, UnreachableError
+from provision.local import private_file
+from provision.model.cluster import Cluster, Machine, Ssh
+from provision.model.errors import ClusterctlError, RefusedError, UnreachableError
 
 REST = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -47,12 +47,12 @@ def kubeconfig(
     user: Annotated[str, typer.Option(help="Whose it is; shown in the audit log.")] = "",
 ) -> None:
     """Make a kubeconfig for a person: an administrator's, with a short life."""
-    from provision import people
+    from provision.apply.session import open_session
+    from provision.commands import access_tokens as people
     from provision.pki import kubeconfig as kubeconfigs
     from provision.pki import table
     from provision.pki.leaf import issue
     from provision.pki.trust import Authority
-    from provision.session import open_session
 
     if user.startswith("system:"):
         message = "--user: names that begin with system: are Kubernetes' own"
@@ -113,7 +113,7 @@ def ssh(
 
 def kubectl(context: typer.Context, inventory: Inventory) -> None:
     """Run kubectl on a master, as the cluster's administrator: none is needed here."""
-    from provision.components.control_plane import KUBECTL
+    from provision.desired.components.control_plane import KUBECTL
 
     arguments = context.args[1:] if context.args[:1] == ["--"] else context.args
     cluster, known_hosts = _located(inventory)
@@ -127,8 +127,8 @@ def kubectl(context: typer.Context, inventory: Inventory) -> None:
 
 def _located(inventory: Path) -> tuple[Cluster, Path]:
     from provision.inventory import read
-    from provision.located import absent, locate
     from provision.machines import Cloud
+    from provision.machines.locate import absent, locate
     from provision.machines.sources import source_of
 
     draft = read(inventory)
@@ -154,7 +154,7 @@ def _answers(target: Ssh) -> bool:
 
 
 def _ssh_command(machine: Machine, known_hosts: Path, command: str) -> list[str]:
-    from provision import openssh
+    from provision.local import openssh
 
     target = machine.ssh
     terminal = ("-t",) if sys.stdin.isatty() and sys.stdout.isatty() else ()

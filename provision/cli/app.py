@@ -16,7 +16,6 @@ from provision.cli import (
     audit_commands,
     certs_commands,
     cluster_commands,
-    drill_commands,
     ec2_commands,
     etcd_commands,
     image_commands,
@@ -28,7 +27,7 @@ from provision.cli import (
 )
 from provision.cli.console import err
 from provision.cli.failures import show
-from provision.errors import EXIT_INTERRUPTED, EXIT_USAGE, ClusterctlError
+from provision.model.errors import EXIT_INTERRUPTED, EXIT_USAGE, ClusterctlError
 
 # Typer brings a click of its own along; these are its bases of all errors of usage.
 UsageError: type[BaseException] = typer.BadParameter.__bases__[0]
@@ -45,7 +44,6 @@ app = typer.Typer(
 cluster_commands.register(app)
 access_commands.register(app)
 audit_commands.register(app)
-drill_commands.register(app)
 lock_commands.register(app)
 app.add_typer(machine_commands.app, name="machines")
 app.add_typer(certs_commands.app, name="certs")
@@ -62,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit code; see `provision.errors`.
+        The exit code; see `provision.model.errors`.
     """
     try:
         result = app(args=arguments, standalone_mode=False)

@@ -127,8 +127,8 @@ def lock(
 
 def _prepare(inventory: Path, arch: list[str], source: str = "") -> ArtifactSet:
     from provision.artifacts import prepare
+    from provision.commands.up import artifacts_for
     from provision.inventory import read
-    from provision.up import artifacts_for
 
     draft = read(inventory)
     settings = draft.artifacts

@@ -10,10 +10,10 @@ from rich.text import Text
 
 from provision.cli.console import err, out, progress
 from provision.cli.options import Inventory, Output, OutputOption, print_json
-from provision.errors import UnhealthyError
+from provision.model.errors import UnhealthyError
 
 if TYPE_CHECKING:
-    from provision.audit.judge import Report, Verdict
+    from provision.commands.audit.judge import Report, Verdict
 
 
 def register(app: typer.Typer) -> None:
@@ -26,8 +26,8 @@ def audit(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
 
     Reads only, one round trip each: what the components run with, and who may read their files.
     """
-    from provision.audit.look import audit as look
-    from provision.session import open_session
+    from provision.apply.session import open_session
+    from provision.commands.audit.look import audit as look
 
     with open_session(inventory, progress()) as session:
         report = look(session)

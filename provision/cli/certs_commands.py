@@ -14,13 +14,13 @@ import typer
 
 from provision.cli.console import err, out, progress
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
-from provision.errors import EXIT_DUE, RefusedError, UnreachableError
+from provision.model.errors import EXIT_DUE, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
-    from provision.certs.renewal import Report
+    from provision.apply.phases import Run
+    from provision.apply.session import Session
+    from provision.commands.certs.renewal import Report
     from provision.pki.trust import Part
-    from provision.session import Session
-    from provision.workflows import Run
 
 
 class Replaceable(StrEnum):
@@ -47,9 +47,9 @@ def list_(
 
     Asks the machines themselves: works when the API does not.
     """
-    from provision.certs import listing
+    from provision.apply.session import open_session
     from provision.cli import certs_view
-    from provision.session import open_session
+    from provision.commands.certs import listing
 
     with open_session(inventory, progress()) as session:
         machines = session.cluster.machines
@@ -83,9 +83,10 @@ def renew(
 
     Authorities stay. A run that was stopped goes on where it was, if that was within a day.
     """
-    from provision.certs import external, renewal
+    from provision.apply.session import open_session
     from provision.cli.cluster_commands import name_log
-    from provision.session import open_session
+    from provision.commands.certs import external_requests as external
+    from provision.commands.certs import renewal
 
     if everything == bool(names):
         message = "say which, or --all"
@@ -103,9 +104,10 @@ def renew(
 @app.command(epilog="Example: clusterctl certs recover inventories/ha.py")
 def recover(inventory: Inventory, yes: Yes = False, output: OutputOption = Output.TABLE) -> None:
     """Bring back a cluster whose certificates have expired. SSH is all that is needed."""
-    from provision.certs import external, renewal
+    from provision.apply.session import open_session
     from provision.cli.cluster_commands import name_log
-    from provision.session import open_session
+    from provision.commands.certs import external_requests as external
+    from provision.commands.certs import renewal
 
     with open_session(inventory, progress()) as session:
         what = "what has expired must be signed there"
@@ -129,8 +131,8 @@ def _agreed(
     While a question waits nothing else runs here, a lock's heartbeat neither: so nobody is asked who
     has the lock.
     """
+    from provision.apply.lock import hold
     from provision.cli.cluster_commands import agree, asks
-    from provision.lock import hold
 
     agreed = None
     if asks(session, yes=yes):
@@ -176,12 +178,12 @@ def csr(
 
     Keys are made on the machines, and stay there.
     """
-    from provision import private_file
-    from provision.certs import external
+    from provision.apply.lock import hold
+    from provision.apply.session import open_session
     from provision.cli.cluster_commands import name_log
-    from provision.lock import hold
+    from provision.commands.certs import external_requests as external
+    from provision.local import private_file
     from provision.pki import requests
-    from provision.session import open_session
 
     with open_session(inventory, progress()) as session:
         external.refuse_own(session.cluster)
@@ -214,10 +216,10 @@ def import_(
 
     A cluster that runs uses it at once, one machine after the other, each healthy first.
     """
-    from provision.certs import external
+    from provision.apply.lock import hold
+    from provision.apply.session import open_session
     from provision.cli.cluster_commands import asks, name_log
-    from provision.lock import hold
-    from provision.session import open_session
+    from provision.commands.certs import external_requests as external
 
     with open_session(inventory, progress()) as session:
         external.refuse_own(session.cluster)
@@ -276,11 +278,12 @@ def rotate(
     distrust: bool = False,
 ) -> None:
     """Replace these, from whatever stage they are in."""
-    from provision.certs import external, rotation
+    from provision.apply.lock import hold
+    from provision.apply.session import open_session
     from provision.cli.cluster_commands import asks, name_log
-    from provision.lock import hold
+    from provision.commands.certs import external_requests as external
+    from provision.commands.certs import rotation
     from provision.pki.trust import AUTHORITIES
-    from provision.session import open_session
 
     with open_session(inventory, progress()) as session:
         if set(parts) & set(AUTHORITIES):

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from provision.certs.listing import Certificate
 from provision.cli.console import out
+from provision.commands.certs.listing import Certificate
 
 _WIDTH = 200  # of a table that is read by a program, or a file
 

@@ -10,15 +10,15 @@ import typer
 
 from provision.cli.console import err, out, progress
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
-from provision.errors import EXIT_CHANGES, RefusedError, UnhealthyError, UnreachableError
+from provision.model.errors import EXIT_CHANGES, RefusedError, UnhealthyError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from provision.apply.session import Session
     from provision.inventory import Draft
     from provision.machines import MachineSource
-    from provision.plan import Plan
-    from provision.session import Session
+    from provision.plan.model import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +42,7 @@ def init(
     workers: Annotated[str, typer.Option(help="The same for workers.")] = "2",
 ) -> None:
     """Print a new inventory."""
-    from provision import scaffold
+    from provision.inventory import scaffold
 
     if masters.isdigit() and workers.isdigit():
         text = scaffold.lab(name, int(masters), int(workers))
@@ -71,11 +71,11 @@ def up(
     """
     if dry_run:
         raise typer.Exit(_plan(inventory, output))
-    from provision import up as converge
+    from provision.apply.lock import hold
+    from provision.apply.session import open_session
     from provision.cli.failures import show_findings
     from provision.cli.reports import up_summary
-    from provision.lock import hold
-    from provision.session import open_session
+    from provision.commands import up as converge
 
     live = progress()
     with open_session(inventory, live, create=True, agree=_buy(yes=yes)) as session:
@@ -143,14 +143,14 @@ def plan(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
 
 
 def _plan(inventory: Path, output: Output) -> int:
-    from provision import up as converge
+    from provision.apply.session import open_session
     from provision.cli import plan_view, planned_view
     from provision.cli.failures import show_findings
+    from provision.commands import up as converge
     from provision.inventory import read
-    from provision.located import absent
     from provision.machines import Cloud
+    from provision.machines.locate import absent
     from provision.machines.sources import source_of
-    from provision.session import open_session
 
     draft = read(inventory)
     source = source_of(draft)
@@ -184,9 +184,9 @@ def check(
     ] = False,
 ) -> None:
     """Judge whether the machines are fit. Touches nothing."""
-    from provision import up as converge
+    from provision.apply.session import open_session
     from provision.cli.failures import show_findings
-    from provision.session import open_session
+    from provision.commands import up as converge
 
     with open_session(inventory, progress()) as session:
         warnings = converge.check(session, deep=deep)
@@ -200,8 +200,8 @@ def check(
 
 def status(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
     """Show machines, members, components, nodes and certificates. Exit code 11: not healthy."""
+    from provision.apply.session import open_session
     from provision.cli import status_view
-    from provision.session import open_session
 
     with open_session(inventory, progress()) as session:
         status_data = status_view.collect(session.cluster, session.observe())
@@ -215,8 +215,8 @@ def status(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
 
 def verify(inventory: Inventory) -> None:
     """Try what a cluster is for: names, pods and Services, from every node."""
-    from provision.session import open_session
-    from provision.verify import verify_alone
+    from provision.apply.session import open_session
+    from provision.apply.verify import verify_alone
 
     with open_session(inventory, progress()) as session:
         verify_alone(session)
@@ -226,7 +226,7 @@ def verify(inventory: Inventory) -> None:
 def down(inventory: Inventory, yes: Yes = False) -> None:
     """Remove the cluster: all that we put on the machines, and the machines that we made."""
     from provision.cli.reports import down_summary
-    from provision.down import down as remove
+    from provision.commands.down import down as remove
     from provision.inventory import read
 
     draft = read(inventory)

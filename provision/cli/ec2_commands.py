@@ -8,7 +8,7 @@ import typer
 
 from provision.cli.console import err, out
 from provision.cli.options import Inventory
-from provision.errors import RefusedError
+from provision.model.errors import RefusedError
 
 app = typer.Typer(help="What only clusters on EC2 have.", no_args_is_help=True)
 

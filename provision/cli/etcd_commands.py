@@ -11,18 +11,18 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from provision import private_file
 from provision.cli.console import err, out, progress
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
-from provision.errors import RefusedError, UnhealthyError
+from provision.local import private_file
+from provision.model.errors import RefusedError, UnhealthyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from provision.errors import Finding
-    from provision.etcd.source import Keys
-    from provision.etcd.status import Member
-    from provision.session import Session
+    from provision.apply.session import Session
+    from provision.commands.etcd.source import Keys
+    from provision.commands.etcd.status import Member
+    from provision.model.errors import Finding
 
 app = typer.Typer(help="Look after etcd: its members, snapshots, ways back.", no_args_is_help=True)
 
@@ -56,9 +56,9 @@ def register(application: typer.Typer) -> None:
 @app.command(epilog="Example: clusterctl etcd status inventories/ha.py -o json")
 def status(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
     """Show every member: leader, sizes, revision, alarms. Exit code 11: not healthy."""
-    from provision.etcd import snapshot
-    from provision.etcd.status import as_json, judge
-    from provision.session import open_session
+    from provision.apply.session import open_session
+    from provision.commands.etcd import snapshot
+    from provision.commands.etcd.status import as_json, judge
 
     with open_session(inventory, progress()) as session:
         members = snapshot.members(session)
@@ -113,8 +113,8 @@ def snapshot(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Take a snapshot to this computer: etcd, the cluster's keys, the inventory; encrypted."""
-    from provision.etcd import snapshot as snapshots
-    from provision.session import open_session
+    from provision.apply.session import open_session
+    from provision.commands.etcd import snapshot as snapshots
 
     passphrase = _passphrase(passphrase_file, ask=ask, confirm=True)
     with open_session(inventory, progress()) as session:
@@ -130,8 +130,8 @@ def snapshot(
 @app.command("list", epilog="Example: clusterctl etcd list inventories/ha.py")
 def list_(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
     """List the snapshots that masters took by themselves, and their copies; newest first."""
-    from provision.etcd.copies import listed
-    from provision.session import open_session
+    from provision.apply.session import open_session
+    from provision.commands.etcd.copies import listed
 
     with open_session(inventory, progress()) as session:
         session.observe()
@@ -157,9 +157,9 @@ def verify(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Restore a snapshot into a throw-away etcd beside the cluster, and count what came back."""
-    from provision.etcd import source as sources
-    from provision.etcd import trial
-    from provision.session import open_session
+    from provision.apply.session import open_session
+    from provision.commands.etcd import source as sources
+    from provision.commands.etcd import verify as trial
 
     keys = _keys(identity, passphrase_file)
     with open_session(inventory, progress()) as session:
@@ -187,7 +187,7 @@ def restore(
 
     Everything written since is lost. A restore that was killed goes on with the same command.
     """
-    from provision.session import open_session
+    from provision.apply.session import open_session
 
     with open_session(inventory, progress(), create=True) as session:
         session.observe()
@@ -197,9 +197,9 @@ def restore(
 def _restore(
     session: Session, source: str, keys: Keys, *, command: str = "etcd restore", yes: bool
 ) -> None:
-    from provision.etcd import restore as restores
-    from provision.etcd import source as sources
-    from provision.lock import hold
+    from provision.apply.lock import hold
+    from provision.commands.etcd import restore as restores
+    from provision.commands.etcd import source as sources
 
     with sources.opened(session, source, keys) as found:
         sources.fit(session.cluster, _fingerprint(session), found)
@@ -227,10 +227,10 @@ def recover(
 
     Takes the member that answers and goes furthest; with --from, a snapshot.
     """
-    from provision.etcd import recover as recoveries
-    from provision.etcd import restore as restores
-    from provision.lock import hold
-    from provision.session import open_session
+    from provision.apply.lock import hold
+    from provision.apply.session import open_session
+    from provision.commands.etcd import recover as recoveries
+    from provision.commands.etcd import restore as restores
 
     with open_session(inventory, progress()) as session:
         session.observe()
@@ -296,7 +296,7 @@ def _fingerprint(session: Session) -> str | None:
 
 
 def _keys(identity: Path | None, passphrase_file: Path | None) -> Keys:
-    from provision.etcd.source import Keys
+    from provision.commands.etcd.source import Keys
 
     def passphrase() -> str:
         return _passphrase(passphrase_file, ask=True) or ""
@@ -307,9 +307,9 @@ def _keys(identity: Path | None, passphrase_file: Path | None) -> Keys:
 @app.command(epilog="Example: clusterctl etcd defrag inventories/ha.py")
 def defrag(inventory: Inventory) -> None:
     """Give back what etcd does not use, one member at a time; ends a NOSPACE alarm."""
-    from provision.etcd.defrag import defrag as run
-    from provision.lock import hold
-    from provision.session import open_session
+    from provision.apply.lock import hold
+    from provision.apply.session import open_session
+    from provision.commands.etcd.defrag import defrag as run
 
     with open_session(inventory, progress()) as session, hold(session, "etcd defrag"):
         freed = run(session)
@@ -322,9 +322,9 @@ def defrag(inventory: Inventory) -> None:
 @app.command(epilog="Example: clusterctl etcd key inventories/ha.py")
 def key(inventory: Inventory) -> None:
     """Print the key that opens the cluster's snapshots: keep it where the cluster is not."""
-    from provision.etcd import age
-    from provision.etcd.snapshot import trust_of
-    from provision.session import open_session
+    from provision.apply.session import open_session
+    from provision.commands.etcd.snapshot import trust_of
+    from provision.pki import age
 
     with open_session(inventory, progress()) as session:
         session.observe()

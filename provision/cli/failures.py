@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from provision.cli.console import err
-from provision.errors import ClusterctlError, Finding, FindingsError, PhaseError
+from provision.model.errors import ClusterctlError, Finding, FindingsError, PhaseError
 
 
 def show(error: ClusterctlError) -> None:

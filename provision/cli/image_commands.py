@@ -22,9 +22,9 @@ def push(
     ] = None,
 ) -> None:
     """Copy an image from this computer's container engine to the registry of every master."""
-    from provision.images import push as push_image
-    from provision.lock import hold
-    from provision.session import open_session
+    from provision.apply.lock import hold
+    from provision.apply.session import open_session
+    from provision.commands.images import push as push_image
 
     live = progress()
     with open_session(inventory, live) as session, hold(session, "images push"):

@@ -8,7 +8,7 @@ import typer
 
 from provision.cli.console import err, out, progress
 from provision.cli.options import Inventory, Yes
-from provision.errors import RefusedError
+from provision.model.errors import RefusedError
 
 
 def register(app: typer.Typer) -> None:
@@ -22,9 +22,9 @@ def unlock(inventory: Inventory, yes: Yes = False) -> None:
     A run that is dead loses its lock by itself: at once, or after a minute of silence.
     A run that is alive is stopped by this.
     """
-    from provision.lock import holders
-    from provision.lock import unlock as take_away
-    from provision.session import open_session
+    from provision.apply.lock import holders
+    from provision.apply.lock import unlock as take_away
+    from provision.apply.session import open_session
 
     with open_session(inventory, progress()) as session:
         name = session.cluster.name

@@ -9,10 +9,10 @@ import typer
 
 from provision.cli.console import err, out, progress
 from provision.cli.options import Inventory, Output, Yes
-from provision.errors import RefusedError
+from provision.model.errors import RefusedError
 
 if TYPE_CHECKING:
-    from provision.nodes import Leaving, Options
+    from provision.commands.nodes import Leaving, Options
 
 app = typer.Typer(help="Add, remove and replace single machines.", no_args_is_help=True)
 
@@ -34,11 +34,11 @@ def add(inventory: Inventory, name: Name) -> None:
 
     A new worker touches only itself and one master. `clusterctl up` does it too, and looks at all.
     """
-    from provision import nodes
-    from provision import up as converge
+    from provision.apply.lock import hold
+    from provision.apply.session import open_session
     from provision.cli.reports import up_summary
-    from provision.lock import hold
-    from provision.session import open_session
+    from provision.commands import nodes
+    from provision.commands import up as converge
 
     nodes.named(inventory, name)
     with open_session(inventory, progress(), create=True, names=(name,)) as session:
@@ -60,9 +60,9 @@ def remove(
     yes: Yes = False,
 ) -> None:
     """Take machines out of the cluster, also dead ones: pods, etcd member, Node, what we put there."""
-    from provision import nodes
+    from provision.apply.lock import hold, refuse_second
+    from provision.commands import nodes
     from provision.inventory import read
-    from provision.lock import hold, refuse_second
 
     options = _options(pdb, drain_timeout, force=force)
     voters = [h.name for h in read(inventory).hosts if h.name in names and "etcd" in h.roles]
@@ -92,11 +92,11 @@ def replace(
     Machines that clusterctl makes are made anew; for others, put the new machine there first. Its
     address may be another one: correct the inventory.
     """
-    from provision import nodes
-    from provision import up as converge
+    from provision.apply.lock import hold, refuse_second
+    from provision.apply.session import open_session
     from provision.cli.reports import up_summary
-    from provision.lock import hold, refuse_second
-    from provision.session import open_session
+    from provision.commands import nodes
+    from provision.commands import up as converge
 
     live = progress()
     with nodes.leaving(inventory, name, live) as case:
@@ -115,8 +115,8 @@ def replace(
 
 
 def _options(pdb: str, drain_timeout: int, *, force: bool) -> Options:
-    from provision.drain import Pdb
-    from provision.nodes import Options
+    from provision.apply.drain import Pdb
+    from provision.commands.nodes import Options
 
     try:
         return Options(Pdb(pdb), drain_timeout, force)

@@ -11,12 +11,12 @@ from typing import Any
 
 from rich.text import Text
 
+from provision.apply.session import Session
 from provision.cli.console import out
-from provision.components.catalog import component
-from provision.node_change import NodeChange
-from provision.plan import ComponentPlan, FileChange, MachinePlan, Plan
-from provision.recorded import Removal
-from provision.session import Session
+from provision.desired.catalog import component
+from provision.plan.model import ComponentPlan, FileChange, MachinePlan, Plan
+from provision.plan.node_change import NodeChange
+from provision.plan.record import Removal
 
 Contents = Mapping[str, Mapping[str, bytes]]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from rich.text import Text
 
+from provision.apply.phases import Run
+from provision.apply.session import Session
 from provision.cli.console import out
 from provision.cli.options import Output, print_json
+from provision.commands.up import Report
 from provision.inventory import Draft
-from provision.session import Session
-from provision.up import Report
-from provision.workflows import Run
 
 
 def up_summary(session: Session, run: Run, report: Report, output: Output) -> None:

@@ -10,12 +10,11 @@ from cryptography import x509
 from rich.table import Table
 from rich.text import Text
 
+from provision.apply.verify import judge
 from provision.cli.console import out
-from provision.cluster import Cluster
-from provision.components import haproxy
-from provision.observed import Observed
-from provision.plan import api_view
-from provision.verify import judge
+from provision.desired.components import haproxy
+from provision.model.cluster import Cluster
+from provision.model.observed import Observed, api_view
 
 
 def collect(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, Any]:

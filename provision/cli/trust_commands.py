@@ -17,8 +17,8 @@ def fetch(inventory: Inventory) -> None:
     For a new operator's computer, or one that has lost its state. Every other command of
     clusterctl works from here then.
     """
-    from provision.session import open_session
-    from provision.trust_fetch import fetch as fetch_trust
+    from provision.apply.session import open_session
+    from provision.commands.trust_fetch import fetch as fetch_trust
 
     with open_session(inventory, progress()) as session:
         fetched = fetch_trust(session)

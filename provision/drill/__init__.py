@@ -16,9 +16,9 @@ from provision.drill.faults import FAULTS
 from provision.drill.measure import Result, measure
 from provision.drill.runs import clusterctl
 from provision.drill.site import open_site
-from provision.errors import ClusterctlError
-from provision.progress import Progress
-from provision.runlog import RunLog
+from provision.local.progress import Progress
+from provision.local.runlog import RunLog
+from provision.model.errors import ClusterctlError
 
 # It is how the lab's cluster is made; so it comes before all others.
 KILLED = "killed"

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from provision import private_file
+from provision.local import private_file
 
 TIMEOUT = 5.0  # seconds, for each of: connect, handshake, answer
 

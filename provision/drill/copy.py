@@ -7,11 +7,11 @@ from pprint import pformat
 
 import platformdirs
 
-from provision import private_file
-from provision.cluster import Role, Settings
 from provision.inventory import Draft
 from provision.inventory.draft import GROUPS, HostEntry
-from provision.state.local import identity
+from provision.local import private_file
+from provision.local.cache import identity
+from provision.model.cluster import Role, Settings
 
 SUFFIX = "-drill"
 LONGEST = 40  # characters of a cluster's name

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from provision.cluster import Cluster
 from provision.drill import interruption, remedy
 from provision.drill.harm import (
     Action,
@@ -23,6 +22,7 @@ from provision.drill.harm import (
     wipe_etcd,
 )
 from provision.drill.site import Site
+from provision.model.cluster import Cluster
 
 # What a cluster must have
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from provision import paths
-from provision.components.etcd import etcdctl
+from provision.commands.etcd.status import NOSPACE
+from provision.desired.components.etcd import etcdctl
 from provision.drill.site import Site
-from provision.errors import RefusedError, UnhealthyError
-from provision.etcd.status import NOSPACE
-from provision.progress import Silent
+from provision.local.progress import Silent
+from provision.model import paths
+from provision.model.errors import RefusedError, UnhealthyError
 
 # (site, victim) -> what was seen, in a few words; None: nothing to tell.
 Action = Callable[[Site, str], str | None]

@@ -8,11 +8,11 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from provision import archive, paths
 from provision.drill.harm import Action, connect, power_on
 from provision.drill.runs import Ended, Run, clusterctl
 from provision.drill.site import Site, await_
-from provision.errors import EXIT_INTERRUPTED, RefusedError, UnhealthyError
+from provision.model import paths
+from provision.model.errors import EXIT_INTERRUPTED, RefusedError, UnhealthyError
 
 LONGEST = 4.0  # seconds into a phase, at most, until it is killed
 HEALTHY = 120.0  # seconds until the cluster must be healthy after the last run
@@ -158,7 +158,7 @@ def finish(site: Site, victim: str) -> None:
     site.clusterctl("up", "--yes").succeeded()
     finished(site.inventory)
     for machine in site.cluster.machines:
-        left = site.run(machine.name, f"find / -xdev -name '*{archive.NEW}' 2>/dev/null; true")
+        left = site.run(machine.name, f"find / -xdev -name '*{paths.NEW}' 2>/dev/null; true")
         if left:
             message = f"half written on {machine.name}: {left.strip()}"
             raise UnhealthyError(message)

@@ -16,9 +16,9 @@ from provision.drill.outage import Attempt
 from provision.drill.site import Site, await_, now
 from provision.drill.tunnel import Tunnel
 from provision.drill.writer import Writer
-from provision.errors import ClusterctlError, UnhealthyError
-from provision.progress import Progress
-from provision.runlog import RunLog
+from provision.local.progress import Progress
+from provision.local.runlog import RunLog
+from provision.model.errors import ClusterctlError, UnhealthyError
 
 STEADY = 2.0  # seconds of undisturbed writes before the fault
 CALM = 3.0  # seconds of undisturbed writes after which they count as working again

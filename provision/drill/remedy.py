@@ -8,7 +8,7 @@ from pathlib import Path
 from provision.drill.harm import DROP_IN, JUNK, burn, connect, drop
 from provision.drill.interruption import finished, kill_in_every_phase, lose_in
 from provision.drill.site import Site
-from provision.errors import RefusedError, UnhealthyError
+from provision.model.errors import RefusedError, UnhealthyError
 
 
 def replace_machine(site: Site, victim: str) -> None:

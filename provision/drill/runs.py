@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.errors import UnhealthyError
+from provision.model.errors import UnhealthyError
 
 # As the command line writes it where there is no terminal: name, summary, machines.
 _PHASE = re.compile(r"(?!warning|error)(?P<name>[a-z][a-z -]*): .* \(.*\)")

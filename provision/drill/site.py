@@ -12,16 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from provision import inventory
-from provision.cluster import Cluster, Machine
-from provision.components.etcd import etcdctl
+from provision.desired.components.etcd import etcdctl
 from provision.drill import dns
 from provision.drill.client import Client
 from provision.drill.runs import Ended, clusterctl
 from provision.drill.writer import NAMESPACE
-from provision.errors import MachinesError, RefusedError, UnhealthyError
 from provision.inventory import Draft
-from provision.located import locate
 from provision.machines.lab import Lab
+from provision.machines.locate import locate
+from provision.model.cluster import Cluster, Machine
+from provision.model.errors import MachinesError, RefusedError, UnhealthyError
 
 CHOSEN = 60.0  # seconds until there is a leader, and a master with the virtual address
 MEMBER_KEYS = f"/registry/configmaps/{NAMESPACE}/"

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Self
 
-from provision import openssh, ports
-from provision.cluster import Machine
+from provision.local import openssh
+from provision.model import ports
+from provision.model.cluster import Machine
 
 
 class Tunnel:

@@ -14,16 +14,16 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provision.cluster import Cluster, Machine, Settings
-from provision.errors import Finding, InventoryError
 from provision.inventory import checks
 from provision.inventory.draft import GROUPS, Draft, HostEntry
 from provision.inventory.execute import Executed, execute, host_names
 from provision.inventory.hosts import hosts
 from provision.inventory.settings import settings
+from provision.model.cluster import Cluster, Machine, Settings
+from provision.model.errors import Finding, InventoryError
 
 if TYPE_CHECKING:
-    from provision.machines import Located
+    from provision.model.located import Located
 
 __all__ = ["Draft", "HostEntry", "complete", "read"]
 

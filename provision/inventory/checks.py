@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 from itertools import chain
 
-from provision import ports
 from provision.artifacts.catalogue import catalogue
-from provision.cluster import Backup, Certificates, Ec2, Networks, Role, Settings
-from provision.errors import Finding
-from provision.etcd.age import is_recipient
-from provision.etcd.place import S3Place, SshPlace, place
 from provision.inventory import rules
 from provision.inventory.amis import KNOWN, image_of
 from provision.inventory.draft import HostEntry
 from provision.inventory.files import is_file
 from provision.inventory.reserved import RESERVED
 from provision.inventory.wording import show
+from provision.model import ports
+from provision.model.backup_place import S3Place, SshPlace, place
+from provision.model.cluster import Backup, Certificates, Ec2, Networks, Role, Settings
+from provision.model.errors import Finding
+from provision.pki.age import is_recipient
 
 # kube-apiserver takes /12 at most; below /24 there is no room for DNS and a few Services.
 _SERVICES_WIDEST, _SERVICES_NARROWEST = 12, 24

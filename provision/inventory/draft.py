@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from provision.cluster import Model, Role, Settings, Taint
-from provision.errors import Finding
+from provision.model.cluster import Model, Role, Settings, Taint
+from provision.model.errors import Finding
 
 # The order is that of the machines in everything that is shown.
 GROUPS = {"masters": Role.MASTER, "workers": Role.WORKER, "etcd": Role.ETCD}
@@ -70,7 +70,7 @@ class HostEntry(Model):
     Attributes:
         address: on the machines' own network; None when the file does not say it: the lab
             and the clouds choose one, a static machine's `ssh_hostname` is looked up.
-        ssh: only what the file gives, under the names of `provision.cluster.Ssh`
+        ssh: only what the file gives, under the names of `provision.model.cluster.Ssh`
             (`hostname`, `port`, `user`, `key` ...; paths absolute). May hold passwords.
     """
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.errors import Finding, InventoryError
 from provision.inventory.draft import GROUPS
 from provision.inventory.wording import plain
+from provision.model.errors import Finding, InventoryError
 
 _PASSWORD = re.compile(r"(pass(word|wd|phrase)?|secret|token).*", re.I | re.S)
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from provision.cluster import Role, Taint
-from provision.errors import Finding
 from provision.inventory import rules
 from provision.inventory.draft import GROUPS, HostData, HostEntry
 from provision.inventory.files import absolute, is_file, mode_open_to_others
 from provision.inventory.wording import show, validate
+from provision.model.cluster import Role, Taint
+from provision.model.errors import Finding
 
 _FILES = ("ssh_key", "ssh_config_file", "ssh_known_hosts_file")
 _ON_EC2 = {"labels", "taints", "ssh_user", "ssh_key", "ssh_key_password", "ssh_config_file"}

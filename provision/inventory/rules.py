@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from urllib.parse import urlsplit
 
-from provision.cluster import Taint
-from provision.errors import Finding
 from provision.inventory.wording import nearest, show
+from provision.model.cluster import Taint
+from provision.model.errors import Finding
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")

@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from provision.cluster import Settings
-from provision.errors import Finding
 from provision.inventory import checks
 from provision.inventory.files import absolute, mode_open_to_others
 from provision.inventory.wording import fields, nearest, show, validate
+from provision.model.cluster import Settings
+from provision.model.errors import Finding
 
 
 class ClusterData(Settings):

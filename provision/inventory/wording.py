@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from provision.errors import Finding
+from provision.model.errors import Finding
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -8,17 +8,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from provision.cluster import Ssh
 from provision.inventory import Draft
-from provision.progress import Progress
-
-
-@dataclass(frozen=True)
-class Located:
-    """A machine's address on the machines' own network, and how SSH reaches it."""
-
-    address: IPv4Address
-    ssh: Ssh
+from provision.local.progress import Progress
+from provision.model.located import Located
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from provision.errors import MachinesError
+from provision.model.errors import MachinesError
 
 T = TypeVar("T")
 Name = Literal["podman", "docker"]

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from provision.errors import MachinesError
+from provision.local.progress import Progress
 from provision.machines.container_engine import Engine, follow
-from provision.progress import Progress
+from provision.model.errors import MachinesError
 
 Kind = Literal["bare", "full"]
 

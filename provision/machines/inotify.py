@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from provision.progress import Progress
+from provision.local.progress import Progress
 
 INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 # Counted in /proc/*/fd: systemd has 5, D-Bus 1; the rest is for kubelet, containerd and pods.

@@ -37,13 +37,14 @@ import platformdirs
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from provision import private_file
-from provision.cluster import Ssh
-from provision.errors import MachinesError
 from provision.inventory import Draft
-from provision.machines import Located, MachineStatus, container_engine, image, inotify
+from provision.local import private_file
+from provision.local.progress import Progress, Silent
+from provision.machines import MachineStatus, container_engine, image, inotify
 from provision.machines.container_engine import Container, Engine
-from provision.progress import Progress, Silent
+from provision.model.cluster import Ssh
+from provision.model.errors import MachinesError
+from provision.model.located import Located
 
 SUPERNET = IPv4Network("10.77.0.0/16")
 FIRST_HOST = 11

@@ -7,11 +7,12 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import AddressValueError, IPv4Address
 
-from provision.cluster import Ssh
-from provision.errors import Finding, InventoryError
 from provision.inventory import Draft
-from provision.machines import Located, MachineStatus
-from provision.progress import Progress
+from provision.local.progress import Progress
+from provision.machines import MachineStatus
+from provision.model.cluster import Ssh
+from provision.model.errors import Finding, InventoryError
+from provision.model.located import Located
 
 CONNECT_TIMEOUT = 5.0  # seconds
 

@@ -19,11 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from provision import private_file
-from provision.cluster import Ssh
-from provision.errors import MachinesError
 from provision.inventory import Draft
-from provision.machines import Located, MachineStatus
+from provision.local import private_file
+from provision.local.progress import Progress
+from provision.machines import MachineStatus
 from provision.machines.lab import Lab
 from provision.machines.vagrant_command import (
     ABSENT,
@@ -33,7 +32,9 @@ from provision.machines.vagrant_command import (
     split_ssh_config,
 )
 from provision.machines.vagrant_providers import Containers, Provider, VirtualMachines, choose
-from provision.progress import Progress
+from provision.model.cluster import Ssh
+from provision.model.errors import MachinesError
+from provision.model.located import Located
 
 
 class Vagrant:

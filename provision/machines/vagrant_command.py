@@ -11,9 +11,9 @@ from pathlib import Path
 
 import paramiko
 
-from provision.cluster import Ssh
-from provision.errors import MachinesError
 from provision.machines.container_engine import follow, run
+from provision.model.cluster import Ssh
+from provision.model.errors import MachinesError
 
 HERE = Path(__file__).parents[1]
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"

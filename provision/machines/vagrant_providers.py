@@ -16,8 +16,8 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Literal, Protocol
 
-from provision.errors import MachinesError
 from provision.inventory import Draft
+from provision.local.progress import Progress
 from provision.machines import container_engine, image
 from provision.machines.lab import (
     COMMAND,
@@ -31,7 +31,7 @@ from provision.machines.lab import (
     public,
     read_routes,
 )
-from provision.progress import Progress
+from provision.model.errors import MachinesError
 
 Name = Literal["virtualbox", "libvirt", "docker"]
 

@@ -16,11 +16,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, Field, RootModel, TypeAdapter
 
-from provision import holder
-from provision.archive import NEW
-from provision.components.model import Facts
-from provision.observe.script import SIGNS, SUSPECTS, TABLES
-from provision.observed import (
+from provision.model import holder
+from provision.model.facts import Facts
+from provision.model.observed import (
     ApiView,
     EtcdMember,
     EtcdView,
@@ -32,6 +30,8 @@ from provision.observed import (
     ObservedUnit,
     Port,
 )
+from provision.model.paths import NEW
+from provision.observe.script import SIGNS, SUSPECTS, TABLES
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -123,7 +123,7 @@ class _Output:
 
 @dataclass(frozen=True)
 class _Record:
-    """A machine's record (`provision.paths`): the fields of each line, by kind."""
+    """A machine's record (`provision.model.paths`): the fields of each line, by kind."""
 
     lines: tuple[tuple[str, ...], ...]
 

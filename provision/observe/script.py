@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as resources
 
-from provision import holder, paths, ports
-from provision.cluster import Cluster, Machine
-from provision.components import firewall, pod_network
-from provision.components.etcd import CA, LOCAL
-from provision.components.keepalived import CONFIG as KEEPALIVED
+from provision.desired.components import firewall, pod_network
+from provision.desired.components.etcd import CA, LOCAL
+from provision.desired.components.keepalived import CONFIG as KEEPALIVED
+from provision.model import holder, paths, ports
+from provision.model.cluster import Cluster, Machine
 from provision.pki.table import KUBELET_CLIENT, kubelet_client
 
 # Kubernetes' own words for what an ApiView is made of, a line for each object.

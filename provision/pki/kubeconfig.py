@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from provision.errors import TrustError
+from provision.model.errors import TrustError
 
 BOOTSTRAP_USER = "tls-bootstrap-token-user"
 

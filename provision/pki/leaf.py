@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from provision.errors import TrustError
+from provision.model.errors import TrustError
 from provision.pki.trust import (
     BACKDATE,
     UNREADABLE,

@@ -1,7 +1,7 @@
 """Certificates that somebody else signs: requests made on machines, and what came back. Pure.
 
 A machine makes a key for each, which never leaves it, and a request. What was signed is laid beside
-them (`provision.paths.REQUESTS`), until the plan puts key and certificate where they belong.
+them (`provision.model.paths.REQUESTS`), until the plan puts key and certificate where they belong.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import PurePosixPath
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from provision import paths
-from provision.errors import Finding
+from provision.model import paths
+from provision.model.errors import Finding
 from provision.pki.leaf import PURPOSES, WORDS, Leaf, issued_by, names, subject, usages
 from provision.pki.trust import UNREADABLE, Authority
 

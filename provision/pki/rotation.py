@@ -21,7 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from provision.errors import TrustError
+from provision.model.errors import TrustError
 from provision.pki.trust import (
     AUTHORITIES,
     BACKDATE,

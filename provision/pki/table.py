@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from provision.cluster import Cluster, Machine
-from provision.paths import ETCD_PKI, KUBELET_DATA, PKI
+from provision.model.cluster import Cluster, Machine
+from provision.model.paths import ETCD_PKI, KUBELET_DATA, PKI
 from provision.pki.leaf import Authority, Leaf, Usage
 
 SERVER = frozenset({Usage.SERVER})

@@ -35,8 +35,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from provision.errors import TrustError
-from provision.paths import PKI
+from provision.model.errors import TrustError
+from provision.model.paths import PKI
 
 # Clocks of machines differ; preflight allows less than this.
 BACKDATE = timedelta(minutes=5)

@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from provision.errors import MachinesError
 from provision.inventory import read
 from provision.machines import container_engine
 from provision.machines.lab import lab_id
+from provision.model.errors import MachinesError
 
 HERE = Path(__file__).parent
 # Where the lab's machines are containers, who has them: what both can is typed alike.

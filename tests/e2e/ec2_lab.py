@@ -22,10 +22,10 @@ from pathlib import Path
 
 import yaml
 
-from provision.errors import MachinesError
+from provision.local.progress import Silent
 from provision.machines import container_engine, image
 from provision.machines.lab import VOLUMES, archive, mac, resolv_conf
-from provision.progress import Silent
+from provision.model.errors import MachinesError
 from tests.aws import Moto, judged, moto_server, operators_policy, proxy_of
 
 LABEL = "clusterctl.test-ec2"

@@ -21,8 +21,8 @@ from cryptography.x509.oid import NameOID
 
 from provision import inventory
 from provision.artifacts import images
-from provision.components.control_plane import KUBECTL
-from provision.state import seal
+from provision.desired.components.control_plane import KUBECTL
+from provision.local import seal
 from tests.aws import REGION
 from tests.e2e.conftest import CLUSTERCTL, HERE, ready, until
 from tests.e2e.ec2_lab import Ec2Lab, ec2_lab

@@ -15,7 +15,8 @@ import pyrage
 import pytest
 import zstandard
 
-from provision import inventory, private_file
+from provision import inventory
+from provision.local import private_file
 from provision.machines.lab import Lab as LabSource
 from tests.aws import REGION, Moto, moto_server
 from tests.e2e.conftest import Lab, cluster, run

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from platformdirs import user_state_path
 
-from provision.state.local import Cache
+from provision.local.cache import Cache
 from tests.e2e.conftest import Lab, cluster, ready, run, until
 
 pytestmark = pytest.mark.e2e

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.local.progress import Silent
 from provision.machines import container_engine, image
 from provision.machines.lab import new_key
-from provision.progress import Silent
 from tests.aws import free_port
 
 PROGRAM = "qemu-system-x86_64"

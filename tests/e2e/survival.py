@@ -11,8 +11,8 @@ from provision.drill.measure import Result, measure
 from provision.drill.outage import acknowledged
 from provision.drill.site import Site
 from provision.drill.writer import NAMESPACE
-from provision.progress import Silent
-from provision.runlog import RunLog
+from provision.local.progress import Silent
+from provision.local.runlog import RunLog
 from tests.e2e.conftest import ETCDCTL, Lab
 
 NAMED = {fault.name: fault for fault in FAULTS}

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.components.catalog import desired
-from provision.components.model import ComponentState
-from provision.etcd import age
+from provision.desired.catalog import desired
+from provision.desired.model import ComponentState
+from provision.pki import age
 from tests.world import DEFAULT, LAB, PLAIN, RHEL, trust
 
 GOLDEN = Path(__file__).with_name("files")

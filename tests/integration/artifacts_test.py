@@ -27,9 +27,9 @@ from provision.artifacts.catalogue import Catalogue
 from provision.artifacts.download import Http
 from provision.artifacts.images import TABLE, TOOLS
 from provision.artifacts.oci import split_reference
-from provision.cluster import ArtifactsSource
-from provision.errors import ArtifactError
-from provision.progress import Silent
+from provision.local.progress import Silent
+from provision.model.cluster import ArtifactsSource
+from provision.model.errors import ArtifactError
 
 ARCH = go_tool.machine_arch()
 KUBELET = "/v1.36.3/bin/linux/amd64/kubelet"
@@ -569,8 +569,8 @@ def _children(pid):
 def test_two_at_once_build_once(empty_cache, tmp_path):
     """The second waits, and then finds everything done."""
     program = (
-        "from provision.artifacts import prepare; from provision.cluster import ArtifactsSource\n"
-        "from provision.progress import Silent\n"
+        "from provision.artifacts import prepare; from provision.model.cluster import ArtifactsSource\n"
+        "from provision.local.progress import Silent\n"
         "class Tell(Silent):\n"
         "    def update(self, subject, text): print(text, flush=True)\n"
         "    def note(self, text): print(text, flush=True)\n"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.cluster import Cluster, Machine, Role, Ssh
+from provision.model.cluster import Cluster, Machine, Role, Ssh
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 

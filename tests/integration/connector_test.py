@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from provision.inventory import read
+from provision.local.progress import Silent
 from provision.machines.lab import Lab
-from provision.progress import Silent
 
 PYINFRA = Path(sys.executable).with_name("pyinfra")
 SHIPPED = Path(__file__).parents[2] / "inventories"

@@ -1,4 +1,4 @@
-"""The programs of `provision.delivery`, run here with another directory and port."""
+"""The programs of `provision.apply.delivery`, run here with another directory and port."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from provision import delivery, paths, ports
+from provision.apply import delivery
+from provision.apply.delivery import Want
+from provision.apply.operations.deliver import COMMAND
 from provision.artifacts.model import Ready
-from provision.cluster import HttpProxy
-from provision.delivery import Want
-from provision.operations.deliver import COMMAND
+from provision.model import paths, ports
+from provision.model.cluster import HttpProxy
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("zstd") or not shutil.which("systemd-socket-activate"),

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from provision.inventory import read
+from provision.local.progress import Silent
 from provision.machines.lab import Lab
-from provision.progress import Silent
 
 PYINFRA = Path(sys.executable).with_name("pyinfra")
 CLUSTERCTL = Path(sys.executable).with_name("clusterctl")
@@ -64,18 +64,18 @@ def test_a_drifted_file_is_shown_by_a_dry_run_and_repaired_by_the_real_one(inven
     etcd = on(inventory, "systemctl show -p ActiveEnterTimestampMonotonic etcd")
     on(inventory, f"echo '# by hand' >>{CONFIG}")
 
-    dry = pyinfra(inventory, "--dry", "provision.deploys.containerd")
+    dry = pyinfra(inventory, "--dry", "provision.pyinfra_plugin.containerd")
     assert dry.returncode == 0, dry.stderr
     assert "containerd" in dry.stderr
     assert "# by hand" in on(inventory, f"cat {CONFIG}")
 
-    done = pyinfra(inventory, "-y", "provision.deploys.containerd")
+    done = pyinfra(inventory, "-y", "provision.pyinfra_plugin.containerd")
     assert done.returncode == 0, done.stderr
     assert on(inventory, f"cat {CONFIG}") == before
     assert on(inventory, "systemctl is-active containerd").strip() == "active"
     assert on(inventory, "systemctl show -p ActiveEnterTimestampMonotonic etcd") == etcd
 
-    again = pyinfra(inventory, "-y", "provision.deploys.containerd")
+    again = pyinfra(inventory, "-y", "provision.pyinfra_plugin.containerd")
     assert again.returncode == 0, again.stderr
     assert re.search(r"No changes", again.stderr), again.stderr
 
@@ -85,7 +85,7 @@ def test_a_binary_that_is_gone_is_brought_back_and_several_run_from_one_file(inv
     on(inventory, "rm /usr/local/bin/runc")
     deploy = inventory.with_name("mine.py")
     deploy.write_text(
-        "from provision.deploys import containerd, haproxy, host, kube_scheduler\n"
+        "from provision.pyinfra_plugin import containerd, haproxy, host, kube_scheduler\n"
         "host()\ncontainerd()\nhaproxy()\nkube_scheduler()\n"
     )
     done = pyinfra(inventory, "-y", str(deploy))
@@ -114,7 +114,7 @@ def test_a_binary_that_was_changed_is_found_by_a_deep_check(inventory):
 def test_a_member_without_data_is_refused(inventory):
     on(inventory, "systemctl stop etcd && mv /var/lib/etcd/member /var/lib/etcd/kept")
     try:
-        refused = pyinfra(inventory, "-y", "provision.deploys.etcd")
+        refused = pyinfra(inventory, "-y", "provision.pyinfra_plugin.etcd")
         assert refused.returncode != 0
         assert "clusterctl up" in refused.stdout + refused.stderr
         assert "Traceback" not in refused.stdout + refused.stderr
@@ -130,7 +130,7 @@ def test_a_computer_without_the_keys_is_told_how_to_get_them(tmp_path):
     )
     refused = subprocess.run(
         [PYINFRA, "-y", "--dry", "@local", "--data", f"clusterctl_inventory={copy}",
-         "provision.deploys.containerd"],
+         "provision.pyinfra_plugin.containerd"],
         capture_output=True, text=True, check=False, timeout=120,
         env={**os.environ, "PYINFRA_PROGRESS": "off"},
     )  # fmt: skip

@@ -19,11 +19,11 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import ctx_host, ctx_state, host
 
-from provision.cluster import Cluster, HttpProxy, Machine
-from provision.engine import Engine
-from provision.errors import ClusterctlError, PhaseError, UnreachableError
-from provision.operations import deliver
-from provision.runlog import RunLog
+from provision.apply.engine import Engine
+from provision.apply.operations import deliver
+from provision.local.runlog import RunLog
+from provision.model.cluster import Cluster, HttpProxy, Machine
+from provision.model.errors import ClusterctlError, PhaseError, UnreachableError
 
 
 @operation()
@@ -378,7 +378,7 @@ def test_a_port_that_speaks_something_else_is_told(ground, monkeypatch):
 
 
 def test_a_silent_port_is_given_up_after_the_timeout(ground, monkeypatch):
-    monkeypatch.setattr("provision.link.CONNECT_TIMEOUT", 1)
+    monkeypatch.setattr("provision.apply.ssh.CONNECT_TIMEOUT", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         began = time.monotonic()
         error = connect_failure(ground.machine(0, port=server.getsockname()[1]), ground.known_hosts)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from provision.cluster import Lab as LabSettings
-from provision.cluster import Role
-from provision.errors import MachinesError
 from provision.inventory import Draft, HostEntry
+from provision.local.progress import Silent
 from provision.machines import container_engine, inotify
 from provision.machines.lab import Lab, lab_id
-from provision.progress import Silent
+from provision.model.cluster import Lab as LabSettings
+from provision.model.cluster import Role
+from provision.model.errors import MachinesError
 
 pytestmark = pytest.mark.lab
 
@@ -320,7 +320,7 @@ def test_labs_that_come_and_go_do_not_disturb_each_other(tmp_path, monkeypatch):
     # As different users would: without a common lock.
     program = (
         "import sys; from pathlib import Path; from provision.machines.lab import Lab\n"
-        "from provision.inventory import Draft, HostEntry; from provision.progress import Silent\n"
+        "from provision.inventory import Draft, HostEntry; from provision.local.progress import Silent\n"
         "host = HostEntry(name='m1', roles=frozenset({'master'}))\n"
         "draft = Draft(name='labtest', source='lab', inventory=Path(sys.argv[1]), hosts=(host,))\n"
         "for _ in range(3): Lab().create(draft, Silent()); Lab().destroy(draft, Silent())\n"

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from provision.errors import RefusedError
-from provision.holder import Holder, take
-from provision.lock import hold, holders, unlock
-from provision.progress import Silent
-from provision.session import open_session
-from provision.state.operators import this_operator
+from provision.apply.lock import hold, holders, unlock
+from provision.apply.session import open_session
+from provision.local.operators import this_operator
+from provision.local.progress import Silent
+from provision.model.errors import RefusedError
+from provision.model.holder import Holder, take
 
 # Another operator: a process of its own, that says when it holds the lock.
 OTHER = """

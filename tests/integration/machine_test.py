@@ -11,18 +11,18 @@ import pytest
 from pyinfra.api.command import StringCommand
 from pyinfra.api.operation import operation
 
+from provision.apply.change import ComponentChange
+from provision.apply.delivery import Want, deliver
+from provision.apply.engine import Engine
+from provision.apply.operations.apply import apply
 from provision.artifacts.model import ArtifactSet, Ready
-from provision.changes import ComponentChange
-from provision.cluster import Cluster, Lab, Machine, Role
-from provision.components.model import Directory, HostFile
-from provision.delivery import Want, deliver
-from provision.engine import Engine
-from provision.errors import PhaseError
+from provision.desired.model import Directory, HostFile
 from provision.inventory import Draft, HostEntry
+from provision.local.progress import Silent
+from provision.local.runlog import RunLog
 from provision.machines.lab import Lab as Machines
-from provision.operations.apply import apply
-from provision.progress import Silent
-from provision.runlog import RunLog
+from provision.model.cluster import Cluster, Lab, Machine, Role
+from provision.model.errors import PhaseError
 
 pytestmark = pytest.mark.lab
 

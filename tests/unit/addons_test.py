@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from provision.addons import apply
-from provision.addons.manifests import Manifest, manifests
+from provision.apply import addons as apply
 from provision.artifacts import images
-from provision.cluster import Addons, Networks
-from provision.node_change import NodeChange
+from provision.desired.addons import Manifest, manifests
+from provision.model.cluster import Addons, Networks
+from provision.plan.node_change import NodeChange
 from tests.world import DEFAULT, cluster, master, trust
 
 KUBECTL = "/usr/local/bin/kubectl"

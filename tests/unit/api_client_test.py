@@ -2,7 +2,7 @@
 
 import pytest
 
-from provision.api_client import is_away
+from provision.apply.kubectl import is_away
 
 
 @pytest.mark.parametrize(

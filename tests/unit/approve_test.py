@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
-from provision.cluster import Ec2
-from provision.components.certificates import CERTIFICATES, PROGRAM
+from provision.desired.components.certificates import CERTIFICATES, PROGRAM
+from provision.model.cluster import Ec2
 from provision.pki.leaf import Authority, Leaf, Usage, issue
 from provision.pki.trust import Trust
 from tests.world import DEFAULT, LAB, cluster, master, worker

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.archive import COMMAND, command, payload, program
-from provision.changes import ComponentChange
-from provision.components.model import Directory, HostFile
+from provision.apply.change import ComponentChange
+from provision.apply.install import COMMAND, command, payload, program
+from provision.desired.model import Directory, HostFile
 from provision.pki.leaf import Authority, Issued, Leaf, Usage
 
 USER = pwd.getpwuid(os.getuid()).pw_name

@@ -10,7 +10,7 @@ import zstandard
 from provision.artifacts import compressed, open_bundle, write_bundle
 from provision.artifacts.bundle import choose
 from provision.artifacts.model import ArtifactSet, Ready
-from provision.errors import ArtifactError
+from provision.model.errors import ArtifactError
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from provision.artifacts.build import RECIPES, plan
 from provision.artifacts.catalogue import ARCHES, Catalogue, catalogue, require_checksums
 from provision.artifacts.images import TABLE, refs
 from provision.artifacts.oci import split_reference
-from provision.cluster import KUBERNETES_DEFAULT
-from provision.errors import ArtifactError
+from provision.model.cluster import KUBERNETES_DEFAULT
+from provision.model.errors import ArtifactError
 
 VERSIONS = ("1.36.3", "1.35.4")
 UNPINNED = {"etcd", "containerd"}

@@ -19,7 +19,7 @@ from provision.artifacts.oci import (
     write_layer,
     write_storage,
 )
-from provision.errors import ArtifactError
+from provision.model.errors import ArtifactError
 
 
 def digest(content):

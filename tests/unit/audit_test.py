@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from provision import paths
-from provision.audit.checks import CHECKS
-from provision.audit.document import BEGIN, markdown
-from provision.audit.judge import judge, value
-from provision.audit.model import (
+from provision.commands.audit.checks import CHECKS
+from provision.commands.audit.document import BEGIN, markdown
+from provision.commands.audit.judge import judge, value
+from provision.commands.audit.model import (
     AtLeast,
     Check,
     Files,
@@ -26,9 +25,10 @@ from provision.audit.model import (
     Seen,
     Setting,
 )
-from provision.audit.probe import parse, program
-from provision.cluster import Networks, Role
-from provision.components.catalog import desired
+from provision.commands.audit.probe import parse, program
+from provision.desired.catalog import desired
+from provision.model import paths
+from provision.model.cluster import Networks, Role
 from tests.world import DEFAULT, LAB, cluster, machine, master, trust, worker
 
 NOTHING = Seen({}, {}, {}, {})

@@ -11,14 +11,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from provision import paths
-from provision.cluster import Certificates, Role
-from provision.components import certificates
-from provision.components.catalog import COMPONENTS, desired
-from provision.components.model import reads
+from provision.desired.catalog import COMPONENTS, desired
+from provision.desired.components import certificates
+from provision.desired.model import reads
+from provision.model import paths
+from provision.model.cluster import Certificates, Role
 from provision.pki.leaf import issue, issued_at, problem
 from provision.pki.trust import Trust
-from provision.plan import certificate_hash, unit_digest
+from provision.plan.make import certificate_hash, unit_digest
 from tests.world import DEFAULT, PLAIN, cluster, machine, master, trust, worker
 
 pytestmark = pytest.mark.skipif(

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from provision.certs import listing
+from provision.commands.certs import listing
 from provision.pki import kubeconfig, table
 from provision.pki.leaf import issue
 from tests.world import NOW, cluster, trust

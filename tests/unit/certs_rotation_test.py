@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision.certs import rotation
-from provision.errors import PhaseError, RefusedError
+from provision.commands.certs import rotation
+from provision.model.errors import PhaseError, RefusedError
 from provision.pki.rotation import AUTHORITIES, Part, Stage, advance, begin, reached
 from tests.world import DEFAULT, NOW, artifacts, converged, trust
 

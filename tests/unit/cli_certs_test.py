@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import typer
 
-from provision import lock
+from provision.apply import lock
 from provision.cli import certs_commands, cluster_commands
-from provision.errors import RefusedError
+from provision.model.errors import RefusedError
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision import lock, nodes
+from provision.apply import lock
+from provision.apply.drain import Workload
 from provision.cli import node_commands
-from provision.drain import Workload
-from provision.errors import RefusedError
+from provision.commands import nodes
+from provision.model.errors import RefusedError
 from tests.world import cluster
 
 INVENTORY = Path("ha.py")

@@ -6,13 +6,13 @@ import subprocess
 import pytest
 import yaml
 
-from provision.addons.manifests import manifests
 from provision.artifacts import build, catalogue
-from provision.cluster import Ec2
-from provision.components import node
-from provision.components.catalog import UNITS, artifacts_of
-from provision.components.cloud_controller import CLOUD_CONTROLLER, SCRIPT
+from provision.desired.addons import manifests
+from provision.desired.catalog import UNITS, artifacts_of
+from provision.desired.components import node
+from provision.desired.components.cloud_controller import CLOUD_CONTROLLER, SCRIPT
 from provision.machines.ec2 import seen, service_rights
+from provision.model.cluster import Ec2
 from provision.pki import table
 from tests.world import DEFAULT, LAB, cluster, master, trust, worker
 

@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from provision.cluster import Backup, Role
-from provision.components import backup
-from provision.components.backup import BACKUP
-from provision.etcd import age, snapshot_file
+from provision.commands.etcd import snapshot_file
+from provision.desired.components import backup
+from provision.desired.components.backup import BACKUP
+from provision.model.cluster import Backup, Role
+from provision.pki import age
 from provision.pki.trust import Trust
 from tests.unit.etcd_programs_test import play
 from tests.world import LAB, NOW, PLAIN, RHEL, cluster, machine, master, trust

@@ -8,14 +8,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision import paths
 from provision.artifacts import pins
-from provision.cluster import Ec2, HttpProxy, Networks, Role, Taint
-from provision.components import catalog, containerd, etcd, node
-from provision.components.backup import INVENTORY
-from provision.components.flags import flags
-from provision.components.model import reads
-from provision.components.packages import of_distribution
+from provision.desired import catalog
+from provision.desired.components import containerd, etcd, node
+from provision.desired.components.backup import INVENTORY
+from provision.desired.flags import flags
+from provision.desired.model import reads
+from provision.desired.packages import of_distribution
+from provision.model import paths
+from provision.model.cluster import Ec2, HttpProxy, Networks, Role, Taint
 from provision.pki import table
 from provision.pki.trust import STATE
 from tests.world import DEFAULT, LAB, PLAIN, RHEL, cluster, machine, master, trust, worker

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from provision import delivery
+from provision.apply import delivery
+from provision.apply.delivery import Group
 from provision.artifacts.model import Ready
-from provision.delivery import Group
-from provision.errors import ClusterctlError, UnreachableError
-from provision.progress import Silent
+from provision.local.progress import Silent
+from provision.model.errors import ClusterctlError, UnreachableError
 from tests.world import master
 
 M1 = master("m1")

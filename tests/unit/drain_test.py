@@ -2,7 +2,7 @@
 
 import pytest
 
-from provision.drain import judge
+from provision.apply.drain import judge
 
 
 def pod(name, *, owner="ReplicaSet", labels=None, namespace="default", phase="Running"):

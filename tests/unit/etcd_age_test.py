@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.errors import RefusedError
-from provision.etcd import age
+from provision.model.errors import RefusedError
+from provision.pki import age
 from tests.world import trust
 
 

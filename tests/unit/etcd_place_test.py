@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.cluster import Backup
-from provision.etcd.place import S3Place, SshPlace, place
+from provision.model.backup_place import S3Place, SshPlace, place
+from provision.model.cluster import Backup
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 import pytest
 import zstandard
 
-from provision.cluster import Role
-from provision.etcd import programs
-from provision.etcd.programs import Target
-from provision.etcd.snapshot_file import Manifest
+from provision.desired import etcd_programs as programs
+from provision.desired.etcd_programs import Target
+from provision.model.cluster import Role
+from provision.model.snapshot import Manifest
 from tests.world import cluster, machine, trust
 
 SEPARATE = cluster(machine("m1", Role.MASTER), machine("e1", Role.ETCD), machine("e2", Role.ETCD))

@@ -6,20 +6,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision.errors import (
+from provision.apply.session import Session
+from provision.commands.etcd import recover, restore
+from provision.commands.etcd.snapshot_file import Snapshot
+from provision.local.progress import Silent
+from provision.model.errors import (
     Finding,
     PhaseError,
     PreflightError,
     RefusedError,
     UnreachableError,
 )
-from provision.etcd import recover, restore
-from provision.etcd.snapshot_file import Snapshot
-from provision.observed import Observed
+from provision.model.observed import Observed
 from provision.pki import rotation
 from provision.pki.trust import Part
-from provision.progress import Silent
-from provision.session import Session
 from tests.unit.etcd_programs_test import MANIFEST, Played
 from tests.world import NOW, Disk, artifacts, converged, trust
 

@@ -11,8 +11,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision.errors import RefusedError, TrustError
-from provision.etcd import snapshot_file
+from provision.commands.etcd import snapshot_file
+from provision.model.errors import RefusedError, TrustError
 from provision.pki.trust import SA_KEY
 from tests.world import trust
 

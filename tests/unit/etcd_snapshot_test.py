@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision.errors import RefusedError
-from provision.etcd.snapshot import trust_of, writing
-from provision.state import identities, seal
-from provision.state.local import Cache
+from provision.commands.etcd.snapshot import trust_of, writing
+from provision.local import identities, seal
+from provision.local.cache import Cache
+from provision.model.errors import RefusedError
 from tests.world import cluster, trust
 
 
@@ -29,7 +29,7 @@ def test_a_place_that_does_not_exist_is_named(tmp_path):
 @pytest.mark.parametrize("sealed", ["", "by the environment", "by a file"])
 def test_the_key_of_snapshots_is_kept_unless_the_cache_is_sealed(tmp_path, monkeypatch, sealed):
     for module in ("local", "identities"):
-        monkeypatch.setattr(f"provision.state.{module}.user_state_path", lambda _: tmp_path)
+        monkeypatch.setattr(f"provision.local.{module}.user_state_path", lambda _: tmp_path)
     for name in (seal.PASSPHRASE_FILE, seal.AGE_IDENTITY):
         monkeypatch.delenv(name, raising=False)
     words = tmp_path / "words"

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.errors import RefusedError
-from provision.etcd import restore, source, trial
-from provision.etcd.programs import Target
-from provision.etcd.snapshot_file import Manifest, Snapshot
+from provision.commands.etcd import restore, source
+from provision.commands.etcd import verify as trial
+from provision.commands.etcd.snapshot_file import Snapshot
+from provision.desired.etcd_programs import Target
+from provision.model.errors import RefusedError
+from provision.model.snapshot import Manifest
 from provision.pki import rotation
 from provision.pki.trust import Part, Trust
 from tests.world import NOW, cluster, trust

@@ -2,7 +2,7 @@
 
 import json
 
-from provision.etcd.status import as_json, judge, parse
+from provision.commands.etcd.status import as_json, judge, parse
 from tests.world import cluster
 
 IDS = {"m1": 12750060741800750095, "m2": 4337914247887195571, "m3": 6144081379996751999}

@@ -11,20 +11,21 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from provision import outside
-from provision.archive import program
-from provision.certs import external
-from provision.cluster import Addons, Certificates, PodSecurity
-from provision.components.catalog import desired
-from provision.errors import RefusedError, TrustError
-from provision.observed import ObservedFile
+from provision.apply.install import program
+from provision.apply.make_change import component_change
+from provision.commands.certs import external_requests as external
+from provision.desired.catalog import desired
+from provision.model.cluster import Addons, Certificates, PodSecurity
+from provision.model.errors import RefusedError, TrustError
+from provision.model.observed import ObservedFile
 from provision.pki import table
 from provision.pki.leaf import issue, problem
 from provision.pki.requests import Signed, all_paths, key_path, signed_path
 from provision.pki.rotation import Part, begin
 from provision.pki.trust import Signer, Trust
-from provision.plan import Renewal, make_plan
-from provision.record import component_change
+from provision.plan import external_authority as outside
+from provision.plan.make import make_plan
+from provision.plan.model import Renewal
 from tests.world import (
     DEFAULT,
     LAB,

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision import workflows
-from provision.archive import program
-from provision.changes import ComponentChange
-from provision.cluster import Cluster, Firewall, Networks, PodSecurity, Role
-from provision.components import catalog, firewall
-from provision.errors import PhaseError, UnreachableError
+from provision.apply import phases as workflows
+from provision.apply.change import ComponentChange
+from provision.apply.install import program
+from provision.desired import catalog
+from provision.desired.components import firewall
 from provision.inventory import read
+from provision.model.cluster import Cluster, Firewall, Networks, PodSecurity, Role
+from provision.model.errors import PhaseError, UnreachableError
 from tests.world import (
     DEFAULT,
     LAB,

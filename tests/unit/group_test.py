@@ -4,11 +4,11 @@ import subprocess
 
 import pytest
 
-from provision.certs.rotation import refuse_cutting_off
-from provision.cluster import Ec2
-from provision.components.group import GROUP, LABEL, SCRIPT
-from provision.errors import RefusedError
-from provision.observed import ApiView, NodeView
+from provision.commands.certs.rotation import refuse_cutting_off
+from provision.desired.components.group import GROUP, LABEL, SCRIPT
+from provision.model.cluster import Ec2
+from provision.model.errors import RefusedError
+from provision.model.observed import ApiView, NodeView
 from tests.world import LAB, cluster, master, trust, worker
 
 INSTANCE = """

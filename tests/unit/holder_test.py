@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.holder import Holder, free, look, parse, take
+from provision.model.holder import Holder, free, look, parse, take
 
 ME = Holder("alice", "laptop", 4711, "clusterctl up inventories/ha.py", computer="boot/1")
 OTHER = Holder("bob", "desk", 12, "clusterctl down inventories/ha.py")

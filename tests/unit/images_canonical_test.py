@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.images import canonical
+from provision.commands.images import canonical
 
 
 @pytest.mark.parametrize(

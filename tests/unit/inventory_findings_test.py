@@ -5,8 +5,8 @@ from textwrap import dedent
 
 import pytest
 
-from provision.errors import Finding, InventoryError
 from provision.inventory import read
+from provision.model.errors import Finding, InventoryError
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1kYg7Oq4Nn3b8m2uFZ1eYpF9w7yq2nq7m4T1m0zYbR"
 

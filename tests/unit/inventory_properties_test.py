@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from provision.artifacts.catalogue import catalogue
-from provision.cluster import Role
-from provision.errors import InventoryError
 from provision.inventory import Draft, read
+from provision.model.cluster import Role
+from provision.model.errors import InventoryError
 
 # No deadlines: the machine may be busy with something else.
 MANY = settings(deadline=None)

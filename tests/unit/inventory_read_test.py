@@ -6,10 +6,10 @@ from textwrap import dedent
 
 import pytest
 
-from provision.cluster import Role, Ssh, Taint
-from provision.errors import InventoryError
 from provision.inventory import Draft, complete, read
-from provision.machines import Located
+from provision.model.cluster import Role, Ssh, Taint
+from provision.model.errors import InventoryError
+from provision.model.located import Located
 
 SHIPPED = Path(__file__).parents[2] / "inventories"
 

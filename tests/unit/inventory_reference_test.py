@@ -3,15 +3,16 @@
 import re
 from pathlib import Path
 
-from provision import reference
-from provision.inventory import read
+from provision.inventory import read, reference
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_committed_reference_is_current():
     committed = (ROOT / "docs" / "inventory.md").read_text("utf-8")
-    assert committed == reference.markdown(), "python -m provision.reference > docs/inventory.md"
+    assert committed == reference.markdown(), (
+        "python -m provision.inventory.reference > docs/inventory.md"
+    )
 
 
 def test_the_references_example_is_a_valid_inventory(tmp_path):

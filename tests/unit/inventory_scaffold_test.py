@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision import scaffold
-from provision.errors import InventoryError
-from provision.inventory import Draft, read
+from provision.inventory import Draft, read, scaffold
+from provision.model.errors import InventoryError
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from provision import archive, join
+from provision.apply import install as archive
+from provision.apply import self_join as join
+from provision.apply.change import ComponentChange
 from provision.artifacts.model import ArtifactSet
-from provision.changes import ComponentChange
-from provision.cluster import Ec2
-from provision.components.model import HostFile
+from provision.desired.model import HostFile
+from provision.model.cluster import Ec2
 from provision.pki.trust import Authority
 from tests.world import PLAIN, RHEL, artifacts, cluster, master, trust, worker
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from paramiko import ECDSAKey, HostKeys
 
-from provision import known_hosts
-from provision.cluster import Ssh
+from provision.local import known_hosts
+from provision.model.cluster import Ssh
 
 
 def make_key() -> str:

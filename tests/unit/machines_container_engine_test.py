@@ -5,7 +5,6 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from provision.errors import MachinesError
 from provision.machines import container_engine
 from provision.machines.container_engine import (
     CAP_SYS_RESOURCE,
@@ -22,6 +21,7 @@ from provision.machines.container_engine import (
     refusal_of,
     run,
 )
+from provision.model.errors import MachinesError
 
 ROOT = Operator(
     root=True,

@@ -11,8 +11,9 @@ import pytest
 from botocore.exceptions import ClientError, WaiterError
 
 from provision import inventory
-from provision.errors import MachinesError
-from provision.machines.ec2 import account, policies, source
+from provision.aws import account
+from provision.local.progress import Silent
+from provision.machines.ec2 import policies, source
 from provision.machines.ec2.apply import apply
 from provision.machines.ec2.checks import moved
 from provision.machines.ec2.checks import region as judge_region
@@ -21,7 +22,7 @@ from provision.machines.ec2.model import Instance, Ref, Seen, Step
 from provision.machines.ec2.names import names_of
 from provision.machines.ec2.removal import remove_machines
 from provision.machines.ec2.seen import look
-from provision.progress import Silent
+from provision.model.errors import MachinesError
 from tests.aws import POLICY
 
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1kYg7Oq4Nn3b8m2uFZ1eYpF9w7yq2nq7m4T1m0zYbR"

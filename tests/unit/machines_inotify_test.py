@@ -2,8 +2,8 @@
 
 import pytest
 
+from provision.local.progress import Silent
 from provision.machines.inotify import make_room, set_back
-from provision.progress import Silent
 
 
 class Notes(Silent):

@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.cluster import Role
-from provision.errors import MachinesError
 from provision.inventory import Draft, HostEntry
 from provision.machines.lab import (
     SUPERNET,
@@ -26,6 +24,8 @@ from provision.machines.lab import (
     routes,
     volumes_of,
 )
+from provision.model.cluster import Role
+from provision.model.errors import MachinesError
 
 NET = IPv4Network("10.77.5.0/24")
 

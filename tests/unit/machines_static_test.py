@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from provision.cluster import Role
-from provision.errors import InventoryError
 from provision.inventory import Draft, HostEntry
+from provision.local.progress import Silent
 from provision.machines.lab import Lab
 from provision.machines.sources import source_of
 from provision.machines.static import Static
-from provision.progress import Silent
+from provision.model.cluster import Role
+from provision.model.errors import InventoryError
 
 
 def host(name, **data):

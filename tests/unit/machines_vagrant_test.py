@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.cluster import Role
-from provision.cluster import Vagrant as VagrantSettings
-from provision.errors import MachinesError
 from provision.inventory import Draft, HostEntry
+from provision.local.progress import Silent
 from provision.machines.lab import lab_id
 from provision.machines.vagrant import Vagrant, state_of
 from provision.machines.vagrant_command import (
@@ -20,14 +18,10 @@ from provision.machines.vagrant_command import (
     split_ssh_config,
     vagrantfile,
 )
-from provision.machines.vagrant_providers import (
-    HOST_ONLY,
-    VirtualMachines,
-    choose,
-    docker,
-    start,
-)
-from provision.progress import Silent
+from provision.machines.vagrant_providers import HOST_ONLY, VirtualMachines, choose, docker, start
+from provision.model.cluster import Role
+from provision.model.cluster import Vagrant as VagrantSettings
+from provision.model.errors import MachinesError
 
 SSH_CONFIG = """\
 Host n1

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.members import (
+from provision.model.observed import EtcdMember, EtcdView, Observed
+from provision.plan.quorum import (
     Membership,
     Standing,
     against_join,
@@ -16,7 +17,6 @@ from provision.members import (
     quorum,
     standing,
 )
-from provision.observed import EtcdMember, EtcdView, Observed
 from tests.world import cluster, disks, master
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from provision.cluster import Taint
-from provision.node_change import node_change
+from provision.model.cluster import Taint
+from provision.plan.node_change import node_change
 from tests.world import cluster, master, node_view, worker
 
 GPU = Taint(key="gpu", value="yes")

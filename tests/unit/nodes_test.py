@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision import nodes
-from provision.cluster import Role
-from provision.drain import Workload
-from provision.errors import RefusedError, UnreachableError
-from provision.nodes import health, leaving, prepare_add, refuse_leaving, staying
-from provision.observed import EtcdMember, EtcdView, NodeView, Observed
-from provision.progress import Silent
+from provision.apply.drain import Workload
+from provision.commands import nodes
+from provision.commands.nodes import health, leaving, prepare_add, refuse_leaving, staying
+from provision.local.progress import Silent
+from provision.model.cluster import Role
+from provision.model.errors import RefusedError, UnreachableError
+from provision.model.observed import EtcdMember, EtcdView, NodeView, Observed
 from tests.world import cluster, converged, healthy_api, machine, master, worker
 
 THREE = cluster()

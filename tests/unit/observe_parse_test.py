@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provision.model.observed import EtcdMember, ObservedUnit, Port
 from provision.observe.parse import parse, unreachable
-from provision.observed import EtcdMember, ObservedUnit, Port
 
 MASTER = (Path(__file__).parent / "data" / "probe_master.txt").read_text()
 BEGAN = float(re.search(r"^@@ begin\n(.*)", MASTER, re.M)[1])

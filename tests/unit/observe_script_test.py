@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from provision import paths
-from provision.cluster import Cluster, Machine, Role, Ssh
-from provision.facts.machine import MachineState
+from provision.model import paths
+from provision.model.cluster import Cluster, Machine, Role, Ssh
 from provision.observe import script
 from provision.observe.parse import parse
 from provision.observe.script import Query
+from provision.pyinfra_plugin.facts import MachineState
 
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"

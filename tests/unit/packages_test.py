@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from provision.components.packages import APT_INSTALL, APT_UPDATE
+from provision.desired.packages import APT_INSTALL, APT_UPDATE
 from tests.unit.join_test import bundle
 
 LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)"

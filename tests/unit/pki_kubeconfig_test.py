@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision.errors import TrustError
+from provision.model.errors import TrustError
 from provision.pki import kubeconfig
 
 # A busy machine is no counterexample.

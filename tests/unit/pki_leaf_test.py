@@ -9,7 +9,7 @@ from cryptography import x509
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from provision.errors import TrustError
+from provision.model.errors import TrustError
 from provision.pki.leaf import Authority, Leaf, Usage, issue, problem
 from provision.pki.trust import Signer, Trust
 

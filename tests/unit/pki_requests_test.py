@@ -15,8 +15,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision import paths
-from provision.cluster import Certificates
+from provision.model import paths
+from provision.model.cluster import Certificates
 from provision.pki import requests, table
 from provision.pki.requests import Signed
 from provision.pki.trust import create_authority, key_usage, new_key

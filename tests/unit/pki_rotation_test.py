@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision.errors import TrustError
+from provision.model.errors import TrustError
 from provision.pki import table
 from provision.pki.leaf import Authority, issue, problem
 from provision.pki.rotation import AUTHORITIES, Part, Stage, advance, begin, reached

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from provision import paths
-from provision.cluster import Api, Cluster, Machine, Role, Ssh
+from provision.model import paths
+from provision.model.cluster import Api, Cluster, Machine, Role, Ssh
 from provision.pki import table
 from provision.pki.leaf import Leaf, Usage, issue
 from provision.pki.trust import Authority, Trust

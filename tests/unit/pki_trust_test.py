@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import TrustError
+from provision.model.errors import TrustError
 from provision.pki import table
 from provision.pki.leaf import issue, problem
 from provision.pki.trust import SIGNING_CA, STATE, Authority, Trust

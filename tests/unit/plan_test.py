@@ -8,17 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision import paths
-from provision.addons.manifests import manifests
-from provision.cluster import Addons, Networks, Role
-from provision.components.catalog import COMPONENTS, desired
-from provision.components.model import reads
-from provision.errors import RefusedError
-from provision.observed import ApiView, EtcdMember, EtcdView, Observed, ObservedFile
+from provision.desired.addons import manifests
+from provision.desired.catalog import COMPONENTS, desired
+from provision.desired.model import reads
+from provision.model import paths
+from provision.model.cluster import Addons, Networks, Role
+from provision.model.errors import RefusedError
+from provision.model.observed import ApiView, EtcdMember, EtcdView, Observed, ObservedFile
 from provision.pki import table
 from provision.pki.leaf import issue
 from provision.pki.trust import Trust
-from provision.plan import IMAGES, Renewal, make_plan
+from provision.plan.make import IMAGES, make_plan
+from provision.plan.model import Renewal
 from tests.world import (
     LAB,
     NOW,

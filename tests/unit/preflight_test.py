@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.cluster import Api, Cluster, Machine, Networks, Role, Ssh
-from provision.components.model import Facts
-from provision.observe.parse import unreachable
-from provision.observed import (
+from provision.model.cluster import Api, Cluster, Machine, Networks, Role, Ssh
+from provision.model.facts import Facts
+from provision.model.observed import (
     ApiView,
     HostReport,
     NodeView,
@@ -18,7 +17,8 @@ from provision.observed import (
     ObservedUnit,
     Port,
 )
-from provision.preflight import altered, preflight
+from provision.observe.parse import unreachable
+from provision.plan.preflight import altered, preflight
 
 FACTS = Facts("amd64", "debian", "eth0", "10.0.0.0/24", 2, False, True, "/etc/resolv.conf")
 OURS = {"cluster": "demo", "fingerprint": "f00d"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision import private_file
+from provision.local import private_file
 
 # A command that is at work on a decrypted snapshot.
 COMMAND = """

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from provision.components.catalog import desired
-from provision.components.model import HostFile
+from provision.apply.make_change import component_change
+from provision.desired.catalog import desired
+from provision.desired.model import HostFile
 from provision.pki.leaf import issue
-from provision.record import component_change
 from tests.world import DEFAULT, LAB, NOW, converged, disks, look, plan_of, trust
 
 

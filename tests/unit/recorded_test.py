@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provision import paths
-from provision.cluster import Addons, Api, Networks, Role
-from provision.components.catalog import desired
-from provision.recorded import Removal
+from provision.desired.catalog import desired
+from provision.model import paths
+from provision.model.cluster import Addons, Api, Networks, Role
+from provision.plan.record import Removal
 from tests.world import (
     LAB,
     built,

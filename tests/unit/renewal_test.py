@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision.certs import renewal
-from provision.errors import PhaseError
+from provision.commands.certs import renewal
+from provision.model.errors import PhaseError
 from tests.world import NOW, artifacts, converged, trust
 
 ALL = frozenset()

@@ -3,15 +3,15 @@
 import pyrage
 import pytest
 
-from provision.errors import RefusedError, TrustError
-from provision.state import seal
-from provision.state.local import Cache
+from provision.local import seal
+from provision.local.cache import Cache
+from provision.model.errors import RefusedError, TrustError
 from tests.world import trust
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("provision.state.local.user_state_path", lambda _: tmp_path / "state")
+    monkeypatch.setattr("provision.local.cache.user_state_path", lambda _: tmp_path / "state")
     monkeypatch.delenv(seal.PASSPHRASE_FILE, raising=False)
     monkeypatch.delenv(seal.AGE_IDENTITY, raising=False)
     return Cache("demo", tmp_path / "demo.py")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from provision import paths, teardown
-from provision.components.catalog import desired
-from provision.recorded import Removal
+from provision.apply import teardown
+from provision.desired.catalog import desired
+from provision.model import paths
+from provision.plan.record import Removal
 from tests.world import DEFAULT, PLAIN, trust
 
 OUTSIDE = ("systemctl", "nft", "umount", "apt-get", "dnf", "userdel", "groupdel", "ip")

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from provision.errors import TrustError
+from provision.commands.trust_fetch import agreed
+from provision.model.errors import TrustError
 from provision.pki.trust import Trust
-from provision.trust_fetch import agreed
 
 TRUST = Trust.create("ha", datetime.now(UTC))
 OTHER = Trust.create("ha", datetime.now(UTC))

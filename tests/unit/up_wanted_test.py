@@ -4,9 +4,9 @@ from pathlib import Path
 
 from provision.artifacts import pins
 from provision.artifacts.images import IMAGES
-from provision.cluster import Networks
+from provision.commands.up import artifacts_for, wanted
 from provision.inventory import read
-from provision.up import artifacts_for, wanted
+from provision.model.cluster import Networks
 from tests.world import DEFAULT, cluster, trust
 
 INVENTORIES = Path(__file__).parents[2] / "inventories"

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from provision.apply.verify import judge
+from provision.model.observed import ApiView, EtcdMember, EtcdView
 from provision.observe.parse import unreachable
-from provision.observed import ApiView, EtcdMember, EtcdView
-from provision.verify import judge
 from tests.world import DEFAULT, converged, healthy_api, healthy_etcd
 
 

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from provision.components.vpc_routes import SCRIPT, VPC_ROUTES
+from provision.desired.components.vpc_routes import SCRIPT, VPC_ROUTES
 from tests.world import LAB, cluster, master, trust
 
 INSTANCE = """

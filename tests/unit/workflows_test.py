@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision import workflows
-from provision.errors import PhaseError, UnreachableError
-from provision.progress import Silent
+from provision.apply import phases as workflows
+from provision.local.progress import Silent
+from provision.model.errors import PhaseError, UnreachableError
 from tests.world import master
 
 M1 = master("m1")

@@ -8,10 +8,10 @@ from typing import Any
 
 from botocore.exceptions import WaiterError
 
-from provision.errors import MachinesError
-from provision.machines.ec2.account import Account, code_of, in_words, patiently
+from provision.aws.account import Account, code_of, in_words, patiently
+from provision.local.progress import Progress
 from provision.machines.ec2.model import Step, at, resolved
-from provision.progress import Progress
+from provision.model.errors import MachinesError
 
 AT_ONCE = 8  # EC2's own buckets for calls that change something begin to throttle at about this
 _WAITS_ON = {

@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from provision.cluster import Settings
-from provision.errors import Finding, PreflightError
+from provision.aws.account import PERMISSION, Account, api_name, code_of, in_words
 from provision.inventory import Draft
 from provision.inventory.amis import image_of, newest
-from provision.machines.ec2.account import PERMISSION, Account, api_name, code_of, in_words
 from provision.machines.ec2.desired import World, subnet_of, subnets
 from provision.machines.ec2.model import Seen, Step, resolved
 from provision.machines.ec2.names import KEY, names_of, too_long
 from provision.machines.ec2.seen import tags_of
+from provision.model.cluster import Settings
+from provision.model.errors import Finding, PreflightError
 
 T = TypeVar("T")
 

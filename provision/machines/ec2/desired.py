@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from provision import ports
-from provision.cluster import Role, Settings
 from provision.inventory import Draft
 from provision.inventory.draft import HostEntry
 from provision.machines.ec2 import policies
@@ -30,6 +28,8 @@ from provision.machines.ec2.names import (
     tags,
 )
 from provision.machines.ec2.user_data import VOLUME, cloud_config, joining
+from provision.model import ports
+from provision.model.cluster import Role, Settings
 
 SHARES = 16  # of the network: the first half for the inventory's machines, one for each zone
 MOST_ZONES = SHARES // 2  # and the second for the Auto Scaling group's

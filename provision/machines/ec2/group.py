@@ -16,13 +16,13 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from provision.errors import RefusedError
+from provision.aws.account import Account, code_of, in_words
 from provision.inventory import Draft
-from provision.machines.ec2.account import Account, code_of, in_words
+from provision.local.progress import Progress
 from provision.machines.ec2.desired import size_of
 from provision.machines.ec2.model import Seen
 from provision.machines.ec2.names import names_of
-from provision.progress import Progress
+from provision.model.errors import RefusedError
 
 AT_ONCE = 4
 MOST = 1000  # as the inventory's `group`

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from provision.cluster import Settings
-from provision.components.group import group_name
-from provision.errors import Finding
+from provision.desired.components.group import group_name
+from provision.model.cluster import Settings
+from provision.model.errors import Finding
 
 CLUSTER = "clusterctl:cluster"
 OWNER = "clusterctl:owner"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from provision.cluster import Settings
-from provision.etcd.place import BACKUPS
 from provision.machines.ec2 import service_rights
 from provision.machines.ec2.names import CLUSTER, MASTERS, names_of
 from provision.machines.ec2.service_rights import allow
+from provision.model.backup_place import BACKUPS
+from provision.model.cluster import Settings
 
 SSM = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from provision.errors import MachinesError
-from provision.machines.ec2.account import Account, code_of, in_words
+from provision.aws.account import Account, code_of, in_words
+from provision.local.progress import Progress
 from provision.machines.ec2.model import Seen
 from provision.machines.ec2.names import CLUSTER, GROUPED, KEY, SIDES, Names, cluster_tag
 from provision.machines.ec2.seen import NOT_ENDED, security_groups_of_services, tags_of
-from provision.progress import Progress
+from provision.model.errors import MachinesError
 
 AT_ONCE = 8
 PATIENCE = 300.0  # seconds; a load balancer's interfaces go some minutes after it

@@ -9,20 +9,12 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from provision.cluster import Settings
-from provision.errors import MachinesError
-from provision.machines.ec2.account import Account, code_of, in_words
+from provision.aws.account import Account, code_of, in_words
 from provision.machines.ec2.desired import CLOSED, WITH_PORTS
 from provision.machines.ec2.model import Instance, Rule, Seen, canonical
-from provision.machines.ec2.names import (
-    CLUSTER,
-    HOST_KEY,
-    KEY,
-    OWNER,
-    SIDES,
-    Names,
-    cluster_tag,
-)
+from provision.machines.ec2.names import CLUSTER, HOST_KEY, KEY, OWNER, SIDES, Names, cluster_tag
+from provision.model.cluster import Settings
+from provision.model.errors import MachinesError
 
 AT_ONCE = 12
 LEAVING = "shutting-down"

@@ -16,14 +16,13 @@ from tempfile import TemporaryDirectory
 import platformdirs
 from botocore.exceptions import BotoCoreError, ClientError
 
-from provision import paths, private_file
-from provision.cluster import Role, Ssh
-from provision.errors import MachinesError
+from provision.aws.account import Account, in_words
 from provision.inventory import Draft
 from provision.inventory.amis import image_of
-from provision.machines import Located, MachineStatus, Planned
+from provision.local import private_file
+from provision.local.progress import Progress
+from provision.machines import MachineStatus, Planned
 from provision.machines.ec2 import checks, prices
-from provision.machines.ec2.account import Account, in_words
 from provision.machines.ec2.apply import apply
 from provision.machines.ec2.desired import HostKey, World, addresses, lacking, steps, zones_of
 from provision.machines.ec2.group import Store, refuse_size, scale
@@ -32,7 +31,10 @@ from provision.machines.ec2.names import names_of
 from provision.machines.ec2.removal import remove, remove_machines
 from provision.machines.ec2.seen import look
 from provision.machines.lab import new_key
-from provision.progress import Progress
+from provision.model import paths
+from provision.model.cluster import Role, Ssh
+from provision.model.errors import MachinesError
+from provision.model.located import Located
 
 LOGIN_TIMEOUT = 300.0  # seconds; 30 is usual from the call to the first login
 _MAKING = ("instance", "start of")

@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from provision import paths
-from provision.cluster import Settings
-from provision.components.group import bucket_url
-from provision.render import render
+from provision.desired.components.group import bucket_url
+from provision.desired.render import render
+from provision.model import paths
+from provision.model.cluster import Settings
 
 VOLUME = "@VOLUME@"
 JOIN = "clusterctl-join"

@@ -108,7 +108,7 @@ def test_a_machine_that_is_away_stops_a_replacement_before_it_begins(ha: Lab) ->
 
 
 def test_authorities_are_replaced_in_stages_and_no_request_fails(ha: Lab, tmp_path: Path) -> None:
-    from provision.state.local import Cache
+    from provision.local.cache import Cache
 
     assert ha.kubeconfig is not None
     old = ha.on("m1", "cat /etc/kubernetes/pki/ca.crt")

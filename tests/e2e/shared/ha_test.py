@@ -325,7 +325,7 @@ def test_kubectl_runs_on_a_master_without_one_here(ha: Lab) -> None:
 def test_a_new_operators_computer_takes_the_keys_over_from_the_masters(
     ha: Lab, monkeypatch
 ) -> None:
-    from provision.state.local import Cache
+    from provision.local.cache import Cache
 
     before = ha.on("m1", "sha256sum /etc/kubernetes/pki/ca.key /etc/kubernetes/pki/sa.key")
     Cache("test-ha", ha.inventory).forget()

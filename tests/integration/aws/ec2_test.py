@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from provision import inventory, ports
-from provision.errors import InventoryError, MachinesError, PreflightError
+from provision import inventory
+from provision.local.progress import Silent
 from provision.machines.ec2 import removal
 from provision.machines.ec2 import source as source_module
 from provision.machines.ec2.source import Ec2
-from provision.progress import Silent
+from provision.model import ports
+from provision.model.errors import InventoryError, MachinesError, PreflightError
 from tests.aws import (
     ACCOUNT,
     AMI,

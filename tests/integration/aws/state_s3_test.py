@@ -11,11 +11,11 @@ import pyrage
 import pytest
 
 from provision import inventory
-from provision.errors import MachinesError, RefusedError, TrustError
-from provision.holder import Holder
+from provision.local import cache_of, seal
+from provision.local.s3 import SharedCache
+from provision.model.errors import MachinesError, RefusedError, TrustError
+from provision.model.holder import Holder
 from provision.pki.trust import Trust
-from provision.state import cache_of, seal
-from provision.state.s3 import SharedCache
 from tests.aws import CREDENTIALS, REGION, moto_server, proxy_of
 from tests.world import NOW, trust
 

@@ -1,1 +1,0 @@
-"""What runs inside the cluster, as manifests that one master applies."""

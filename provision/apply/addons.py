@@ -1,0 +1,133 @@
+"""Shell programs that a master runs to bring manifests and Nodes to what is wanted. Pure."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from provision.desired.addons import Manifest
+from provision.desired.components.control_plane import KUBECTL
+from provision.plan.node_change import LABELS, TAINTS, NodeChange
+
+APPLY = f"{KUBECTL} apply --server-side --force-conflicts --field-manager=clusterctl"
+
+
+def apply_manifests(wanted: Iterable[Manifest], applied: Mapping[str, str]) -> str:
+    """Apply each, then write down which hashes the cluster has (ConfigMap `clusterctl`).
+
+    Args:
+        applied: what the ConfigMap says now, and is to go on saying.
+    """
+    wanted = tuple(wanted)
+    lines = ["set -eu"]
+    lines += [f"{APPLY} -f {shlex.quote(m.path)} >/dev/null" for m in wanted]
+    data = {**applied, **{m.name: m.sha256 for m in wanted}}
+    lines.append(_remember(data))
+    return "\n".join(lines)
+
+
+def delete_manifests(names: Iterable[str], applied: Mapping[str, str]) -> str:
+    """Delete what manifests had made that are no longer wanted, by the files on the master."""
+    names = tuple(names)
+    lines = ["set -eu"]
+    for name in names:
+        path = shlex.quote(Manifest(name, b"").path)
+        lines.append(
+            f"test ! -f {path} || {KUBECTL} delete --ignore-not-found --wait=false -f {path} >/dev/null"
+        )
+    lines.append(_remember({k: v for k, v in applied.items() if k not in names}))
+    return "\n".join(lines)
+
+
+def _remember(data: Mapping[str, str]) -> str:
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "clusterctl", "namespace": "kube-system"},
+        "data": dict(data),
+    }
+    return f"printf %s {shlex.quote(json.dumps(config_map))} | {APPLY} -f - >/dev/null"
+
+
+def wait_for_deployments(names: Iterable[str], timeout: int) -> str:
+    """Until each `namespace/name` is rolled out.
+
+    Args:
+        timeout: seconds, for each.
+    """
+    lines = ["set -eu"]
+    for name in names:
+        namespace, deployment = name.split("/")
+        lines.append(
+            f"{KUBECTL} -n {namespace} rollout status deployment/{deployment} "
+            f"--timeout={timeout}s >/dev/null"
+        )
+    return "\n".join(lines)
+
+
+def mark_nodes(changes: Mapping[str, NodeChange]) -> str:
+    """Set labels and taints as soon as each Node is there, and take away those of ours that go.
+
+    What is ours is written down before it is set, and forgotten after it has gone.
+    """
+    lines = ["set -eu"]
+    for name, change in changes.items():
+        labels, taints = change.ours
+        metadata = {
+            "labels": dict(change.labels),
+            "annotations": {LABELS: ",".join(labels), TAINTS: ",".join((*taints, *change.untaint))},
+        }
+        patch = shlex.quote(json.dumps({"metadata": metadata}))
+        lines += [
+            (
+                f"for i in $(seq 300); do {KUBECTL} get node {name} >/dev/null 2>&1 && break; "
+                "sleep 0.2; done"
+            ),
+            f"{KUBECTL} patch node {name} --type=merge --patch={patch} >/dev/null",
+        ]
+        if words := [*change.taints, *(f"{kind}-" for kind in change.untaint)]:
+            taint = shlex.join(words)
+            lines.append(f"{KUBECTL} taint --overwrite node {name} {taint} >/dev/null")
+        if change.untaint:
+            kept = shlex.quote(f"{TAINTS}={','.join(taints)}")
+            lines.append(f"{KUBECTL} annotate --overwrite node {name} {kept} >/dev/null")
+    return "\n".join(lines)
+
+
+def wait_for_nodes(names: Iterable[str], timeout: int) -> str:
+    """Until each Node is Ready; on failure prints the conditions of those that are not."""
+    nodes = " ".join(f"node/{name}" for name in names)
+    return (
+        f"{KUBECTL} wait --for=condition=Ready --timeout={timeout}s {nodes} >/dev/null || "
+        "{ rc=$?; "
+        f"{KUBECTL} get {nodes} -o jsonpath="
+        "'{range .items[*]}{.metadata.name}: "
+        '{.status.conditions[?(@.type=="Ready")].message}{"\\n"}{end}\' >&2; exit $rc; }'
+    )
+
+
+def bootstrap_token(token_id: str, secret: str, expires: datetime) -> bytes:
+    """The Secret of a token with which kubelets ask for their first certificate."""
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "bootstrap.kubernetes.io/token",
+        "metadata": {"name": f"bootstrap-token-{token_id}", "namespace": "kube-system"},
+        "stringData": {
+            "token-id": token_id,
+            "token-secret": secret,
+            "expiration": expires.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "usage-bootstrap-authentication": "true",
+            "auth-extra-groups": "system:bootstrappers:clusterctl",
+        },
+    }
+    return json.dumps(manifest).encode()
+
+
+def forget_token(token_id: str) -> str:
+    return (
+        f"{KUBECTL} -n kube-system delete secret bootstrap-token-{token_id} "
+        "--ignore-not-found >/dev/null"
+    )

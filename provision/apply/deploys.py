@@ -1,0 +1,90 @@
+"""Packages of the distribution, artifacts, and one component's files and units."""
+
+from __future__ import annotations
+
+from pyinfra.api.deploy import deploy
+from pyinfra.operations import dnf, server
+
+from provision.apply.change import ComponentChange
+from provision.apply.delivery import Want, program
+from provision.apply.operations.apply import apply
+from provision.apply.operations.deliver import send
+from provision.apply.operations.remove import remove
+from provision.artifacts import compressed
+from provision.artifacts.model import Ready
+from provision.desired.packages import APT_INSTALL, APT_UPDATE
+from provision.model import paths
+from provision.model.cluster import HttpProxy
+from provision.plan.record import Removal
+
+# Distributions start what they install; these would run beside our own units of the same programs.
+_OTHERS_UNITS = ("haproxy.service", "bird.service", "keepalived.service")
+
+_BEFORE = f"{paths.STATE}/packages.before"
+_INSTALLED = {
+    "debian": "dpkg-query -W -f '${db:Status-Status} ${Package}\\n' | sed -n 's/^installed //p'",
+    "rhel": "rpm -qa --qf '%{NAME}\\n'",
+}
+
+
+@deploy("Packages")
+def install_packages(packages: tuple[str, ...], os_family: str) -> None:
+    """Install packages and write down that it was us.
+
+    Args:
+        packages: names that are not there yet.
+        os_family: `debian` or `rhel`.
+    """
+    # The first of several runs, if they are killed, has seen the machine as it was.
+    installed = _INSTALLED[os_family]
+    see = f"{installed} | sort -u > {_BEFORE}"
+    server.shell(
+        name="Write down what is installed already",
+        commands=[f"install -d -m 0755 {paths.RECORD} && {{ test -s {_BEFORE} || {see}; }}"],
+    )
+    if os_family == "debian":
+        # pyinfra's own operation fails at once where somebody else is at it.
+        server.shell(
+            name="Install packages",
+            commands=[APT_UPDATE, f"set -- {' '.join(packages)}\n{APT_INSTALL}"],
+        )
+    else:
+        dnf.packages(name="Install packages", packages=list(packages))
+    new = f"{installed} | sort -u | comm -13 {_BEFORE} -"
+    server.shell(
+        name="Write down what was installed, with what came along",
+        commands=[f"{new} | sed 's/^/package\\t/' >> {paths.RECORD}/packages && rm -f {_BEFORE}"],
+    )
+    ours = {f"{name.removesuffix('2')}.service" for name in packages}
+    if units := [unit for unit in _OTHERS_UNITS if unit in ours]:
+        server.shell(
+            name="Stop the distribution's own units of the same programs",
+            commands=[f"systemctl disable --now --quiet {' '.join(units)}"],
+        )
+
+
+@deploy("Artifacts")
+def install_artifacts(items: tuple[tuple[Ready, Want], ...], proxy: HttpProxy) -> None:
+    """Bring artifacts to their places; those with a URL are downloaded by the machine.
+
+    Args:
+        items: what, and where to.
+        proxy: for downloads.
+    """
+    send(
+        name=", ".join(ready.name for ready, _ in items),
+        files={ready.pin: compressed(ready) for ready, _ in items if ready.local},
+        program=program(items, paths.ARTIFACTS, proxy),
+    )
+
+
+@deploy("Component")
+def install_component(change: ComponentChange) -> None:
+    """Bring one component's files in place and its units to run."""
+    apply(name=change.component, change=change)
+
+
+@deploy("Remove")
+def remove_unwanted(removals: tuple[Removal, ...]) -> None:
+    """Remove what is on the machine and nobody wants there any more."""
+    remove(name="What is no longer wanted", removals=removals)

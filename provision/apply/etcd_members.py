@@ -1,0 +1,132 @@
+"""The steps by which a member joins a running etcd, and leaves it. Each may be repeated.
+
+A member joins as a learner, without a vote, and is promoted once it has caught up; it is sealed
+(marked as a member for good) when it has answered a linearizable read. Whatever is asked of the
+cluster is asked on the machine of a healthy member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from provision.apply.session import Session
+from provision.desired.components.etcd import etcdctl, peer_url
+from provision.model.cluster import Cluster, Machine
+from provision.model.errors import Failure, PhaseError, UnreachableError
+from provision.model.observed import EtcdMember
+from provision.observe.parse import etcd_members
+
+PHASE = "etcd"
+# etcd wants the others connected for 5 s before it changes its members, and a learner to have
+# caught up; what it says until then.
+PATIENCE = 60  # seconds
+_LATER = "*unhealthy*|*'not enough started'*|*'in sync'*|*'too many learner'*|*timeout*|*'leader changed'*"
+
+
+def healthy_member(session: Session, *, but: str = "") -> Machine:
+    """A machine whose member has a quorum.
+
+    Raises:
+        UnreachableError: there is none.
+    """
+    for machine in session.cluster.etcd_members:
+        seen = session.observed.get(machine.name)
+        if machine.name != but and seen and seen.etcd and seen.etcd.healthy:
+            return machine
+    message = f"no member of {session.cluster.name}'s etcd has a quorum"
+    raise UnreachableError(message, hint=f"clusterctl etcd status {session.cluster.inventory}")
+
+
+def members(session: Session, via: Machine) -> tuple[EtcdMember, ...]:
+    """The members, by their own list."""
+    return etcd_members(_ask(session, via, "list the members", "member list -w json"))
+
+
+def add_learner(session: Session, via: Machine, machine: Machine) -> Mapping[str, str]:
+    """Have the cluster expect this machine's member, which has no data yet.
+
+    Returns:
+        Name -> peer URL of all members, the new one included.
+    """
+    for learner in _learners(session, via, machine):
+        # One that had started and has no data now has lost it, and nothing of anybody.
+        _patiently(session, via, "remove the learner", f"member remove {learner.id}")
+    command = f"member add {machine.name} --learner --peer-urls={peer_url(machine)}"
+    _patiently(session, via, f"add {machine.name} as a learner", command)
+    return {m.name or machine.name: m.peer_urls[0] for m in members(session, via)}
+
+
+def promote(session: Session, via: Machine, machine: Machine) -> None:
+    """Give it a vote, as soon as it has caught up."""
+    for learner in _learners(session, via, machine):
+        _patiently(session, via, f"promote {machine.name}", f"member promote {learner.id}")
+
+
+def seal(session: Session, machine: Machine, health: str) -> None:
+    """Have the machine note that it is a member for good: it answers with the quorum now.
+
+    Args:
+        health: the component's own check, which does that.
+    """
+    program = f"""\
+end=$(($(date +%s) + {PATIENCE}))
+until {{ {health}
+}} 2>/dev/null; do
+    [ "$(date +%s)" -lt "$end" ] || {{ echo 'it does not answer as a member' >&2; exit 1; }}
+    sleep 0.2
+done
+"""
+    _shell(session, machine, "wait until it answers as a member", program)
+
+
+def remove(session: Session, via: Machine, name: str) -> None:
+    """Take a member off the list, if it is there."""
+    urls = {peer_url(m) for m in session.cluster.etcd_members if m.name == name}
+    for member in members(session, via):
+        if member.name == name or (not member.name and urls & set(member.peer_urls)):
+            _patiently(session, via, f"remove the member {name}", f"member remove {member.id}")
+
+
+def started(cluster: Cluster, machine: Machine) -> str:
+    """Shell program that succeeds when the member answers, be it a learner."""
+    return f"{etcdctl(cluster, machine)} endpoint status >/dev/null"
+
+
+def _learners(session: Session, via: Machine, machine: Machine) -> tuple[EtcdMember, ...]:
+    """Learners that are this machine's: one that has not started yet has no name."""
+    return tuple(
+        member
+        for member in members(session, via)
+        if member.learner and (member.name == machine.name or peer_url(machine) in member.peer_urls)
+    )
+
+
+def _ask(session: Session, via: Machine, step: str, subcommand: str) -> str:
+    return _shell(session, via, step, f"{etcdctl(session.cluster, via)} {subcommand}")
+
+
+def _patiently(session: Session, via: Machine, step: str, subcommand: str) -> None:
+    """Repeat it for as long as etcd says: not yet."""
+    ctl = etcdctl(session.cluster, via)
+    program = f"""\
+end=$(($(date +%s) + {PATIENCE}))
+while :; do
+    out=$({ctl} {subcommand} 2>&1) && exit 0
+    case $out in
+    *'not found'*|*'not a learner'*) exit 0 ;;  # a run that was killed had done it
+    {_LATER}) [ "$(date +%s)" -lt "$end" ] || break ;;
+    *) break ;;
+    esac
+    sleep 0.3
+done
+echo "$out" >&2
+exit 1
+"""
+    _shell(session, via, step, program)
+
+
+def _shell(session: Session, via: Machine, step: str, command: str) -> str:
+    code, out, error = session.engine.shell(via, command)
+    if code != 0:
+        raise PhaseError(PHASE, [Failure(via.name, step, error.strip()[-2000:])])
+    return out

@@ -1,0 +1,55 @@
+"""kubectl on a master is our client of the API: patient where the API is only away for a moment."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import gevent
+
+from provision.apply.session import Session
+from provision.model.cluster import Machine
+
+PATIENCE = 60  # seconds: a leader is elected, a proxy moves on, an apiserver restarts
+# What kubectl says when the connection, and not the request, was the trouble (client-go, net/http,
+# etcd's client, apiserver's own Status).
+_AWAY = re.compile(
+    r"unexpected EOF|\bEOF$|connection refused|connection reset|connection lost|i/o timeout"
+    r"|TLS handshake timeout|Unable to connect to the server|no route to host|ServiceUnavailable"
+    r"|currently unable to handle the request|etcdserver: (leader changed|request timed out"
+    r"|no leader)|the server was unable to return a response|Timeout: request did not complete",
+    re.MULTILINE,
+)
+
+
+def is_away(error: str) -> bool:
+    """Whether what kubectl wrote means: ask again."""
+    return bool(_AWAY.search(error))
+
+
+def run(
+    session: Session,
+    leader: Machine,
+    program: str,
+    stdin: bytes = b"",
+    *,
+    secret_output: bool = False,
+    timeout: float | None = None,
+) -> tuple[int, str, str]:
+    """Run a program of kubectl commands on a master: (exit status, stdout, stderr).
+
+    Args:
+        program: is repeated while the API is away, so it must bear that.
+        timeout: seconds for one run of it.
+
+    Raises:
+        UnreachableError: no connection to the master, or it broke.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        code, out, error = session.engine.shell(
+            leader, program, stdin=stdin, secret_output=secret_output, timeout=timeout
+        )
+        if code == 0 or not is_away(error) or time.monotonic() > deadline:
+            return code, out, error
+        gevent.sleep(1)

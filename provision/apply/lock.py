@@ -1,0 +1,208 @@
+"""One operator at a time: `with hold(session, "up"):` around all that changes a cluster.
+
+Every master that answers is locked (`provision.model.holder`), in the order of their names: whoever else
+can reach one of them is refused. It needs SSH only, so it works before there is an API, and when
+the API is dead. Commands that only look take no lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import gevent
+from gevent.event import Event
+
+from provision.apply.engine import Engine
+from provision.apply.session import Session
+from provision.local.operators import gone, lost, taken, this_operator
+from provision.model import paths
+from provision.model.cluster import Machine
+from provision.model.errors import RefusedError, UnreachableError
+from provision.model.holder import BEAT, HELD, Holder, free, look, parse, take
+
+RETRY = 5  # seconds until a lock whose connection broke is taken again
+_GRACE = 5  # seconds for the machines to let go
+_FOREVER = 7 * 24 * 3600  # seconds
+_KILLED = 128 + 15  # exit status: SIGTERM, from `unlock`
+
+
+@contextmanager
+def hold(session: Session, command: str, *, lock: str = paths.LOCK) -> Iterator[None]:
+    """Keep other operators out for as long as the block runs.
+
+    If somebody takes the lock away, the block is stopped by the RefusedError. A master whose
+    connection breaks is locked again when it is back.
+
+    Args:
+        session: whose masters; those that its last look left out or found unreachable stay out.
+        command: of clusterctl, for whoever comes second: `node add`.
+        lock: the file on the machines.
+
+    Raises:
+        RefusedError: somebody else works on the cluster, or has taken the lock away.
+    """
+    inventory = session.cluster.inventory
+    mine = this_operator(f"clusterctl {command} {inventory}")
+    with session.cache.hold(mine), _held(session, mine, lock):
+        yield
+
+
+@contextmanager
+def _held(session: Session, mine: Holder, lock: str) -> Iterator[None]:
+    """Keep the masters locked."""
+    keepers: list[_Keeper] = []
+    try:
+        for machine in _masters(session):
+            keeper = _Keeper(session.engine, machine, mine, lock, session.cluster.inventory)
+            keepers.append(keeper)
+            keeper.settled.wait()
+            if keeper.refusal:
+                raise keeper.refusal
+        if not any(keeper.held for keeper in keepers):
+            reasons = "; ".join(f"{k.machine.name}: {k.problem}" for k in keepers) or "none answers"
+            session.progress.note(f"no master could be locked against other operators ({reasons})")
+        yield
+    finally:
+        for keeper in keepers:
+            keeper.ended.set()
+        gevent.joinall([keeper.greenlet for keeper in keepers], timeout=_GRACE)
+        gevent.killall([keeper.greenlet for keeper in keepers], block=False)
+
+
+def at_work(session: Session) -> Holder | None:
+    """Who else held the lock of some machine at the last look, or has the shared state's now."""
+    mine = this_operator()
+    holders = (*(seen.holder for seen in session.observed.values()), session.cache.holder())
+    others = (h for h in holders if h and (h.host, h.pid) != (mine.host, mine.pid))
+    return next((holder for holder in others if not gone(holder)), None)
+
+
+def refuse_second(session: Session) -> None:
+    """Refuse to go on if somebody else was at work at the last look.
+
+    `hold` would say so too, but only after all that is judged by a half-made change of theirs.
+
+    Raises:
+        RefusedError: naming them.
+    """
+    if holder := at_work(session):
+        raise taken(holder, session.cluster.inventory)
+
+
+def holders(session: Session, *, lock: str = paths.LOCK) -> Mapping[str, Holder]:
+    """Master, or the shared state -> who has locked it.
+
+    Masters that do not answer, and those that are free, are not in.
+
+    Raises:
+        UnreachableError: no master answers.
+    """
+    if holder := session.cache.holder():
+        return {session.cache.where: holder}
+    seen = session.engine.fetch(lambda _: look(lock), _masters(session))
+    if all(answer.error for answer in seen.values()):
+        reasons = "; ".join(f"{name}: {answer.error}" for name, answer in seen.items())
+        message = f"no master of {session.cluster.name} answers: {reasons}"
+        raise UnreachableError(message, hint="clusterctl check shows what is wrong with each")
+    return {name: who for name, answer in seen.items() if (who := parse(answer.output))}
+
+
+def unlock(session: Session, machines: Mapping[str, Holder], *, lock: str = paths.LOCK) -> None:
+    """Take these locks away from whoever has them; a run of theirs stops.
+
+    Args:
+        machines: masters, and the shared state, as `holders` gives them.
+
+    Raises:
+        RefusedError: somebody has it still.
+    """
+    session.cache.free()
+    for name in machines.keys() - {session.cache.where}:
+        code, output, error = session.engine.shell(session.cluster.machine(name), free(lock))
+        if code != 0:
+            message = f"{name} is still locked by {parse(output) or error.strip()}"
+            raise RefusedError(message, hint="somebody has begun in this moment: look again")
+
+
+def _masters(session: Session) -> tuple[Machine, ...]:
+    seen = session.observed
+    there = (
+        m
+        for m in session.cluster.masters
+        if not seen or (m.name in seen and seen[m.name].reachable)
+    )
+    return tuple(sorted(there, key=lambda m: m.name))
+
+
+class _Keeper:
+    """Keeps one master's lock, from a greenlet of its own.
+
+    Attributes:
+        held: it has been, at least once.
+        settled: the first try has ended: held, refused, or there is a problem.
+        ended: set it, and the lock is given back.
+    """
+
+    def __init__(
+        self, engine: Engine, machine: Machine, mine: Holder, lock: str, inventory: Path
+    ) -> None:
+        self.machine = machine
+        self.held = False
+        self.problem = ""
+        self.refusal: RefusedError | None = None
+        self.settled = Event()
+        self.ended = Event()
+        self._engine = engine
+        self._mine = mine
+        self._lock = lock
+        self._inventory = inventory
+        self._main = gevent.getcurrent()
+        self.greenlet = gevent.spawn(self._keep)
+
+    def _keep(self) -> None:
+        program = take(self._mine, self._lock)
+        while not self.ended.is_set():
+            try:
+                code, output, error = self._engine.stream(
+                    self.machine, program, self._beats(), heard=self._hear, timeout=_FOREVER
+                )
+                if (holder := parse(output)) and (self._is_ours(holder) or gone(holder)):
+                    code, output, error = self._engine.shell(self.machine, free(self._lock))
+                    if code == 0:
+                        continue
+                    holder = parse(output)
+            except UnreachableError as unreachable:
+                self.problem = unreachable.message
+            else:
+                self.problem = error.strip() or f"exit status {code}"
+                if holder:
+                    self._refuse(taken(holder, self._inventory))
+                elif self.held and code == _KILLED:
+                    self._refuse(lost(self.machine.name))
+            if self.refusal:
+                return
+            self.settled.set()
+            self.ended.wait(RETRY)
+
+    def _is_ours(self, holder: Holder) -> bool:
+        """Whether the machine has not heard yet that our connection to it broke."""
+        mine = self._mine
+        return (holder.computer, holder.host, holder.pid) == (mine.computer, mine.host, mine.pid)
+
+    def _beats(self) -> Iterator[bytes]:
+        while not self.ended.wait(BEAT):
+            yield b"\n"
+
+    def _hear(self, line: str) -> None:
+        if line == HELD:
+            self.held = True
+            self.settled.set()
+
+    def _refuse(self, refusal: RefusedError) -> None:
+        self.refusal = refusal
+        if not self.settled.is_set():
+            self.settled.set()
+        elif not self.ended.is_set():
+            gevent.kill(self._main, refusal)

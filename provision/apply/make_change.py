@@ -1,0 +1,92 @@
+"""A planned change of a component -> the change itself, with what the machine's record will say.
+
+The record (`provision.model.paths.RECORD`) is what makes the next run exact: which paths are ours, and
+what each unit had read when it was last started. Pure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from provision.apply.change import ComponentChange
+from provision.desired.model import HostFile
+from provision.model.cluster import Cluster
+from provision.model.observed import Observed
+from provision.pki.leaf import Issued
+from provision.pki.requests import all_paths
+from provision.pki.trust import Trust
+from provision.plan.make import certificate_hash, unit_digest
+from provision.plan.model import ComponentPlan
+from provision.plan.record import entries
+
+
+def component_change(
+    plan: ComponentPlan,
+    issued: tuple[Issued, ...],
+    observed: Observed,
+    cluster: Cluster,
+    trust: Trust,
+    one_time: tuple[HostFile, ...] = (),
+    remove: tuple[str, ...] = (),
+) -> ComponentChange:
+    """All that is to be done for a component, ready to be sent.
+
+    Args:
+        plan: from `provision.plan.make`.
+        issued: the certificates that the plan wants, issued.
+        observed: the machine as the plan saw it.
+        cluster: whose machine it is.
+        trust: the cluster's.
+        one_time: files to put there that are not part of the desired state: they are gone once
+            the component is healthy.
+        remove: files that are in their way.
+    """
+    state = plan.state
+    hashes = dict(plan.hashes)
+    hashes |= {i.leaf.cert_path: certificate_hash(i.certificate.decode()) for i in issued}
+    acting = {"start", "restart", "reload"}
+    # A unit that never ran is in the record before it is started: `down` must find it.
+    before = {
+        unit.name: there.digest if (there := observed.units.get(unit.name)) else ""
+        for unit in state.units
+    }
+    # A unit that is left alone has read what is there now.
+    after = {unit.name: unit_digest(unit, state, hashes) for unit in state.units}
+    units = {
+        action: tuple(change.name for change in plan.units if change.action == action)
+        for action in (*sorted(acting), "enable")
+    }
+    keys = {
+        leaf.key_path: observed.files[leaf.key_path].sha256
+        for leaf in state.leaves
+        if leaf.key_path in observed.files
+    }
+    keys |= {i.leaf.key_path: i.key_sha256 or hashlib.sha256(i.key).hexdigest() for i in issued}
+    fulfilled = tuple(path for i in issued if i.key_path for path in all_paths(i.leaf))
+    lines = [
+        (*entry, keys[entry[1]]) if entry[0] == "key" else entry
+        for entry in entries(state, cluster, trust)
+        if entry[0] != "unit"
+    ]
+    record = "".join("\t".join(line) + "\n" for line in (*lines, *plan.kept))
+    return ComponentChange(
+        component=state.name,
+        users=state.users,
+        directories=plan.directories,
+        files=(*(change.file for change in plan.files), *one_time),
+        issued=issued,
+        remove=(*remove, *fulfilled),
+        sysctls=state.sysctls if plan.files else (),
+        modules=state.modules if plan.files else (),
+        daemon_reload=any(c.file.path.startswith("/etc/systemd/") for c in plan.files),
+        health=state.health,
+        health_timeout=state.health_timeout,
+        record=record + _units(after),
+        record_before=record + _units(before),
+        **units,
+    )
+
+
+def _units(digests: Mapping[str, str]) -> str:
+    return "".join(f"unit\t{name}\t{digest}\n" for name, digest in digests.items())

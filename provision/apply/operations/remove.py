@@ -1,0 +1,24 @@
+"""Remove what is no longer wanted on a machine: one operation, one command."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from pyinfra.api.command import StringCommand
+from pyinfra.api.operation import operation
+from pyinfra.context import host
+
+from provision.apply.teardown import REMOVE, unwanted
+from provision.plan.record import Removal
+
+
+@operation()
+def remove(removals: tuple[Removal, ...]) -> Generator[StringCommand, None, None]:
+    """Stop, clean up and remove what these lines of the machine's record name.
+
+    What is to go was found by `provision.plan.make`. Needs root: `_sudo` where the login user is not.
+    """
+    if not removals:
+        host.noop("nothing is there that is not wanted")
+        return
+    yield StringCommand(REMOVE, _stdin=unwanted(removals))

@@ -1,0 +1,133 @@
+"""What a worker that joins alone is given: one bash program, and the artifacts that it names. Pure.
+
+It has the same programs that `up` runs on a worker: packages, artifacts, one for each component. A
+worker of an Auto Scaling group is nobody in particular: NAME and ADDRESS stand in its files for what
+it finds out itself. There is no secret in it: with a token it gets its kubelet's certificate, and with
+that it asks for the others, in the place of those that it has signed itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+from shlex import join, quote
+
+from provision.apply import install as archive
+from provision.apply.delivery import Want, program
+from provision.apply.make_change import component_change
+from provision.apply.operations.deliver import COMMAND
+from provision.artifacts.model import ArtifactSet, Ready
+from provision.desired.catalog import desired
+from provision.desired.components import haproxy, node
+from provision.desired.packages import APT_INSTALL, APT_UPDATE
+from provision.desired.render import render
+from provision.model import paths
+from provision.model.cluster import Cluster, Machine, Role, Ssh
+from provision.model.facts import Facts
+from provision.model.observed import Observed, ObservedFile
+from provision.pki import kubeconfig
+from provision.pki.leaf import WORDS, Leaf
+from provision.pki.table import KUBELET_CLIENT
+from provision.pki.trust import Authority, Trust
+from provision.plan.make import plan_machine
+from provision.plan.quorum import Standing
+
+NAME = "name-of-the-instance"
+ADDRESS = "192.0.2.1"
+TOKEN = "token-of-the-day"  # noqa: S105  what stands for it
+# Distributions start what they install.
+OTHERS_UNITS = ("haproxy.service",)
+_FILL = (
+    f'find "$work" -type f -exec sed -i "s/{NAME}/$name/g; '
+    f's/{re.escape(ADDRESS)}/$address/g" {{}} +'
+)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Attributes:
+    program: bash.
+    artifacts: those that it does not download from their publishers.
+    """
+
+    program: bytes = field(repr=False)
+    artifacts: tuple[Ready, ...]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.program).hexdigest()
+
+
+def bundle(cluster: Cluster, trust: Trust, facts: Facts, artifacts: ArtifactSet) -> Bundle:
+    """All that a worker needs which nobody has looked at.
+
+    Args:
+        facts: of a machine made from the same image, with the worker's architecture.
+
+    Raises:
+        KeyError: the set lacks an artifact.
+    """
+    ssh = Ssh(hostname=ADDRESS)
+    address, roles = IPv4Address(ADDRESS), frozenset({Role.WORKER})
+    worker = Machine(name=NAME, address=address, roles=roles, ssh=ssh)
+    states = desired(cluster, worker, trust, facts)
+    leaves = [leaf for state in states.values() for leaf in state.leaves]
+    # The record says of keys that are not ours yet that they are not.
+    keys = {
+        leaf.key_path: ObservedFile(leaf.key_path, "file", 0o600, leaf.owner, leaf.group, 0)
+        for leaf in leaves
+    }
+    nothing = Observed(NAME, facts=facts, files=keys)
+    never = datetime.fromtimestamp(0, UTC)
+    plan = plan_machine(
+        cluster, worker, trust, nothing, artifacts, never, etcd=Standing.MEMBER, nodes=None
+    )
+    changes = [
+        component_change(component, (), nothing, cluster, trust)
+        for component in plan.components.values()
+    ]
+    items = [(artifacts.get(b.artifact, facts.arch), b) for b in plan.binaries]
+    wants = tuple((ready, Want(b.artifact, b.path, facts.arch)) for ready, b in items)
+    local = tuple(dict.fromkeys(ready for ready, _ in items if ready.local))
+    bootstrap = kubeconfig.by_token(
+        server=haproxy.API,
+        ca_path=Authority.KUBERNETES.cert_path,
+        token=TOKEN,
+        cluster_name=cluster.name,
+    )
+    text = render(
+        "join/join.j2",
+        cluster=cluster.name,
+        debian=facts.os_family == "debian",
+        packages=join(plan.packages),
+        update=quote(APT_UPDATE),
+        install=quote(APT_INSTALL),
+        others=join(OTHERS_UNITS),
+        state=paths.STATE,
+        artifacts=paths.ARTIFACTS,
+        pins=[ready.pin for ready in local],
+        take=quote(program(wants, paths.ARTIFACTS, cluster.proxy)),
+        run=COMMAND,
+        provisional=list(_provisional(leaves)),
+        bring=quote(archive.command(prepare=_FILL)),
+        components=[(change.component, archive.payload(change)) for change in changes],
+        client=KUBELET_CLIENT,
+        bootstrap=node.BOOTSTRAP,
+        token=TOKEN,
+        kubeconfig=quote(bootstrap.decode()),
+    )
+    return Bundle(text, local)
+
+
+def _provisional(leaves: list[Leaf]) -> Iterator[str]:
+    """Arguments of the program's `provisional`: CERTIFICATE KEY SUBJECT USAGES [NAMES]."""
+    for leaf in leaves:
+        subject = "".join(f"/O={o}" for o in leaf.organizations) + f"/CN={leaf.common_name}"
+        usages = ",".join(WORDS[usage] for usage in sorted(leaf.usages))
+        names = ",".join((*(f"DNS:{n}" for n in leaf.dns), *(f"IP:{a}" for a in leaf.addresses)))
+        words = (leaf.cert_path, leaf.key_path, subject, usages, *((names,) if names else ()))
+        yield join(words).replace(NAME, '"$name"').replace(ADDRESS, '"$address"')

@@ -1,0 +1,294 @@
+"""One command's view of a cluster: inventory, machines, connections, trust and cache."""
+
+from __future__ import annotations
+
+import base64
+import io
+import tarfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+
+from provision import inventory, observe
+from provision.apply.engine import Engine
+from provision.desired import catalog
+from provision.desired.packages import EPEL
+from provision.inventory import Draft
+from provision.local import cache_of, private_file
+from provision.local.cache import Cache
+from provision.local.operators import this_operator
+from provision.local.progress import Progress
+from provision.local.runlog import RunLog
+from provision.machines import MachineSource
+from provision.machines.locate import absent, locate
+from provision.machines.sources import source_of
+from provision.model.cluster import Cluster, Machine
+from provision.model.errors import RefusedError, TrustError, UnreachableError
+from provision.model.facts import Facts
+from provision.model.observed import Observed
+from provision.observe import script
+from provision.pki import requests, table
+from provision.pki.trust import PATHS, Trust
+from provision.plan.external_authority import refusal
+
+
+@dataclass
+class Session:
+    """What a command works with. `open_session` makes and ends it."""
+
+    draft: Draft
+    source: MachineSource
+    cluster: Cluster
+    cache: Cache
+    engine: Engine
+    progress: Progress
+    log: RunLog
+    created: tuple[str, ...] = ()
+    observed: Mapping[str, Observed] = field(default_factory=dict)
+
+    def observe(
+        self,
+        names: Iterable[str] | None = None,
+        *,
+        reachability: bool = False,
+        deep: bool = False,
+        gone: Mapping[str, str] = MappingProxyType({}),
+    ) -> Mapping[str, Observed]:
+        """Look at the machines, one round trip each; keeps and returns what is seen.
+
+        Args:
+            names: look at these only; None: at all.
+            gone: machine -> why it cannot answer; it is not asked, and nothing waits for it.
+        """
+        wanted = None if names is None else frozenset(names)
+        machines = [
+            m
+            for m in self.cluster.machines
+            if (wanted is None or m.name in wanted) and m.name not in gone
+        ]
+        fetched = self.engine.fetch(
+            lambda machine: probe(self.cluster, machine, reachability=reachability, deep=deep),
+            machines,
+        )
+        self.observed = {
+            machine.name: (
+                observe.parse.unreachable(machine.name, seen.error, seen.hint, off=seen.off)
+                if (seen := fetched[machine.name]).error
+                else observe.parse.parse(machine.name, seen.output, seen.sent_at, seen.received_at)
+            )
+            for machine in machines
+        } | {name: observe.parse.unreachable(name, why, off=True) for name, why in gone.items()}
+        return self.observed
+
+    def facts(self, machine: Machine) -> Facts:
+        """What the last look at the machine says of it; preflight has seen that it answered."""
+        facts = self.observed[machine.name].facts
+        assert facts is not None  # noqa: S101
+        return facts
+
+    def silent(self) -> str:
+        """Who did not answer at the last look, and why; empty: all did."""
+        return "; ".join(
+            f"{name}: {view.error}" for name, view in self.observed.items() if not view.reachable
+        )
+
+    def leader(self, *, but: str = "") -> Machine:
+        """A master to talk to the API through: one whose own apiserver is ready, if any is.
+
+        Args:
+            but: not this machine.
+
+        Raises:
+            UnreachableError: no master answers.
+        """
+        looked_at = [m for m in self.cluster.masters if m.name in self.observed and m.name != but]
+        masters = [m for m in looked_at if self.observed[m.name].reachable]
+        for machine in masters:
+            api = self.observed[machine.name].api
+            if api is not None and api.ready:
+                return machine
+        if masters:
+            return masters[0]
+        reasons = "; ".join(f"{m.name}: {self.observed[m.name].error}" for m in looked_at)
+        message = f"no master of {self.cluster.name} answers: {reasons}"
+        raise UnreachableError(message, hint="clusterctl check shows what is wrong with each")
+
+    def trust(self, *, keep: bool = True) -> Trust:
+        """The cluster's keys: from the machines, else from the cache, else new ones.
+
+        Args:
+            keep: write new ones into the cache, before any machine gets them.
+
+        Raises:
+            TrustError: machines disagree, or the keys do not fit together.
+            RefusedError: the authority is external, and has signed nothing yet.
+        """
+        trust = self.known_trust()
+        if trust is None:
+            if self.cluster.certificates.external:
+                raise refusal(self.cluster, "it has signed nothing yet")
+            trust = Trust.create(self.cluster.name, datetime.now(UTC))
+            if keep:
+                trust = self.cache.first(trust)
+        return trust
+
+    def known_trust(self) -> Trust | None:
+        """The cluster's keys; None when neither the machines nor the cache have any.
+
+        Raises:
+            TrustError: machines disagree, or the keys do not fit together.
+            RefusedError: the inventory says that the authority is external, and it is not.
+        """
+        trust = self._known_trust()
+        if trust and self.cluster.certificates.external and not trust.external:
+            message = (
+                f"{self.cluster.name} has authorities of its own, with their keys: the inventory "
+                "cannot make them external"
+            )
+            raise RefusedError(
+                message,
+                hint='take "authority": "external" out; it is for a cluster that is new '
+                f"(clusterctl down {self.cluster.inventory} takes this one apart)",
+            )
+        return trust
+
+    def _known_trust(self) -> Trust | None:
+        cached = self.cache.trust()
+        fingerprint = self.fingerprint()
+        if not fingerprint:
+            return cached
+        newest = max((o.trust for o in self.observed.values() if o.trust), default=None)
+        if cached is not None and fingerprint == cached.fingerprint:
+            # Somebody else may have replaced a key since; what has not reached a machine is ours.
+            if newest is None or cached.generation > newest[0]:
+                return cached
+            if newest == (cached.generation, cached.digest):
+                return cached
+        trust = self._fetch_trust(fingerprint)
+        self.cache.keep(trust)
+        return trust
+
+    def fingerprint(self) -> str:
+        """That of the cluster's authority, by the machines' records; empty when none has one.
+
+        Raises:
+            TrustError: the machines disagree.
+        """
+        prints = {o.fingerprint for o in self.observed.values() if o.fingerprint}
+        if len(prints) > 1:
+            holders = ", ".join(
+                f"{o.machine} ({o.fingerprint[:12]})"
+                for o in self.observed.values()
+                if o.fingerprint
+            )
+            message = f"the machines have different authorities: {holders}"
+            raise TrustError(message, hint="they belong to different clusters: check the addresses")
+        return next(iter(prints), "")
+
+    def _fetch_trust(self, fingerprint: str) -> Trust:
+        reasons = []
+        masters = [m for m in self.cluster.masters if m.name in self.observed]
+        # First those that have the newest; a run that was stopped may have left it half written.
+        for machine in sorted(
+            masters, key=lambda m: self.observed[m.name].trust or (0, ""), reverse=True
+        ):
+            if self.observed[machine.name].fingerprint != fingerprint:
+                continue
+            try:
+                trust = self.read_trust(machine)
+            except (TrustError, UnreachableError) as error:
+                reasons.append(f"{machine.name}: {error.message}")
+                continue
+            if trust.fingerprint == fingerprint:
+                self.progress.note(f"keys of {self.cluster.name} taken over from {machine.name}")
+                return trust
+            reasons.append(f"{machine.name}: its keys are not those of its record")
+        message = f"no master could give the keys of {self.cluster.name}"
+        raise TrustError(
+            f"{message}: {'; '.join(reasons)}" if reasons else message,
+            hint="one master that has /etc/kubernetes/pki is needed",
+        )
+
+    def read_trust(self, machine: Machine) -> Trust:
+        """The keys as this master has them.
+
+        Raises:
+            UnreachableError: it does not answer.
+            TrustError: it has none, or not all, or they do not fit together.
+        """
+        _, out, _ = self.engine.shell(machine, _READ_TRUST, secret_output=True)
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(out))) as tar:
+            files = {
+                f"/{member.name}": content.read()
+                for member in tar
+                if (content := tar.extractfile(member)) is not None
+            }
+        return Trust.from_files(files)
+
+
+_TRUST_PATHS = " ".join(path.removeprefix("/") for path in PATHS)
+# An authority's key may be elsewhere: then it is not there to be read.
+_READ_TRUST = f"cd / && tar -cf - --ignore-failed-read {_TRUST_PATHS} 2>/dev/null | base64"
+
+
+def probe(
+    cluster: Cluster, machine: Machine, *, reachability: bool = False, deep: bool = False
+) -> str:
+    """The probe of one machine, asking for what any cluster of ours may have there."""
+    asked = table.node_leaves(cluster, machine) if cluster.certificates.external else ()
+    return script.query(
+        cluster,
+        machine,
+        units=catalog.UNITS,
+        packages=(*catalog.PACKAGES, *EPEL),
+        certificates=tuple(requests.signed_path(leaf) for leaf in asked),
+        files=tuple(requests.key_path(leaf) for leaf in asked),
+        reachability=reachability,
+        deep=deep,
+    ).program()
+
+
+@contextmanager
+def open_session(
+    path: Path,
+    progress: Progress,
+    *,
+    create: bool = False,
+    names: Collection[str] | None = None,
+    agree: Callable[[MachineSource, Draft], None] | None = None,
+) -> Iterator[Session]:
+    """Read the inventory, find the machines and get ready to connect.
+
+    Args:
+        create: make machines that are missing first.
+        names: make, and miss, only these; None: all.
+        agree: is asked before any is made; raises if the operator does not want it.
+
+    Raises:
+        InventoryError: the file is wrong.
+        RefusedError: machines are missing and `create` is False.
+        MachinesError: they could not be made.
+    """
+    draft = inventory.read(path)
+    source = source_of(draft)
+    found = source.missing(draft) if create else absent(source, draft)
+    missing = tuple(name for name in found if names is None or name in names)
+    if missing and not create:
+        message = f"these machines do not exist yet: {', '.join(missing)}"
+        raise RefusedError(
+            message,
+            hint=f"clusterctl up {path} makes them; so does clusterctl machines up {path}",
+        )
+    if missing:
+        if agree:
+            agree(source, draft)
+        with cache_of(draft).hold(this_operator(f"clusterctl up {path}")):
+            source.create(draft, progress, names)
+    cluster, cache, hosts = locate(source, draft)
+    private_file.sweep(cache.directory())
+    log = RunLog.create(cluster.name)
+    with Engine(cluster, hosts, log) as engine:
+        yield Session(draft, source, cluster, cache, engine, progress, log, missing)

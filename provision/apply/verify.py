@@ -1,0 +1,230 @@
+"""Does the cluster do what a cluster is for? Asked of the running thing, from every node.
+
+Every apiserver is ready, etcd is healthy and has just the members of the inventory, all Nodes
+are Ready, a name is resolved in a pod, pods reach pods on other nodes, and a Service's address
+answers from every node.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import gevent
+
+from provision.apply import kubectl as api_client
+from provision.apply.session import Session
+from provision.artifacts import images
+from provision.desired.components.control_plane import KUBECTL, OWN_API
+from provision.desired.render import render
+from provision.model.cluster import Cluster, Machine
+from provision.model.errors import Failure, PhaseError
+from provision.model.observed import Observed, api_view
+
+# After an outage of the API, CoreDNS and kube-proxy hear of a new Service when they have connected
+# again: client-go pauses for up to 30 s between two tries, jitter not counted.
+PATIENCE = 75  # seconds
+REST = 30  # seconds until what is still not well is a failure
+PODS_TIMEOUT = 120  # seconds, the pulling of an image included
+
+
+@dataclass(frozen=True)
+class Pod:
+    name: str
+    node: str
+    address: str
+
+
+def verify(session: Session, names: Collection[str] | None = None) -> None:
+    """Look at everything and try everything; takes some seconds.
+
+    Args:
+        names: of the machines that count; None: all.
+
+    Raises:
+        PhaseError: naming each thing that does not work, and where.
+    """
+    observed, failures = _look(session, names)
+    nodes = tuple(m for m in session.cluster.nodes if m.name in observed)
+    if not failures:
+        failures = _try_pods(session, nodes)
+    if failures:
+        raise PhaseError(
+            "verify",
+            failures,
+            hint=f"clusterctl status {session.cluster.inventory} shows each component",
+        )
+    for machine in nodes:
+        session.progress.done(machine.name)
+
+
+def verify_alone(session: Session) -> None:
+    """`verify`, shown as a phase of its own.
+
+    Raises:
+        PhaseError: see `verify`.
+    """
+    names = tuple(m.name for m in session.cluster.nodes)
+    with session.progress.phase("verify", "names, pods and Services, from every node", names):
+        verify(session)
+
+
+def _look(
+    session: Session, names: Collection[str] | None
+) -> tuple[Mapping[str, Observed], list[Failure]]:
+    """What the machines say, once they have come to rest: what just started may be slow to answer."""
+    deadline = time.monotonic() + REST
+    while True:
+        observed = session.observe(names)
+        failures = judge(session.cluster, observed)
+        if not failures or time.monotonic() > deadline:
+            return observed, failures
+        gevent.sleep(1)
+
+
+def judge(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
+    """What is wrong by what the machines themselves say. Pure.
+
+    Args:
+        observed: name -> what its probe saw, of the machines that are looked at: all, or some.
+    """
+    failures = [
+        Failure(name, "reach the machine", view.error)
+        for name, view in observed.items()
+        if not view.reachable
+    ]
+    there = {name: view for name, view in observed.items() if view.reachable}
+    for machine in cluster.masters:
+        if machine.name not in there:
+            continue
+        api = there[machine.name].api
+        if api is None or not api.ready:
+            cause = "is not running" if api is None else api.error or "is not ready"
+            failures.append(Failure(machine.name, "kube-apiserver", cause))
+    wanted = {m.name for m in cluster.etcd_members}
+    for machine in cluster.etcd_members:
+        if machine.name not in there:
+            continue
+        view = there[machine.name].etcd
+        if view is None or not view.healthy:
+            cause = "is not running" if view is None else view.error or "has no quorum"
+            failures.append(Failure(machine.name, "etcd", cause))
+            continue
+        members = {member.name for member in view.members}
+        learners = sorted(member.name for member in view.members if member.learner)
+        # Who is away may have been given up by `recover`, and is no member until it is replaced.
+        if members - wanted or (wanted & there.keys()) - members:
+            cause = f"members are {sorted(members)}, the inventory has {sorted(wanted)}"
+            failures.append(Failure(machine.name, "etcd", cause))
+        if learners:
+            failures.append(Failure(machine.name, "etcd", f"only learners: {learners}"))
+    api = api_view(observed)
+    if api is not None:
+        nodes = {node.name: node for node in api.nodes}
+        for machine in cluster.nodes:
+            if machine.name not in observed:
+                continue
+            node = nodes.get(machine.name)
+            if node is None or not node.ready:
+                cause = "has not registered" if node is None else "is not Ready"
+                failures.append(Failure(machine.name, "Node", cause))
+    return failures
+
+
+def _try_pods(session: Session, nodes: tuple[Machine, ...]) -> list[Failure]:
+    leader = session.leader()
+    # A name of its own for every run: one that was killed may have left its own behind.
+    namespace = f"clusterctl-verify-{secrets.token_hex(3)}"
+    kubectl = f"{KUBECTL} -n {namespace}"
+    content = render(
+        "manifests/verify.yaml.j2",
+        namespace=namespace,
+        image=images.refs()["agnhost"],
+        nodes=[machine.name for machine in nodes],
+    )
+    start = (
+        # Of a run that was killed.
+        f"set -e; {KUBECTL} delete namespace --wait=false "
+        f"-l clusterctl/verify,clusterctl/verify!={namespace} >/dev/null; "
+        f"{KUBECTL} apply --server-side --force-conflicts -f - >/dev/null; "
+        f"{kubectl} rollout status daemonset/verify --timeout={PODS_TIMEOUT}s >/dev/null || "
+        f"{{ {kubectl} get pods -o wide; {kubectl} get events "
+        "--field-selector type=Warning -o custom-columns=:.involvedObject.name,:.message "
+        "| tail -n 5; exit 1; } >&2; "
+        f"{kubectl} get pods -o json; echo; echo ---; {kubectl} get service verify -o json"
+    )
+    try:
+        code, out, error = api_client.run(session, leader, start, content)
+        if code != 0:
+            cause = error.strip()[-2000:]
+            return [Failure(leader.name, "pods that answer on every node", cause)]
+        pods_json, service_json = out.split("\n---\n")
+        pods = _pods(pods_json)
+        service = json.loads(service_json)["spec"]["clusterIP"]
+        return _dial(session, namespace, pods, service) + _from_nodes(session, nodes, service)
+    finally:
+        session.engine.shell(
+            leader, f"{KUBECTL} delete namespace {namespace} --wait=false --ignore-not-found"
+        )
+
+
+def _pods(text: str) -> tuple[Pod, ...]:
+    return tuple(
+        Pod(item["metadata"]["name"], item["spec"]["nodeName"], item["status"]["podIP"])
+        for item in json.loads(text)["items"]
+        if item["status"].get("podIP") and not item["metadata"].get("deletionTimestamp")
+    )
+
+
+def _dial(session: Session, namespace: str, pods: tuple[Pod, ...], service: str) -> list[Failure]:
+    """From every pod: a name, the Service, and a pod on the next node."""
+    domain = session.cluster.networks.domain
+    name = f"verify.{namespace}.svc.{domain}"
+    tries: list[tuple[Pod, str, str, int]] = []
+    for index, pod in enumerate(pods):
+        other = pods[(index + 1) % len(pods)]
+        tries.append((pod, f"the name {name}, from a pod", name, 80))
+        tries.append((pod, f"the Service {service}, from a pod", service, 80))
+        tries.append((pod, f"a pod on {other.node}, from a pod", other.address, 8080))
+    lines = [f"d=$(mktemp -d); end=$(($(date +%s) + {PATIENCE}))"]
+    for number, (pod, _, host, port) in enumerate(tries):
+        path = (
+            f"/api/v1/namespaces/{namespace}/pods/{pod.name}:8080/proxy/dial"
+            f"?host={host}&port={port}&protocol=http&request=hostname&tries=1"
+        )
+        get = f"{KUBECTL} --server={OWN_API} get --raw {shlex.quote(path)}"
+        lines.append(
+            f"until {get} >$d/{number} 2>&1; grep -q responses $d/{number} || "
+            '[ "$(date +%s)" -ge "$end" ]; do sleep 1; done &'
+        )
+        # No more at once than a small machine bears.
+        if number % 8 == 7:
+            lines.append("wait")
+    lines.append(f'wait; for i in $(seq 0 {len(tries) - 1}); do tr -d "\\n" <$d/$i; echo; done')
+    lines.append("rm -rf $d")
+    _, out, _ = session.engine.shell(session.leader(), "\n".join(lines))
+    answers = out.splitlines()
+    failures = []
+    for (pod, what, _, _), answer in zip(tries, answers, strict=False):
+        try:
+            good = bool(json.loads(answer).get("responses"))
+        except (ValueError, AttributeError):
+            good = False
+        if not good:
+            failures.append(Failure(pod.node, what, answer[:500]))
+    return failures
+
+
+def _from_nodes(session: Session, nodes: tuple[Machine, ...], service: str) -> list[Failure]:
+    """From every node itself: the Service's address."""
+    command = f"timeout 5 bash -c 'exec 3<>/dev/tcp/{service}/80' && echo open || echo closed"
+    fetched = session.engine.fetch(lambda _: command, nodes)
+    return [
+        Failure(name, f"the Service {service}, from the node", seen.error or "no connection")
+        for name, seen in fetched.items()
+        if "open" not in seen.output
+    ]

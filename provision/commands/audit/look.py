@@ -1,0 +1,24 @@
+"""Ask every machine of a cluster, once each, and judge what they answer."""
+
+from __future__ import annotations
+
+from provision.apply.session import Session
+from provision.commands.audit.checks import CHECKS
+from provision.commands.audit.judge import Report, judge
+from provision.commands.audit.probe import parse, program
+
+
+def audit(session: Session) -> Report:
+    """Make all checks; a machine that does not answer is named in the report."""
+    question = program(CHECKS)
+    fetched = session.engine.fetch(lambda _: question, session.cluster.machines)
+    seen, silent = {}, {}
+    for name, answer in fetched.items():
+        if answer.error:
+            silent[name] = answer.error
+            continue
+        try:
+            seen[name] = parse(answer.output)
+        except ValueError as error:
+            silent[name] = str(error)
+    return judge(session.cluster, seen, silent)

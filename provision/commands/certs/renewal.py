@@ -1,0 +1,194 @@
+"""Certificates of a cluster issued anew: because somebody asks, or because all have expired.
+
+The plan is that of `up`, and so is its way to the machines; only what is installed there stays as
+it is: no artifact is looked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from provision.apply.phases import RENEW, UP, Run, execute
+from provision.apply.session import Session
+from provision.artifacts.model import ArtifactSet, Ready
+from provision.commands import up as converge
+from provision.desired.catalog import desired
+from provision.local import private_file
+from provision.model.errors import RefusedError
+from provision.pki import table
+from provision.pki.trust import Trust
+from provision.plan.make import make_plan
+from provision.plan.model import Plan, Renewal
+
+# Who asks for a renewal a day after one that was stopped means a new one.
+_FORGOTTEN = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was issued.
+
+    Attributes:
+        issued: machine -> names of leaves.
+        seconds: phase -> wall time.
+    """
+
+    issued: dict[str, tuple[str, ...]]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def look(session: Session) -> Trust:
+    """Look at all machines of a cluster that is there.
+
+    Raises:
+        RefusedError: there is no cluster yet.
+        PreflightError: a machine is not what it should be.
+    """
+    converge.check(session)
+    trust = session.known_trust()
+    if trust is None or not any(view.fingerprint for view in session.observed.values()):
+        message = f"there is no cluster {session.cluster.name} yet"
+        raise RefusedError(message, hint=f"clusterctl up {session.cluster.inventory}")
+    return trust
+
+
+def prepare(session: Session, names: frozenset[str], *, now: datetime | None = None) -> Run:
+    """Plan to issue these leaves again; touches nothing.
+
+    Args:
+        names: of leaves; empty: all.
+        now: the present when None.
+
+    Raises:
+        RefusedError: no leaf has such a name, or the cluster is not as its inventory says.
+    """
+    now = now or datetime.now(UTC)
+    trust = look(session)
+    known = leaf_names(session)
+    if unknown := sorted(names - known):
+        message = f"no machine has a certificate called {', '.join(unknown)}"
+        raise RefusedError(message, hint=f"there are: {', '.join(sorted(known))}")
+    installed = as_installed(session, trust)
+    begun = _begun(_memory(session), names, now)
+    renewal = Renewal(names, begun or now)
+    if begun:
+        session.progress.note(
+            f"goes on with the renewal begun on {begun:%Y-%m-%d %H:%M} UTC: what was issued since "
+            "then is not issued again"
+        )
+    else:
+        plan = make_plan(session.cluster, trust, session.observed, installed, now)
+        refuse_unfinished(session, plan)
+    plan = make_plan(session.cluster, trust, session.observed, installed, now, renewal)
+    return Run(session, trust, installed, plan, now)
+
+
+def renew(run: Run, names: frozenset[str]) -> Report:
+    """One machine after the other, each healthy before the next.
+
+    A run that was stopped goes on with those that are left, within a day.
+
+    Args:
+        run: what `prepare` gave for these names.
+
+    Raises:
+        PhaseError: with every machine that failed in the phase that failed.
+    """
+    memory = _memory(run.session)
+    if _begun(memory, names, run.now) is None:
+        kept = {"names": sorted(names), "begun": run.now.isoformat()}
+        private_file.write(memory, json.dumps(kept).encode())
+    execute(run, RENEW)
+    memory.unlink(missing_ok=True)
+    return Report(issued(run.plan), run.seconds)
+
+
+def prepare_recovery(session: Session) -> Run:
+    """Plan to bring back a cluster whose certificates have expired; touches nothing."""
+    trust = look(session)
+    now = datetime.now(UTC)
+    ready = as_installed(session, trust)
+    plan = make_plan(session.cluster, trust, session.observed, ready, now)
+    if any(machine.binaries for machine in plan.machines.values()):
+        ready = converge.needed_artifacts(session, trust)
+        plan = make_plan(session.cluster, trust, session.observed, ready, now)
+    return Run(session, trust, ready, plan, now)
+
+
+def recover(run: Run) -> Report:
+    """Issue what has expired, on all machines at once where no member has a quorum.
+
+    Raises:
+        PhaseError: with every machine that failed in the phase that failed.
+    """
+    execute(run, UP)
+    return Report(issued(run.plan), run.seconds)
+
+
+def issued(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Machine -> names of the leaves that the plan issues there; kubelets ask for their own."""
+    names = {
+        name: (
+            *(leaf.leaf.name for c in machine.components.values() for leaf in c.leaves),
+            *(("kubelet-client",) if machine.register else ()),
+        )
+        for name, machine in plan.machines.items()
+    }
+    return {name: leaves for name, leaves in names.items() if leaves}
+
+
+def leaf_names(session: Session) -> frozenset[str]:
+    """Names of all leaves in the cluster."""
+    cluster = session.cluster
+    names = {leaf.name for m in cluster.machines for leaf in table.node_leaves(cluster, m)}
+    return frozenset({*names, table.kubelet_client(cluster, cluster.nodes[0]).name})
+
+
+def as_installed(session: Session, trust: Trust) -> ArtifactSet:
+    """The artifacts that the machines have: with these, no plan wants any."""
+    items = {}
+    for machine in session.cluster.machines:
+        seen = session.observed[machine.name]
+        if seen.facts is None:
+            continue
+        arch = seen.facts.arch
+        for state in desired(session.cluster, machine, trust, seen.facts).values():
+            for binary in state.binaries:
+                there = seen.binaries.get(binary.path)
+                key = (binary.artifact, arch)
+                if there or key not in items:
+                    pin, version = (there.pin, there.version) if there else ("", "")
+                    items[key] = Ready(binary.artifact, version, arch, pin)
+    return ArtifactSet("installed", items)
+
+
+def refuse_unfinished(session: Session, plan: Plan) -> None:
+    """Refuse to work on a cluster that is not as its inventory says.
+
+    Raises:
+        RefusedError: it is not; `up` has something to do.
+    """
+    if not plan.empty:
+        touched = [name for name, machine in plan.machines.items() if not machine.empty]
+        where = ", ".join(touched) or "objects in the cluster"
+        message = f"{session.cluster.name} is not as its inventory says ({where})"
+        raise RefusedError(message, hint=f"clusterctl up {session.cluster.inventory} first")
+
+
+def _memory(session: Session) -> Path:
+    return session.cache.directory() / "renewal.json"
+
+
+def _begun(memory: Path, names: Iterable[str], now: datetime) -> datetime | None:
+    """When a run that was stopped began the renewal of these; None: there is none to go on with."""
+    try:
+        kept = json.loads(memory.read_text())
+        begun = datetime.fromisoformat(kept["begun"])
+        wanted = kept["names"] == sorted(names) and timedelta(0) <= now - begun < _FORGOTTEN
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return begun if wanted else None

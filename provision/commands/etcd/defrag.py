@@ -1,0 +1,87 @@
+"""Giving back what etcd does not use, and ending NOSPACE: one member at a time, leader last."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from provision.apply.session import Session
+from provision.commands.etcd.snapshot import members
+from provision.commands.etcd.status import NOSPACE, Member
+from provision.desired import etcd_programs as programs
+from provision.model.errors import Failure, PhaseError, UnhealthyError
+
+TIMEOUT = 900  # seconds, for one member
+# Above this share of the quota the next writes would raise the alarm again.
+_STILL_FULL = 0.95
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What it brought.
+
+    Attributes:
+        sizes: machine -> bytes before and after, in the order in which they were done.
+        disarmed: NOSPACE was there, and is no more.
+        seconds: wall time.
+    """
+
+    sizes: dict[str, tuple[int, int]]
+    disarmed: bool
+    seconds: float
+
+
+def defrag(session: Session) -> Freed:
+    """Defragment all members that answer; with NOSPACE, compact first and end the alarm.
+
+    Raises:
+        UnhealthyError: there is no quorum, or the space that is in use is too much.
+        PhaseError: a member failed; those after it were not touched.
+    """
+    began = time.monotonic()
+    path = session.cluster.inventory
+    before = members(session)
+    if not any(m.quorum for m in before):
+        raise UnhealthyError(
+            f"etcd of {session.cluster.name} has no quorum; nothing was touched",
+            hint=f"clusterctl etcd status {path}",
+        )
+    full = any(NOSPACE in m.alarms for m in before)
+    order = sorted((m for m in before if m.answers), key=lambda m: m.leader)
+    with session.progress.phase(
+        "defrag", "one member after the other", tuple(m.machine for m in order)
+    ):
+        if full:
+            _do(session, order[-1], "compact")
+        for member in order:
+            _do(session, member, "defrag")
+            session.progress.done(member.machine)
+        after = {m.machine: m for m in members(session)}
+        if full:
+            still = [m for m in after.values() if m.quota and m.size > _STILL_FULL * m.quota]
+            if still:
+                raise UnhealthyError(
+                    f"etcd is full of what is in use: {still[0].in_use >> 20} MiB of "
+                    f"{still[0].quota >> 20} MiB on {still[0].machine}; NOSPACE stays",
+                    hint="delete objects that nobody needs, then again; or "
+                    'a larger quota: "extra_args": {"etcd": {"quota-backend-bytes": "..."}}, '
+                    f"clusterctl up {path}, then again",
+                )
+            _do(session, order[-1], "disarm")
+    return Freed(
+        {m.machine: (m.size, after[m.machine].size) for m in order},
+        full,
+        time.monotonic() - began,
+    )
+
+
+def _do(session: Session, member: Member, action: programs.Action) -> None:
+    machine = session.cluster.machine(member.machine)
+    session.progress.update(machine.name, action)
+    code, _, error = session.engine.shell(
+        machine, programs.defrag(session.cluster, machine, action), timeout=TIMEOUT
+    )
+    if code != 0:
+        session.progress.done(machine.name, failed=True)
+        cause = error.strip()[-2000:] or f"exit status {code}"
+        raise PhaseError("defrag", [Failure(machine.name, action, cause)])

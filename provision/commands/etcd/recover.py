@@ -1,0 +1,136 @@
+"""Quorum is lost for good: what the best survivor has becomes a cluster again.
+
+The survivor's data are copied, read by a throw-away etcd with --force-new-cluster, and saved; that
+snapshot is then restored on every machine that answers, the survivor's own among them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from provision.apply.session import Session
+from provision.commands.etcd import restore, snapshot_file
+from provision.commands.etcd.restore import Outlook
+from provision.commands.etcd.snapshot import TIMEOUT, members, trust_of
+from provision.commands.etcd.snapshot_file import Snapshot
+from provision.desired import etcd_programs as programs
+from provision.desired.etcd_programs import Target
+from provision.local import private_file
+from provision.model.cluster import Machine
+from provision.model.errors import Failure, PhaseError, RefusedError
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What is left of a cluster.
+
+    Attributes:
+        survivors: machines that have data, with what their members say of how far they go.
+        empty: machines that answer and have none.
+        gone: machine -> why it does not answer.
+    """
+
+    survivors: Mapping[str, str]
+    empty: tuple[str, ...]
+    gone: Mapping[str, str]
+
+
+def look(session: Session) -> Remains:
+    """Find out what is left; the machines have been looked at. Touches nothing.
+
+    Raises:
+        RefusedError: there is a quorum, or there are no data.
+    """
+    seen = session.observed
+    now = members(session)
+    path = session.cluster.inventory
+    # A recovery that was killed may have its quorum again, but not all its members.
+    unfinished = any(view.restoring for view in seen.values())
+    if any(m.quorum for m in now) and not unfinished:
+        raise RefusedError(
+            f"etcd of {session.cluster.name} has its quorum: there is nothing to recover",
+            hint=f"clusterctl etcd status {path} shows each member",
+        )
+    survivors = {
+        m.machine: f"revision {m.revision}" if m.answers else "its etcd does not answer"
+        for m in now
+        if seen[m.machine].etcd_data
+    }
+    if not survivors:
+        raise RefusedError(
+            f"no machine of {session.cluster.name} that answers has etcd's data",
+            hint=f"from a snapshot: clusterctl recover {path} --from FILE",
+        )
+    answering = [m.machine for m in now if seen[m.machine].reachable]
+    return Remains(
+        survivors,
+        tuple(name for name in answering if name not in survivors),
+        {m.machine: seen[m.machine].error for m in now if not seen[m.machine].reachable},
+    )
+
+
+@contextmanager
+def rescued(session: Session, remains: Remains) -> Iterator[Snapshot]:
+    """Stop everything, and get what the furthest survivor has, as a snapshot.
+
+    Raises:
+        PreflightError, ArtifactError, RefusedError: nothing was touched; see `restore.planned`.
+        PhaseError: it could not be read; its data are as they were.
+    """
+    trust = trust_of(session)
+    there = tuple(m for m in session.cluster.etcd_members if session.observed[m.name].reachable)
+    # Its marker: the snapshot is not made yet, so the restore that follows has another.
+    waiting = Target("rescue", 0, tuple(m.name for m in there))
+    outlook = Outlook(there, {}, waiting, 0, restore.fresh(session, there))
+    if outlook.fresh:
+        restore.planned(session, trust, outlook)
+    restore.stop(session, outlook)
+    machine = _furthest(session, [m for m in there if m.name in remains.survivors])
+    with private_file.scratch(session.cache.directory()) as scratch:
+        plain = scratch / "plain"
+        plain.touch(0o600)
+        with session.progress.phase("rescue", "what it has, as a snapshot", (machine.name,)):
+            with plain.open("wb") as out:
+                code, error = session.engine.receive(
+                    machine,
+                    programs.rescue(session.cluster, machine),
+                    out.write,
+                    session.cluster.inventory.read_bytes(),
+                    timeout=TIMEOUT,
+                )
+            session.progress.done(machine.name, failed=code != 0)
+        if code != 0:
+            raise _failed(session, machine, "read its data", error)
+        yield snapshot_file.unpack(plain, scratch, f"the data of {machine.name}", trust)
+
+
+def _furthest(session: Session, machines: list[Machine]) -> Machine:
+    """The machine whose data go furthest, by the stopped database itself."""
+    fetched = session.engine.fetch(lambda _: programs.revision(), machines)
+    revisions = {m.name: _revision(fetched[m.name].output) for m in machines}
+    best = max(machines, key=lambda m: revisions[m.name])
+    if revisions[best.name] < 0:
+        raise _failed(session, best, "read its data", fetched[best.name].error or "no database")
+    session.progress.note(
+        "; ".join(f"{name} has revision {number}" for name, number in revisions.items())
+    )
+    return best
+
+
+def _revision(output: str) -> int:
+    try:
+        return int(json.loads(output)["revision"])
+    except (ValueError, LookupError):
+        return -1
+
+
+def _failed(session: Session, machine: Machine, step: str, cause: str) -> PhaseError:
+    return PhaseError(
+        "rescue",
+        [Failure(machine.name, step, cause.strip()[-2000:])],
+        hint="its data are as they were; from a snapshot: "
+        f"clusterctl recover {session.cluster.inventory} --from FILE",
+    )

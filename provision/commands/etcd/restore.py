@@ -1,0 +1,373 @@
+"""Bringing a cluster back from a snapshot: on its own machines, or on new ones.
+
+Nothing runs while data are exchanged, and all members get the same: a restore that is killed
+leaves a marker on the machines, with which `up` refuses to start anything, and the same command
+goes on. Once all members have the data they are not exchanged again: who has started since may have
+promised to keep more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from provision.apply.fanout import fan_out
+from provision.apply.phases import UP, Phase, Run, execute
+from provision.apply.session import Session
+from provision.apply.verify import verify_alone
+from provision.commands import up
+from provision.commands.etcd.snapshot import members
+from provision.commands.etcd.snapshot_file import Snapshot
+from provision.commands.etcd.source import compressed, refuse_unreadable
+from provision.desired import etcd_programs as programs
+from provision.desired.components import etcd
+from provision.desired.etcd_programs import CONTROL_PLANE, Target
+from provision.model import paths
+from provision.model.cluster import Machine
+from provision.model.errors import (
+    ClusterctlError,
+    PhaseError,
+    PreflightError,
+    RefusedError,
+    UnreachableError,
+)
+from provision.model.observed import Observed
+from provision.pki.trust import Trust
+from provision.plan.external_authority import refuse_unsigned
+from provision.plan.make import make_plan
+from provision.plan.preflight import preflight
+
+TIMEOUT = 1800  # seconds, for the data of one member
+# More revisions than a cluster makes between a snapshot and its end.
+BUMP = 1_000_000_000
+ETCD = (etcd.UNIT,)
+INSTALLS = " installs"  # a marker's last word
+AGAIN = (
+    "the cluster stands still until it is restored: run the same command again, it goes on where "
+    "it stopped"
+)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a restore would do, before it does it.
+
+    Attributes:
+        members: the machines that will have the restored data.
+        left_out: machine -> why it does not take part.
+        revision: the cluster's now; 0 when no member says.
+        fresh: machines have to be installed first.
+        brought: all members have the restored data already.
+    """
+
+    members: tuple[Machine, ...]
+    left_out: Mapping[str, str]
+    target: Target
+    revision: int
+    fresh: bool
+    brought: bool = False
+
+    def lost(self, snapshot: Snapshot) -> str:
+        """What nobody will have any more, for people."""
+        if self.brought:
+            return "its data are there already, and stay: what was left undone is done"
+        manifest = snapshot.manifest
+        since = f"everything written since {manifest.created:%Y-%m-%d %H:%M:%S} UTC"
+        if self.revision:
+            count = max(self.revision - manifest.revision, 0) % BUMP
+            return f"{since} ({manifest.age} ago) is lost: {count} changes"
+        return f"{since} ({manifest.age} ago) is lost"
+
+
+def look(session: Session, snapshot: Snapshot) -> Outlook:
+    """Find out what a restore would do; the machines have been looked at. Touches nothing.
+
+    Raises:
+        UnreachableError: no machine that etcd belongs on answers.
+        RefusedError: one of them has no room, or nobody could decrypt the Secrets.
+    """
+    seen = session.observed
+    there = tuple(m for m in session.cluster.etcd_members if seen[m.name].reachable)
+    if not there:
+        reasons = "; ".join(f"{m.name}: {seen[m.name].error}" for m in session.cluster.etcd_members)
+        raise UnreachableError(f"no machine with etcd answers: {reasons}")
+    if known := _known_trust(session):
+        refuse_unreadable(session.cluster, known, snapshot)
+    revision = max((m.revision for m in members(session)), default=0)
+    saved, begun = snapshot.manifest.revision, _begun(seen, snapshot.manifest.sha256)
+    target = Target(snapshot.manifest.sha256, begun, tuple(sorted(m.name for m in there)))
+    brought = begun > 0 and _brought(session, there, target)
+    if not brought:
+        if not begun:
+            _refuse_narrow(session, there, snapshot)
+        # What was begun may have run, on machines that are away now.
+        target = replace(target, bump=bump_for(saved, max(revision, saved + begun)))
+    return Outlook(
+        members=there,
+        left_out={
+            m.name: seen[m.name].error
+            for m in session.cluster.machines
+            if not seen[m.name].reachable
+        },
+        target=target,
+        revision=revision,
+        fresh=fresh(session, there),
+        brought=brought,
+    )
+
+
+def fresh(session: Session, there: tuple[Machine, ...]) -> bool:
+    """Whether machines have to be installed, or a restore that began with that was cut off."""
+    seen = session.observed
+    return not (
+        all(_installed(seen[m.name], ETCD) for m in there)
+        and all(_installed(seen[m.name], CONTROL_PLANE) for m in _masters(session))
+    ) or any(view.restoring.endswith(INSTALLS) for view in seen.values())
+
+
+def _known_trust(session: Session) -> Trust | None:
+    """The keys that masters have, which stay; None where they are all new."""
+    return session.known_trust() if any(v.trust for v in session.observed.values()) else None
+
+
+def _refuse_narrow(session: Session, machines: tuple[Machine, ...], snapshot: Snapshot) -> None:
+    said = session.engine.fetch(lambda _: programs.room(snapshot.manifest), machines)
+    if narrow := [f"{name}: {why}" for name, s in said.items() if (why := s.output.strip())]:
+        message = f"{snapshot.source} cannot be restored: {'; '.join(narrow)}"
+        raise RefusedError(message, hint="make room there, then run the same command again")
+
+
+def bump_for(saved: int, now: int) -> int:
+    """By how much revisions must grow so that none comes again that a client has seen. Pure."""
+    return max(now - saved, 0) + BUMP
+
+
+def _begun(seen: Mapping[str, Observed], sha256: str) -> int:
+    """What a killed restore of the same snapshot had chosen; 0 when there was none."""
+    markers = [view.restoring.split() for view in seen.values()]
+    bumps = [marker[1] for marker in markers if len(marker) > 1 and marker[0] == sha256]
+    return max((int(bump) for bump in bumps if bump.isdecimal()), default=0)
+
+
+def _brought(session: Session, machines: tuple[Machine, ...], target: Target) -> bool:
+    said = session.engine.fetch(lambda _: programs.brought(target), machines)
+    for name, answer in said.items():
+        if answer.error:  # a yes that was not heard would cost what was written since
+            raise UnreachableError(f"{name}: {answer.error}", hint="run the same command again")
+    return all(answer.output.strip() == "yes" for answer in said.values())
+
+
+def _installed(view: Observed, units: tuple[str, ...]) -> bool:
+    return all(unit in view.units and view.units[unit].load == "loaded" for unit in units)
+
+
+def restore(session: Session, snapshot: Snapshot, outlook: Outlook) -> float:
+    """Do it.
+
+    Returns:
+        Wall seconds until every apiserver was ready again.
+
+    Raises:
+        PreflightError, ArtifactError, RefusedError: nothing was touched; see `planned`.
+        PhaseError: with every machine that failed; the same command goes on.
+    """
+    began = time.monotonic()
+    run = None
+    if outlook.fresh:
+        known = _known_trust(session)
+        run = planned(session, known or snapshot.trust, outlook)
+        if not known:
+            session.cache.keep(snapshot.trust)
+    if not outlook.brought:
+        stop(session, outlook)
+    if run:
+        execute(run, _phases(snapshot, outlook))
+        _finish(session, outlook)
+        return time.monotonic() - began
+    if not outlook.brought:
+        names = tuple(m.name for m in outlook.members)
+        with session.progress.phase("data", "the snapshot, on every member", names):
+            _bring(session, snapshot, outlook)
+    cluster = session.cluster
+    _each(
+        session,
+        "etcd",
+        "the cluster's memory",
+        outlook.members,
+        lambda m: programs.start_member(cluster, m),
+    )
+    _each(
+        session,
+        "control plane",
+        "apiservers and controllers",
+        _masters(session),
+        lambda _: programs.start_control_plane(),
+    )
+    _finish(session, outlook)
+    seconds = time.monotonic() - began
+    if not outlook.left_out:
+        verify_alone(session)
+    return seconds
+
+
+def stop(session: Session, outlook: Outlook) -> None:
+    """Stop what uses etcd's data, then etcd; on every machine that answers."""
+    marker = f"{outlook.target.sha256} {outlook.target.bump}{INSTALLS if outlook.fresh else ''}"
+    for name, summary, machines, units in (
+        ("stop", "apiservers and controllers", _masters(session), CONTROL_PLANE),
+        ("stop etcd", "the members", outlook.members, ETCD),
+    ):
+        _each(
+            session,
+            name,
+            summary,
+            machines,
+            lambda m, units=units: programs.stop(marker, _present(session, m, units)),  # type: ignore[misc]
+        )
+
+
+def _present(session: Session, machine: Machine, units: tuple[str, ...]) -> tuple[str, ...]:
+    seen = session.observed[machine.name].units
+    return tuple(unit for unit in units if unit in seen and seen[unit].load == "loaded")
+
+
+def _masters(session: Session) -> tuple[Machine, ...]:
+    return tuple(m for m in session.cluster.masters if session.observed[m.name].reachable)
+
+
+def _bring(session: Session, snapshot: Snapshot, outlook: Outlook) -> None:
+    """The restored data, on all members at once."""
+
+    def bring(machine: Machine) -> tuple[int, str, str]:
+        program = programs.restore(
+            session.cluster, machine, outlook.members, outlook.target, snapshot.manifest
+        )
+        return session.engine.stream(
+            machine, program, compressed(snapshot.database), timeout=TIMEOUT
+        )
+
+    _together(session, "data", outlook.members, bring)
+
+
+def _finish(session: Session, outlook: Outlook) -> None:
+    """Take the markers away, and only when there is none any more what was kept aside."""
+    machines = dict.fromkeys((*_masters(session), *outlook.members))
+    _each(
+        session,
+        "release",
+        "others may start things again",
+        tuple(machines),
+        lambda _: programs.release(),
+        hint="the cluster runs: run the same command again, only this is left to do",
+    )
+    try:
+        _each(
+            session,
+            "clean",
+            "what was kept aside goes",
+            outlook.members,
+            lambda _: programs.clean(),
+        )
+    except PhaseError as error:
+        for failure in error.failures:
+            session.progress.note(
+                f"{failure.machine}: what it had before is still in {paths.ETCD_DATA}, and takes "
+                f"up room until another restore: {failure.cause}"
+            )
+
+
+def _each(
+    session: Session,
+    name: str,
+    summary: str,
+    machines: tuple[Machine, ...],
+    program: Callable[[Machine], str],
+    *,
+    hint: str = AGAIN,
+) -> None:
+    """A program on all of these machines at once, as a phase."""
+    with session.progress.phase(name, summary, tuple(m.name for m in machines)):
+        _together(session, name, machines, lambda m: session.engine.shell(m, program(m)), hint)
+
+
+def _together(
+    session: Session,
+    phase: str,
+    machines: tuple[Machine, ...],
+    job: Callable[[Machine], tuple[int, str, str]],
+    hint: str = AGAIN,
+) -> None:
+    def run(machine: Machine) -> tuple[int, str, str]:
+        try:
+            code, out, error = job(machine)
+        except ClusterctlError as failure:
+            code, out, error = 1, "", failure.message
+        session.progress.done(machine.name, failed=code != 0)
+        return code, out, error
+
+    fan_out(phase, machines, run, hint=hint)
+
+
+# New machines: `up`, with the data brought before etcd starts.
+
+
+def planned(session: Session, trust: Trust, outlook: Outlook) -> Run:
+    """Look at the machines, and plan to install what they lack. Touches nothing.
+
+    All that can stand against it is said here, before anything is stopped.
+
+    Raises:
+        PreflightError, ArtifactError, RefusedError: see there.
+    """
+    observed = session.observe()
+    names = {m.name for m in outlook.members}
+    back = [m.name for m in session.cluster.etcd_members if m.name not in names]
+    if back := [name for name in back if observed[name].reachable]:
+        message = f"{', '.join(back)} did not answer a moment ago, and does now"
+        raise RefusedError(message, hint="run the same command again: it takes part then")
+    # Who is away is fatal to what is new; not to what was begun without it.
+    begun = {
+        name: replace(view, etcd_formed=view.etcd_formed or bool(view.restoring))
+        for name, view in observed.items()
+    }
+    findings = preflight(session.cluster, begun, trust.fingerprint)
+    if any(f.fatal for f in findings):
+        raise PreflightError(f"{session.cluster.name}: the machines are not fit", findings)
+    artifacts = up.needed_artifacts(session, trust)
+    now = datetime.now(UTC)
+    views = {
+        name: _expected(view, member=name in names, stopped=not outlook.brought)
+        for name, view in observed.items()
+    }
+    plan = make_plan(session.cluster, trust, views, artifacts, now)
+    refuse_unsigned(session.cluster, trust, views, plan, now)
+    # Nothing serves yet: nothing has to be changed one machine after the other.
+    plan = replace(plan, running=False)
+    return Run(replace(session, observed=views), trust, artifacts, plan, now)
+
+
+def _expected(view: Observed, *, member: bool, stopped: bool) -> Observed:
+    """A machine as it is when its member has been given its data."""
+    units = {
+        name: replace(unit, active="inactive", sub="dead")
+        if stopped and name in (*CONTROL_PLANE, *ETCD)
+        else unit
+        for name, unit in view.units.items()
+    }
+    has = member or view.etcd_data
+    return replace(
+        view, units=units, etcd=None, api=None, etcd_data=has, etcd_formed=member, restoring=""
+    )
+
+
+def _phases(snapshot: Snapshot, outlook: Outlook) -> Iterator[Phase]:
+    def data(run: Run, _: tuple[Machine, ...]) -> None:
+        _bring(run.session, snapshot, outlook)
+
+    names = tuple(m.name for m in outlook.members)
+    for phase in UP:
+        if phase.name == "etcd" and not outlook.brought:
+            yield Phase("data", "the snapshot, on every member", lambda _: names, data)
+        yield phase

@@ -1,0 +1,172 @@
+"""Taking a snapshot, from here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision.apply.session import Session
+from provision.artifacts.cache import replacing
+from provision.commands.etcd import snapshot_file
+from provision.commands.etcd.snapshot_file import Snapshot
+from provision.commands.etcd.status import Member, parse
+from provision.desired import etcd_programs as programs
+from provision.local import identities, private_file
+from provision.model.cluster import Machine
+from provision.model.errors import Failure, PhaseError, RefusedError
+from provision.model.snapshot import Manifest
+from provision.pki import age
+from provision.pki.trust import Trust
+
+TIMEOUT = 1800  # seconds; etcd's largest sensible database, 8 GiB, over a slow line
+
+
+def members(session: Session) -> tuple[Member, ...]:
+    """What every member says now, in the inventory's order."""
+    machines = session.cluster.etcd_members
+    seen = session.engine.fetch(lambda m: programs.status(session.cluster, m), machines)
+    return tuple(parse(m.name, seen[m.name].output, seen[m.name].error) for m in machines)
+
+
+def trust_of(session: Session) -> Trust:
+    """The keys of the cluster, which has been looked at; its snapshots' key is kept for good.
+
+    Beside a cache that the operator has sealed no key is left open unasked.
+
+    Raises:
+        RefusedError: there is no such cluster yet.
+    """
+    trust = session.known_trust()
+    if trust is None:
+        raise RefusedError(
+            f"there is no cluster {session.cluster.name} yet",
+            hint=f"clusterctl up {session.cluster.inventory}",
+        )
+    if not session.cache.sealed:
+        identities.remember(age.identity(trust), session.cluster.name)
+    return trust
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A snapshot that was written.
+
+    Attributes:
+        machine: whose member gave it.
+        size: of the file, bytes.
+        seconds: wall time.
+    """
+
+    path: Path
+    manifest: Manifest
+    machine: str
+    size: int
+    seconds: float
+
+
+def take(session: Session, target: Path | None, passphrase: str | None) -> Taken:
+    """Take a snapshot from a healthy member to this computer.
+
+    Args:
+        target: the file; named by cluster, time and machine, in the current directory, when None.
+        passphrase: opens it instead of the cluster's key.
+
+    Raises:
+        RefusedError: no such cluster, the file is there already, or there is no room for it.
+        PhaseError: why each machine could not give one.
+    """
+    began = time.monotonic()
+    session.observe()
+    trust = trust_of(session)
+    if target is not None and target.exists():
+        raise RefusedError(f"{target} exists", hint="give another name with -o")
+    if passphrase is None:  # what was asked for can be opened, whatever becomes of the cluster
+        identities.remember(age.identity(trust), session.cluster.name)
+    with writing(), private_file.scratch(session.cache.directory()) as scratch:
+        plain = scratch / "plain"
+        machine = _fetch(session, plain)
+        snapshot = snapshot_file.unpack(plain, scratch, f"the snapshot of {machine.name}")
+        manifest = snapshot.manifest
+        name = snapshot_file.name(manifest.cluster, manifest.created, machine.name)
+        path = target or Path(name)
+        with replacing(path) as temporary:
+            if passphrase is None:
+                age.encrypt(plain, temporary, [age.recipient(age.identity(trust))])
+            else:
+                age.encrypt_with_passphrase(plain, temporary, passphrase)
+    size = path.stat().st_size
+    return Taken(path, manifest, machine.name, size, time.monotonic() - began)
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """What this computer does not let us write, in words.
+
+    Raises:
+        RefusedError: no room, or not allowed.
+    """
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise RefusedError(
+            f"the snapshot cannot be written on this computer: {where}{error.strerror}",
+            hint="it is put together in ~/.local/state/clusterctl, then written where -o says: "
+            "both need room for it",
+        ) from error
+
+
+def _fetch(session: Session, target: Path) -> Machine:
+    """The snapshot of the first master that can give one."""
+    inventory = session.cluster.inventory.read_bytes()
+    failures = []
+    masters = [m for m in session.cluster.masters if session.observed[m.name].reachable]
+    with session.progress.phase(
+        "snapshot", "from a healthy member", tuple(m.name for m in masters)
+    ):
+        for machine in masters:
+            target.touch(0o600)
+            with target.open("wb") as out:
+                code, error = session.engine.receive(
+                    machine,
+                    programs.snapshot(session.cluster, machine),
+                    _reported(session, machine, out.write),
+                    inventory,
+                    timeout=TIMEOUT,
+                )
+            session.progress.done(machine.name, failed=code != 0)
+            if code == 0:
+                return machine
+            failures.append(
+                Failure(machine.name, "take a snapshot", error.strip() or f"exit status {code}")
+            )
+    failures += [
+        Failure(m.name, "connect", session.observed[m.name].error)
+        for m in session.cluster.masters
+        if not session.observed[m.name].reachable
+    ]
+    hint = (
+        f"clusterctl etcd status {session.cluster.inventory} shows what is wrong with each member"
+    )
+    raise PhaseError("snapshot", failures, hint=hint)
+
+
+def _reported(
+    session: Session, machine: Machine, write: Callable[[bytes], object]
+) -> Callable[[bytes], None]:
+    total = 0
+
+    def sink(data: bytes) -> None:
+        nonlocal total
+        total += len(data)
+        with writing():  # else the connection would be blamed
+            write(data)
+        session.progress.update(machine.name, f"{total >> 20} MiB")
+
+    return sink
+
+
+__all__ = ["Snapshot", "Taken", "members", "take", "trust_of", "writing"]

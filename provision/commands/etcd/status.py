@@ -1,0 +1,237 @@
+"""What etcd's members say, and what is wrong with them. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from provision.model.cluster import Cluster
+from provision.model.errors import Finding
+
+NOSPACE = "NOSPACE"
+_ALARM = re.compile(r"alarm:(\w+)")
+# etcd's own default of a quota is 2 GiB; writes stop at the quota, so one is told before.
+_FULL = 0.8
+# A defragmentation is worth its pause when it frees half of a file of this size, bytes.
+_WORTH = 100 << 20
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A member by the cluster's own list."""
+
+    id: str
+    name: str
+    peer_urls: tuple[str, ...]
+    learner: bool
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a machine's member says of itself; all but `error` is empty when it does not answer.
+
+    Attributes:
+        id, cluster: its own and its cluster's, hexadecimal, as etcdctl prints them.
+        quorum: it answered a linearizable read.
+        size, in_use, quota: bytes: the file, what of it is in use, the limit.
+        raft_index: how far its log goes; the survivor with the highest has lost least.
+        listed: the cluster's members, as this one knows them.
+        error: why it does not answer, or cannot work.
+    """
+
+    machine: str
+    id: str = ""
+    cluster: str = ""
+    leader: bool = False
+    quorum: bool = False
+    version: str = ""
+    size: int = 0
+    in_use: int = 0
+    quota: int = 0
+    revision: int = 0
+    raft_index: int = 0
+    alarms: tuple[str, ...] = ()
+    listed: tuple[Listed, ...] = ()
+    error: str = ""
+
+    @property
+    def answers(self) -> bool:
+        return bool(self.id)
+
+
+def parse(machine: str, output: str, error: str = "") -> Member:
+    """Read what `status.sh` printed on a machine; `error`: why it printed nothing."""
+    if error:
+        return Member(machine, error=error)
+    said: dict[str, str] = {}
+    for line in output.splitlines():
+        word, _, text = line.partition(" ")
+        said[word] = text.strip()
+    try:
+        status = json.loads(said["status"])[0]["Status"] if "status" in said else None
+        listed = json.loads(said["members"])["members"] if said.get("members") else []
+    except (ValueError, LookupError, TypeError):
+        return Member(machine, error=f"its answer cannot be read: {output[:200]}")
+    if status is None:
+        return Member(machine, error=said.get("error", "no answer"))
+    header = status["header"]
+    return Member(
+        machine,
+        id=_hex(header["member_id"]),
+        cluster=_hex(header["cluster_id"]),
+        leader=status.get("leader") == header["member_id"],
+        quorum="alone" not in said,
+        version=status["version"],
+        size=status.get("dbSize", 0),
+        in_use=status.get("dbSizeInUse", 0),
+        quota=status.get("dbSizeQuota", 0),
+        revision=header.get("revision", 0),
+        raft_index=status.get("raftIndex", 0),
+        alarms=tuple(sorted(set(_ALARM.findall(" ".join(status.get("errors", ())))))),
+        listed=tuple(_listed(entry) for entry in listed),
+        error=f"has no quorum: {said['alone']}" if "alone" in said else "",
+    )
+
+
+def _listed(entry: Mapping[str, Any]) -> Listed:
+    return Listed(
+        _hex(entry["ID"]),
+        entry.get("name", ""),
+        tuple(entry.get("peerURLs", ())),
+        bool(entry.get("isLearner")),
+    )
+
+
+def _hex(number: int) -> str:
+    return f"{number:x}"
+
+
+def listed(members: Iterable[Member]) -> tuple[Listed, ...]:
+    """The cluster's members by its own word; by one member's memory where there is no quorum."""
+    answering = sorted((m for m in members if m.listed), key=lambda m: not m.quorum)
+    return answering[0].listed if answering else ()
+
+
+def judge(cluster: Cluster, members: Iterable[Member]) -> list[Finding]:
+    """What is wrong, each with what to type; warnings are not fatal."""
+    members = tuple(members)
+    path = cluster.inventory
+    findings = [Finding(m.machine, m.error) for m in members if m.error]
+    if any(NOSPACE in m.alarms for m in members):
+        findings.append(
+            Finding(
+                ", ".join(m.machine for m in members if NOSPACE in m.alarms),
+                f"etcd is full ({NOSPACE}): it answers reads, and refuses every write",
+                f"clusterctl etcd defrag {path} compacts, defragments and ends the alarm",
+            )
+        )
+    findings += [
+        Finding(
+            m.machine,
+            f"has the alarm {alarm}: its data are not those of the others",
+            f"clusterctl etcd restore {path}, or replace this member",
+        )
+        for m in members
+        for alarm in m.alarms
+        if alarm != NOSPACE
+    ]
+    if not any(m.quorum for m in members):
+        findings.append(
+            Finding(
+                cluster.name,
+                "etcd has no quorum: nothing can be written",
+                f"bring machines back; if they are gone for good: clusterctl recover {path}",
+            )
+        )
+    findings += _split(cluster, members)
+    findings += _memberships(cluster, members)
+    findings += _sizes(cluster, members)
+    return findings
+
+
+def _split(cluster: Cluster, members: tuple[Member, ...]) -> list[Finding]:
+    """After a recovery, machines that were given up come back with the data they had."""
+    groups: dict[str, list[str]] = {}
+    for m in members:
+        if m.cluster:
+            groups.setdefault(m.cluster, []).append(m.machine)
+    if len(groups) < 2:
+        return []
+    sides = " and ".join(", ".join(names) for names in groups.values())
+    return [
+        Finding(
+            cluster.name,
+            f"its members are of {len(groups)} clusters that know nothing of each other: {sides}",
+            "stop the machines of the older one at once (clusterctl ssh ... systemctl stop etcd), "
+            f"then: clusterctl node replace {cluster.inventory} NAME",
+        )
+    ]
+
+
+def _memberships(cluster: Cluster, members: tuple[Member, ...]) -> list[Finding]:
+    known = listed(members)
+    if not known:
+        return []
+    wanted = {m.name for m in cluster.etcd_members}
+    names = {entry.name for entry in known}
+    findings = [
+        Finding(name, "is a member, and not in the inventory")
+        for name in sorted(names - wanted - {""})
+    ]
+    findings += [Finding(name, "is not a member") for name in sorted(wanted - names)]
+    findings += [
+        Finding(entry.name or entry.id, "is only a learner: it has no vote yet", fatal=False)
+        for entry in known
+        if entry.learner
+    ]
+    return findings
+
+
+def _sizes(cluster: Cluster, members: tuple[Member, ...]) -> list[Finding]:
+    path = cluster.inventory
+    findings = []
+    for m in members:
+        if m.quota and NOSPACE not in m.alarms and m.size > _FULL * m.quota:
+            what = f"its data take {m.size / m.quota:.0%} of the quota, {m.quota >> 20} MiB"
+            hint = f"clusterctl etcd defrag {path}, or delete what nobody needs"
+        elif m.size > _WORTH and m.in_use < m.size / 2:
+            what = f"of its {m.size >> 20} MiB only {m.in_use >> 20} MiB are in use"
+            hint = f"clusterctl etcd defrag {path} gives the rest back"
+        else:
+            continue
+        findings.append(Finding(m.machine, what, hint, fatal=False))
+    return findings
+
+
+def as_json(members: Iterable[Member], findings: Iterable[Finding]) -> dict[str, Any]:
+    """All of it as plain data; `healthy` sums it up."""
+    members, findings = tuple(members), tuple(findings)
+    names = {entry.id: entry for entry in listed(members)}
+    return {
+        "healthy": not any(f.fatal for f in findings),
+        "quorum": any(m.quorum for m in members),
+        "leader": next((m.machine for m in members if m.leader), ""),
+        "members": {
+            m.machine: {
+                "id": m.id,
+                "answers": m.answers,
+                "leader": m.leader,
+                "learner": m.id in names and names[m.id].learner,
+                "version": m.version,
+                "db_size": m.size,
+                "db_size_in_use": m.in_use,
+                "db_quota": m.quota,
+                "revision": m.revision,
+                "raft_index": m.raft_index,
+                "alarms": list(m.alarms),
+                "error": m.error,
+            }
+            for m in members
+        },
+        "problems": [
+            {"where": f.where, "what": f.what, "hint": f.hint, "fatal": f.fatal} for f in findings
+        ],
+    }

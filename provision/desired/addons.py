@@ -1,0 +1,104 @@
+"""The manifests of a cluster: pure text from the model and the trust."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from provision.artifacts import images
+from provision.desired.components.group import BOOTSTRAPPERS
+from provision.desired.render import render
+from provision.model import paths
+from provision.model.cluster import Cluster
+from provision.pki import table
+from provision.pki.trust import Authority, Trust
+
+# Its service accounts are people, where no certificate can be issued for them.
+ADMINS = "clusterctl-admins"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Objects that are applied together, server-side.
+
+    Attributes:
+        name: `coredns`.
+        content: YAML documents.
+        deployment: `namespace/name` that must be available afterwards; empty if none.
+        early: before nodes join, since they need it to.
+    """
+
+    name: str
+    content: bytes
+    deployment: str = ""
+    early: bool = False
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def path(self) -> str:
+        """Where every master keeps it."""
+        return f"{paths.MANIFESTS}/{self.name}.yaml"
+
+
+def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
+    """All manifests, in the order in which they are applied."""
+    refs = images.refs()
+    kubelet_client = table.apiserver_kubelet_client(cluster, cluster.masters[0])
+    wanted = [
+        Manifest(
+            "access",
+            render(
+                "manifests/access.yaml.j2",
+                kubelet_client=kubelet_client.common_name,
+                group=BOOTSTRAPPERS if cluster.source == "ec2" else "",
+                asks=not cluster.certificates.external,
+                admins=ADMINS,
+            ),
+            early=True,
+        )
+    ]
+    if cluster.source == "ec2":
+        user = table.cloud_controller_manager(cluster, cluster.masters[0]).common_name
+        content = render("manifests/cloud-controller.yaml.j2", user=user)
+        wanted.append(Manifest("cloud-controller", content, early=True))
+    if cluster.networks.plugin == "routed":
+        wanted.append(
+            Manifest(
+                "network-policy-warning",
+                render("manifests/network-policy-warning.yaml.j2"),
+                early=True,
+            )
+        )
+    wanted += [
+        Manifest(f"network-{path.stem}", text.encode(), early=True)
+        for path, text in zip(
+            cluster.networks.manifests, cluster.networks.manifest_texts, strict=True
+        )
+    ]
+    if cluster.addons.coredns:
+        content = render(
+            "manifests/coredns.yaml.j2",
+            image=refs["coredns"],
+            domain=cluster.networks.domain,
+            address=cluster.networks.dns_service,
+            replicas=min(2, len(cluster.nodes)),
+        )
+        wanted.append(Manifest("coredns", content, "kube-system/coredns"))
+    if cluster.addons.metrics_server:
+        content = render(
+            "manifests/metrics-server.yaml.j2",
+            image=refs["metrics-server"],
+            authority=trust.bundle(Authority.KUBERNETES).decode().strip(),
+        )
+        wanted.append(Manifest("metrics-server", content, "kube-system/metrics-server"))
+    if cluster.addons.local_path:
+        content = render(
+            "manifests/local-path.yaml.j2",
+            image=refs["local-path-provisioner"],
+            helper=refs["busybox"],
+        )
+        wanted.append(Manifest("local-path", content, "local-path-storage/local-path-provisioner"))
+    return tuple(wanted)

@@ -1,0 +1,121 @@
+"""All components, in the order in which they are installed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from provision.desired.components.backup import BACKUP
+from provision.desired.components.certificates import CERTIFICATES
+from provision.desired.components.cloud_controller import CLOUD_CONTROLLER
+from provision.desired.components.containerd import CONTAINERD
+from provision.desired.components.control_plane import APISERVER, CONTROLLER_MANAGER, SCHEDULER
+from provision.desired.components.etcd import ETCD
+from provision.desired.components.firewall import FIREWALL
+from provision.desired.components.group import GROUP
+from provision.desired.components.haproxy import HAPROXY
+from provision.desired.components.host import HOST
+from provision.desired.components.keepalived import KEEPALIVED
+from provision.desired.components.manifests import MANIFESTS
+from provision.desired.components.node import KUBE_PROXY, KUBELET
+from provision.desired.components.pod_network import POD_NETWORK
+from provision.desired.components.registry import REGISTRY
+from provision.desired.components.vpc_routes import VPC_ROUTES
+from provision.desired.model import Component, ComponentState
+from provision.desired.packages import RHEL
+from provision.model.cluster import Cluster, Machine
+from provision.model.facts import Facts
+from provision.pki.trust import Trust
+
+COMPONENTS: tuple[Component, ...] = (
+    HOST,
+    FIREWALL,
+    CONTAINERD,
+    REGISTRY,
+    HAPROXY,
+    POD_NETWORK,
+    CERTIFICATES,
+    ETCD,
+    APISERVER,
+    CONTROLLER_MANAGER,
+    SCHEDULER,
+    KEEPALIVED,
+    VPC_ROUTES,
+    GROUP,
+    CLOUD_CONTROLLER,
+    MANIFESTS,
+    BACKUP,
+    KUBELET,
+    KUBE_PROXY,
+)
+
+# What a machine of any cluster of ours may have, each after what it needs: the probe asks for these,
+# whatever is wanted now.
+UNITS: tuple[str, ...] = (
+    "clusterctl-firewall.service",
+    "containerd.service",
+    "clusterctl-registry.service",
+    "clusterctl-haproxy.service",
+    "clusterctl-bird.service",
+    "clusterctl-masquerade.service",
+    "clusterctl-pod-cidr.service",
+    "clusterctl-certs.timer",
+    "clusterctl-certs-approve.timer",
+    "etcd.service",
+    "kube-apiserver.service",
+    "kube-controller-manager.service",
+    "kube-scheduler.service",
+    "clusterctl-keepalived.service",
+    "clusterctl-vpc-routes.service",
+    "clusterctl-group.service",
+    "aws-cloud-controller-manager.service",
+    "clusterctl-instances.service",
+    "clusterctl-backup.timer",
+    "clusterctl-backup.service",
+    "kubelet.service",
+    "kube-proxy.service",
+)
+_DEBIAN = (
+    "zstd", "conntrack", "nftables", "ethtool", "kmod", "iproute2", "iptables", "haproxy", "bird2",
+    "keepalived", "curl", "openssl", "openssh-client",
+)  # fmt: skip
+PACKAGES: tuple[str, ...] = (*_DEBIAN, *(RHEL[name] for name in _DEBIAN if name in RHEL))
+
+_ANY = Facts("amd64", "debian", "eth0", "192.0.2.0/24", 2, False, True, "/etc/resolv.conf")
+
+
+def component(name: str) -> Component:
+    """The component of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return {c.name: c for c in COMPONENTS}[name]
+
+
+def desired(
+    cluster: Cluster, machine: Machine, trust: Trust, facts: Facts
+) -> dict[str, ComponentState]:
+    """Everything that belongs on a machine: component -> state, in order of installation."""
+    states = {
+        c.name: c.state(cluster, machine, trust, facts)
+        for c in COMPONENTS
+        if c.wanted(cluster, machine)
+    }
+    days = cluster.certificates.leaf_days
+    return {
+        name: replace(state, leaves=tuple(replace(leaf, days=days) for leaf in state.leaves))
+        for name, state in states.items()
+    }
+
+
+def artifacts_of(cluster: Cluster, trust: Trust) -> tuple[str, ...]:
+    """Names of all artifacts that some machine of the cluster needs, sorted."""
+    # They depend on what a machine is for, not on which one it is: one of each kind will do.
+    kinds = {machine.roles: machine for machine in cluster.machines}
+    names = {
+        binary.artifact
+        for machine in kinds.values()
+        for state in desired(cluster, machine, trust, _ANY).values()
+        for binary in state.binaries
+    }
+    return tuple(sorted(names))

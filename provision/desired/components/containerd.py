@@ -1,0 +1,150 @@
+"""containerd, runc and the reference CNI plug-ins."""
+
+from __future__ import annotations
+
+from shlex import quote
+from urllib.parse import urlsplit
+
+from provision.artifacts import images
+from provision.desired.model import Binary, Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.render import render
+from provision.model import paths, ports
+from provision.model.cluster import Cluster, Machine
+from provision.model.facts import Facts
+from provision.pki import table
+from provision.pki.trust import Trust
+
+CERTS_D = "/etc/containerd/certs.d"
+CNI_TEMPLATE = "/etc/containerd/cni.conf.template"
+CNI_CONFIG = "/etc/cni/net.d"
+ENVIRONMENT = "/etc/containerd/proxy.env"
+
+# Registries that are looked up at the masters first; the inventory's `registry_mirrors` adds to
+# them. Docker's API host is not its image names' host.
+UPSTREAMS = {
+    "docker.io": "https://registry-1.docker.io",
+    "registry.k8s.io": "https://registry.k8s.io",
+    "quay.io": "https://quay.io",
+    "ghcr.io": "https://ghcr.io",
+    "gcr.io": "https://gcr.io",
+    "public.ecr.aws": "https://public.ecr.aws",
+}
+
+
+def _environment(cluster: Cluster) -> tuple[HostFile, ...]:
+    """Proxy variables, in a file: whoever is on a machine may ask systemd what is in a unit."""
+    proxy = cluster.proxy
+    if not (proxy.http or proxy.https):
+        return ()
+    own = [str(m.address) for m in cluster.machines]
+    own += [str(cluster.networks.pods), str(cluster.networks.services), "127.0.0.1", "localhost"]
+    own += [f".{cluster.networks.domain}", ".svc", *proxy.no_proxy]
+    values = {"HTTP_PROXY": proxy.http, "HTTPS_PROXY": proxy.https, "NO_PROXY": ",".join(own)}
+    lines = [f"{name}={quote(value)}\n" for name, value in values.items() if value]
+    return (HostFile(ENVIRONMENT, "".join(lines).encode(), secret=True),)
+
+
+def registries(cluster: Cluster) -> dict[str, str]:
+    """Registry, as image names have it -> its URL."""
+    named = {name: f"https://{name}" for name in cluster.registry_mirrors}
+    return {**named, **UPSTREAMS}
+
+
+def _hosts(cluster: Cluster, machine: Machine, registry: str, upstream: str) -> HostFile:
+    client = table.registry_client(cluster, machine)
+    return HostFile(
+        f"{CERTS_D}/{registry}/hosts.toml",
+        render(
+            "containerd/hosts.toml.j2",
+            registry=registry,
+            upstream=upstream,
+            port=ports.REGISTRY_PROXY,
+            client_cert=client.cert_path,
+            client_key=client.key_path,
+            mirrors=[
+                mirror if urlsplit(mirror).scheme else f"https://{mirror}"
+                for mirror in cluster.registry_mirrors.get(registry, ())
+            ],
+        ),
+        mode=0o644,
+    )
+
+
+def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    routed = cluster.networks.plugin == "routed"
+    cni = tuple(
+        Binary(f"cni-plugins/{name}", f"{paths.CNI_BIN}/{name}")
+        for name in ("bridge", "loopback", "host-local", "portmap")
+    )
+    config = HostFile(
+        "/etc/containerd/config.toml",
+        render(
+            "containerd/config.toml.j2",
+            pause_image=images.refs()["pause"],
+            cgroup_version=facts.cgroup_version,
+            may_raise_limits=facts.may_raise_limits,
+            bin=paths.BIN,
+            cni_bin=paths.CNI_BIN,
+            cni_template=CNI_TEMPLATE if routed else "",
+        ),
+        mode=0o644,
+    )
+    environment = _environment(cluster)
+    unit = HostFile(
+        f"{paths.UNITS}/containerd.service",
+        render(
+            "containerd/containerd.service.j2",
+            bin=paths.BIN,
+            environment=tuple(file.path for file in environment),
+            may_raise_limits=facts.may_raise_limits,
+        ),
+        mode=0o644,
+    )
+    return ComponentState(
+        name="containerd",
+        directories=(
+            Directory("/etc/containerd"),
+            Directory(CERTS_D),
+            *(Directory(f"{CERTS_D}/{registry}") for registry in registries(cluster)),
+            Directory("/etc/cni"),
+            Directory(CNI_CONFIG, mode=0o700),
+            Directory("/opt/cni"),
+            Directory(paths.CNI_BIN),
+        ),
+        binaries=(
+            Binary("containerd/containerd", f"{paths.BIN}/containerd"),
+            Binary("containerd/containerd-shim-runc-v2", f"{paths.BIN}/containerd-shim-runc-v2"),
+            Binary("containerd/ctr", f"{paths.BIN}/ctr"),
+            Binary("runc/runc", f"{paths.BIN}/runc"),
+            *cni,
+        ),
+        leaves=(table.registry_client(cluster, machine),),
+        files=(
+            config,
+            unit,
+            *environment,
+            *(
+                _hosts(cluster, machine, registry, upstream)
+                for registry, upstream in registries(cluster).items()
+            ),
+        ),
+        units=(
+            # The mirrors' files and certificates are read at every pull.
+            Unit(
+                "containerd.service",
+                reads=(
+                    config.path,
+                    unit.path,
+                    *(file.path for file in environment),
+                    f"{paths.BIN}/containerd",
+                ),
+            ),
+        ),
+        health=f"{paths.BIN}/ctr version",
+        leftovers=(paths.CONTAINERD_DATA, "/run/containerd", "/opt/containerd", CNI_CONFIG),
+    )
+
+
+CONTAINERD = Component(
+    "containerd", "container runtime", lambda _, machine: machine.is_node, _state
+)

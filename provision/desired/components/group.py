@@ -1,0 +1,79 @@
+"""On EC2: workers of the Auto Scaling group come and go. A unit on every master sees to it."""
+
+from __future__ import annotations
+
+from provision.desired.components.control_plane import KUBECTL
+from provision.desired.model import Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.packages import of_distribution
+from provision.desired.render import render
+from provision.model import paths
+from provision.model.cluster import Cluster, Ec2, Machine
+from provision.model.facts import Facts
+from provision.pki.trust import Trust
+
+UNIT = "clusterctl-group.service"
+SCRIPT = f"{paths.SBIN}/clusterctl-group"
+# What EC2 says of the group's instances: `ID STATE ADDRESS ...`, as old as the file.
+INSTANCES = "/run/clusterctl-group/instances"
+LABEL = "clusterctl/group"
+# Not those of `up`: what these ask for is approved by a master, not by Kubernetes.
+BOOTSTRAPPERS = "system:bootstrappers:clusterctl-group"
+EVERY = 10  # seconds
+
+
+def group_name(cluster: str) -> str:
+    """Name of a cluster's Auto Scaling group."""
+    return f"clusterctl-{cluster}-workers"
+
+
+def bucket_url(ec2: Ec2, bucket: str) -> str:
+    """Where the cluster's bucket is, without a slash at its end."""
+    return f"{ec2.endpoint or f'https://s3.{ec2.region}.amazonaws.com'}/{bucket}"
+
+
+def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    ec2 = cluster.ec2
+    unit = HostFile(
+        f"{paths.UNITS}/{UNIT}",
+        render(
+            f"group/{UNIT}.j2",
+            cluster=cluster.name,
+            script=SCRIPT,
+            unit=UNIT.removesuffix(".service"),
+        ),
+        mode=0o644,
+    )
+    script = HostFile(
+        SCRIPT,
+        render(
+            "group/clusterctl-group.j2",
+            group=group_name(cluster.name),
+            region=ec2.region,
+            ec2=ec2.api_url,
+            s3=bucket_url(ec2, ec2.bucket),
+            kubectl=KUBECTL,
+            certs=f"{paths.SBIN}/clusterctl-certs",
+            instances=INSTANCES,
+            label=LABEL,
+            bootstrappers=BOOTSTRAPPERS,
+            every=EVERY,
+        ),
+        mode=0o755,
+    )
+    return ComponentState(
+        name="group",
+        packages=of_distribution(facts, "curl", "openssl"),
+        directories=(Directory(paths.SBIN),),
+        files=(script, unit),
+        units=(Unit(UNIT),),
+        health=f"systemctl is-active --quiet {UNIT}",
+    )
+
+
+GROUP = Component(
+    "group",
+    "workers of the Auto Scaling group come and go",
+    # Also without a group: the last of its workers may still have Nodes.
+    lambda cluster, machine: cluster.source == "ec2" and machine.is_master,
+    _state,
+)

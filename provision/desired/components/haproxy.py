@@ -1,0 +1,61 @@
+"""HAProxy on every node's loopback: the way to the apiservers and registries of all masters."""
+
+from __future__ import annotations
+
+from provision.desired.model import Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.packages import of_distribution
+from provision.desired.render import render
+from provision.model import paths, ports
+from provision.model.cluster import Cluster, Machine
+from provision.model.facts import Facts
+from provision.pki import table
+from provision.pki.trust import Trust
+
+CONFIG = f"{paths.CONFIG}/haproxy.cfg"
+API = f"https://127.0.0.1:{ports.API_PROXY}"
+
+
+def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    probe = table.proxy_probe(cluster, machine)
+    return ComponentState(
+        name="haproxy",
+        packages=of_distribution(facts, "haproxy"),
+        directories=(Directory(paths.CONFIG),),
+        leaves=(probe,),
+        files=(
+            HostFile(
+                CONFIG,
+                render(
+                    "haproxy/haproxy.cfg.j2",
+                    name=machine.name,
+                    own=machine.is_master,
+                    masters=cluster.masters,
+                    ca=f"{paths.PKI}/ca.crt",
+                    cert=probe.cert_path,
+                    api=ports.API,
+                    registry=ports.REGISTRY,
+                    api_proxy=ports.API_PROXY,
+                    registry_proxy=ports.REGISTRY_PROXY,
+                    monitor=ports.API_MONITOR,
+                ),
+                mode=0o644,
+            ),
+            HostFile(
+                f"{paths.UNITS}/clusterctl-haproxy.service",
+                render(
+                    "haproxy/clusterctl-haproxy.service.j2", cluster=cluster.name, config=CONFIG
+                ),
+                mode=0o644,
+            ),
+        ),
+        units=(Unit("clusterctl-haproxy.service", reload=True, also=(f"{paths.PKI}/ca.crt",)),),
+        health="systemctl is-active --quiet clusterctl-haproxy.service",
+    )
+
+
+HAPROXY = Component(
+    "haproxy",
+    "this node's own way to every apiserver and registry",
+    lambda _, machine: machine.is_node,
+    _state,
+)

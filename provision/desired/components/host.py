@@ -1,0 +1,57 @@
+"""The machine itself: kernel settings and tools that everything else needs."""
+
+from __future__ import annotations
+
+from provision.desired.model import Component, ComponentState, Directory, HostFile
+from provision.desired.packages import of_distribution
+from provision.desired.render import render
+from provision.model import paths
+from provision.model.cluster import Cluster, Machine
+from provision.model.facts import Facts
+from provision.pki.trust import Authority, Trust
+
+
+def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    packages = of_distribution(facts, "zstd")
+    if not machine.is_node:
+        return ComponentState(name="host", packages=packages)
+    modules = ["overlay", "nf_conntrack"]
+    sysctls = [
+        ("net.ipv4.ip_forward", "1"),
+        # What kubelet's --protect-kernel-defaults would ask for.
+        ("vm.overcommit_memory", "1"),
+        ("kernel.panic", "10"),
+        ("kernel.panic_on_oops", "1"),
+    ]
+    if cluster.networks.proxy_mode == "iptables":
+        modules.append("br_netfilter")
+        sysctls.append(("net.bridge.bridge-nf-call-iptables", "1"))
+    if facts.container:
+        # The kernel is not its own: only what belongs to its network namespace can be set.
+        sysctls = [(key, value) for key, value in sysctls if key.startswith("net.")]
+    tools = ["conntrack", "nftables", "ethtool", "kmod", "iproute2"]
+    if cluster.networks.proxy_mode == "iptables":
+        tools.append("iptables")
+    return ComponentState(
+        name="host",
+        packages=packages + of_distribution(facts, *tools),
+        directories=(Directory(paths.KUBERNETES), Directory(paths.PKI), Directory(paths.CONFIG)),
+        files=(
+            HostFile(
+                "/etc/sysctl.d/90-clusterctl.conf",
+                render("host/sysctl.conf.j2", sysctls=sysctls),
+                mode=0o644,
+            ),
+            HostFile(
+                "/etc/modules-load.d/clusterctl.conf",
+                render("host/modules.conf.j2", modules=modules),
+                mode=0o644,
+            ),
+            HostFile(Authority.KUBERNETES.cert_path, trust.bundle(Authority.KUBERNETES), 0o644),
+        ),
+        sysctls=tuple(sysctls),
+        modules=tuple(modules),
+    )
+
+
+HOST = Component("host", "kernel settings, tools, the cluster's authority", lambda *_: True, _state)

@@ -1,0 +1,25 @@
+"""The add-ons' manifests, as files on every master: any of them can apply them."""
+
+from __future__ import annotations
+
+from provision.desired.addons import manifests
+from provision.desired.model import Component, ComponentState, Directory, HostFile
+from provision.model import paths
+from provision.model.cluster import Cluster, Machine
+from provision.model.facts import Facts
+from provision.pki.trust import Trust
+
+
+def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    return ComponentState(
+        name="manifests",
+        directories=(Directory(paths.MANIFESTS, mode=0o700),),
+        files=tuple(
+            HostFile(manifest.path, manifest.content) for manifest in manifests(cluster, trust)
+        ),
+    )
+
+
+MANIFESTS = Component(
+    "manifests", "what runs inside the cluster", lambda _, machine: machine.is_master, _state
+)

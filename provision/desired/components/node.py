@@ -1,0 +1,184 @@
+"""kubelet and kube-proxy, on every node."""
+
+from __future__ import annotations
+
+from provision.desired.components import haproxy
+from provision.desired.flags import CIPHER_SUITES, flags
+from provision.desired.model import Binary, Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.render import render
+from provision.model import paths, ports
+from provision.model.cluster import Cluster, Machine, Taint
+from provision.model.facts import Facts
+from provision.pki import kubeconfig, table
+from provision.pki.trust import Trust
+
+KUBECONFIG = f"{paths.KUBERNETES}/kubelet.conf"
+BOOTSTRAP = f"{paths.KUBERNETES}/bootstrap-kubelet.conf"
+# CIS looks for kubelet's file under this name; under the textbook's it reads the kubeconfig.
+CONFIG = f"{paths.KUBELET_DATA}/config.yaml"
+PROXY_CONFIG = "/var/lib/kube-proxy/config.yaml"
+
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+NO_TARGET = "node.kubernetes.io/exclude-from-external-load-balancers"
+WORKER = "node-role.kubernetes.io/worker"
+
+
+def taints(cluster: Cluster, machine: Machine) -> tuple[Taint, ...]:
+    """What keeps ordinary pods away: the inventory's taints, and the masters' own."""
+    reserved = machine.is_master and machine not in cluster.workers
+    if reserved and not cluster.masters_schedulable:
+        return (Taint(key=CONTROL_PLANE), *machine.taints)
+    return machine.taints
+
+
+def labels(cluster: Cluster, machine: Machine) -> dict[str, str]:
+    """Labels of its Node. A kubelet may not give itself roles: clusterctl does."""
+    roles = {}
+    if machine.is_master:
+        roles[CONTROL_PLANE] = ""
+    if cluster.source == "ec2" and Taint(key=CONTROL_PLANE) in taints(cluster, machine):
+        roles[NO_TARGET] = ""
+    if machine in cluster.workers:
+        roles[WORKER] = ""
+    return {**machine.labels, **roles}
+
+
+def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    serving = table.kubelet_serving(cluster, machine)
+    client = table.kubelet_client(cluster, machine)
+    asks = not cluster.certificates.external
+    arguments = {
+        **({"bootstrap-kubeconfig": BOOTSTRAP} if asks else {}),
+        "cert-dir": f"{paths.KUBELET_DATA}/pki",
+        "config": CONFIG,
+        "kubeconfig": KUBECONFIG,
+        "node-ip": str(machine.address),
+    }
+    config = HostFile(
+        CONFIG,
+        render(
+            "kubelet/config.yaml.j2",
+            ca=f"{paths.PKI}/ca.crt",
+            cgroup_version=facts.cgroup_version,
+            container=facts.container,
+            may_raise_limits=facts.may_raise_limits,
+            dns=cluster.networks.dns_service,
+            domain=cluster.networks.domain,
+            resolv_conf=facts.resolv_conf,
+            cert=serving.cert_path,
+            key=serving.key_path,
+            cipher_suites=CIPHER_SUITES,
+            taints=taints(cluster, machine),
+            asks=asks,
+        ),
+    )
+    unit = HostFile(
+        f"{paths.UNITS}/kubelet.service",
+        render(
+            "kubelet/kubelet.service.j2",
+            bin=paths.BIN,
+            may_raise_limits=facts.may_raise_limits,
+            flags=flags(arguments, cluster.extra_args.get("kubelet", {})),
+        ),
+    )
+    access = HostFile(
+        KUBECONFIG,
+        kubeconfig.by_files(
+            server=haproxy.API,
+            ca_path=f"{paths.PKI}/ca.crt",
+            cert_path=client.cert_path,
+            key_path=client.key_path,
+            user=client.common_name,
+            cluster_name=cluster.name,
+        ),
+    )
+    registered = f"test -s {client.cert_path} && " if asks else ""
+    return ComponentState(
+        name="kubelet",
+        directories=(
+            Directory(paths.KUBELET_DATA, mode=0o700),
+            Directory(f"{paths.KUBELET_DATA}/pki", mode=0o700),
+        ),
+        binaries=(Binary("kubernetes/kubelet", f"{paths.BIN}/kubelet"),),
+        leaves=(serving,) if asks else (serving, client),
+        files=(config, unit) if asks else (config, unit, access),
+        # It reads its serving certificate anew when that changes (ReloadKubeletServerCertificateFile).
+        units=(
+            Unit(
+                "kubelet.service",
+                reads=(
+                    *(config.path, unit.path, f"{paths.BIN}/kubelet", f"{paths.PKI}/ca.crt"),
+                    *(() if asks else (access.path, client.cert_path)),
+                ),
+                rereads=(serving.cert_path,),
+            ),
+        ),
+        # Registered, and the one-time token is of no more use.
+        health=(f"{registered}systemctl is-active --quiet kubelet.service && rm -f {BOOTSTRAP}"),
+        leftovers=(
+            paths.KUBELET_DATA,
+            KUBECONFIG,
+            BOOTSTRAP,
+            "/var/log/pods",
+            "/var/log/containers",
+        ),
+        cleanup=(
+            # containerd has stopped, its shims go on: they end with what they started.
+            "for p in /proc/[0-9]*; do case $(readlink $p/exe) in "
+            f"{paths.BIN}/containerd-shim-runc-v2*) "
+            "kill -9 $(cat $p/task/*/children) ${p#/proc/} ;; esac; done; "
+            "for n in /run/netns/cni-*; do umount -l $n; rm -f $n; done; "
+            "for m in $(awk '$2 ~ \"^/var/lib/kubelet/(pods|plugins)/\" {print $2}' /proc/mounts "
+            "| sort -r); do umount -l $m || true; done"
+        ),
+    )
+
+
+def _kube_proxy(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    return ComponentState(
+        name="kube-proxy",
+        directories=(Directory("/var/lib/kube-proxy", mode=0o700),),
+        binaries=(Binary("kubernetes/kube-proxy", f"{paths.BIN}/kube-proxy"),),
+        files=(
+            HostFile(
+                PROXY_CONFIG,
+                render(
+                    "kube-proxy/config.yaml.j2",
+                    kubeconfig=KUBECONFIG,
+                    pods=cluster.networks.pods,
+                    container=facts.container,
+                    may_raise_limits=facts.may_raise_limits,
+                    health=ports.KUBE_PROXY_HEALTH,
+                    metrics=ports.KUBE_PROXY_METRICS,
+                    mode=cluster.networks.proxy_mode,
+                ),
+            ),
+            HostFile(
+                f"{paths.UNITS}/kube-proxy.service",
+                render(
+                    "kube-proxy/kube-proxy.service.j2",
+                    bin=paths.BIN,
+                    kubeconfig=KUBECONFIG,
+                    flags=flags({"config": PROXY_CONFIG}, cluster.extra_args.get("kube-proxy", {})),
+                ),
+            ),
+        ),
+        units=(Unit("kube-proxy.service", also=(f"{paths.PKI}/ca.crt",)),),
+        health="systemctl is-active --quiet kube-proxy.service",
+        leftovers=("/var/lib/kube-proxy",),
+        cleanup=(
+            f"{paths.BIN}/kube-proxy --cleanup; "
+            "nft delete table ip kube-proxy; nft delete table ip6 kube-proxy"
+        ),
+    )
+
+
+KUBELET = Component("kubelet", "the node agent", lambda _, machine: machine.is_node, _kubelet)
+KUBE_PROXY = Component(
+    "kube-proxy",
+    "Services on this node",
+    lambda cluster, machine: machine.is_node and cluster.networks.proxy_mode != "none",
+    _kube_proxy,
+)
+
+__all__ = ["KUBELET", "KUBE_PROXY", "labels", "taints"]

@@ -1,0 +1,55 @@
+"""An image registry on every master, so that AlwaysPullImages works without the outside."""
+
+from __future__ import annotations
+
+from provision.desired.model import Binary, Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.render import render
+from provision.model import paths, ports
+from provision.model.cluster import Cluster, Machine
+from provision.model.facts import Facts
+from provision.pki import table
+from provision.pki.trust import Trust
+
+CONFIG = f"{paths.CONFIG}/registry.yml"
+
+
+def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    leaf = table.registry(cluster, machine)
+    return ComponentState(
+        name="registry",
+        directories=(Directory(paths.REGISTRY),),
+        binaries=(Binary("registry/registry", f"{paths.BIN}/registry"),),
+        leaves=(leaf,),
+        files=(
+            HostFile(
+                CONFIG,
+                render(
+                    "registry/config.yml.j2",
+                    storage=paths.REGISTRY,
+                    address=machine.address,
+                    port=ports.REGISTRY,
+                    cert=leaf.cert_path,
+                    key=leaf.key_path,
+                    ca=f"{paths.PKI}/ca.crt",
+                ),
+            ),
+            HostFile(
+                f"{paths.UNITS}/clusterctl-registry.service",
+                render(
+                    "registry/clusterctl-registry.service.j2",
+                    cluster=cluster.name,
+                    bin=paths.BIN,
+                    config=CONFIG,
+                ),
+                mode=0o644,
+            ),
+        ),
+        units=(Unit("clusterctl-registry.service", also=(f"{paths.PKI}/ca.crt",)),),
+        health="systemctl is-active --quiet clusterctl-registry.service",
+        leftovers=(paths.REGISTRY,),
+    )
+
+
+REGISTRY = Component(
+    "registry", "images for the nodes", lambda _, machine: machine.is_master, _state
+)

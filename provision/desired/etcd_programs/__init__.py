@@ -1,0 +1,225 @@
+"""The shell programs that run on members and masters. Pure: values in, text out."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files as resources
+from typing import Literal
+
+from provision.desired.components import etcd
+from provision.desired.components.control_plane import KUBECTL, OWN_API
+from provision.model import paths, ports
+from provision.model.cluster import Cluster, Machine
+from provision.model.snapshot import Manifest
+from provision.pki import table
+from provision.pki.leaf import Leaf
+from provision.pki.trust import PATHS
+
+COMMAND_TIMEOUT = "5s"
+Action = Literal["compact", "defrag", "disarm"]
+CONTROL_PLANE = (
+    "kube-apiserver.service",
+    "kube-controller-manager.service",
+    "kube-scheduler.service",
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a restore makes: all members must be given the same, or they would differ.
+
+    Attributes:
+        sha256: of the database.
+        bump: by how much revisions grow, so that no client has seen one that comes again.
+        members: their names, sorted.
+    """
+
+    sha256: str
+    bump: int
+    members: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        """Short, and another one if anything differs."""
+        text = f"{self.sha256} {self.bump} {' '.join(self.members)}"
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def status(cluster: Cluster, machine: Machine) -> str:
+    """What a machine's own member says; `provision.commands.etcd.status` reads it."""
+    return _program("status", **_client(table.etcd_healthcheck(cluster, machine), etcd.LOCAL))
+
+
+def snapshot(cluster: Cluster, machine: Machine, *, state: str = paths.STATE) -> str:
+    """Runs on a master: a snapshot on stdout (`provision.commands.etcd.snapshot_file`), not encrypted.
+
+    Args:
+        state: a directory for what it needs on its way; only one at a time may use it.
+    """
+    members = (machine,) if machine.has_etcd else cluster.etcd_members
+    return _program(
+        "snapshot",
+        cluster=cluster.name,
+        machine=machine.name,
+        kubernetes=cluster.kubernetes,
+        record=paths.RECORD,
+        state=state,
+        trust=" ".join(path.removeprefix("/") for path in PATHS),
+        **_client(
+            table.apiserver_etcd_client(cluster, machine),
+            *(etcd.client_url(member) for member in members),
+            ca=f"{paths.PKI}/etcd/ca.crt",
+        ),
+    )
+
+
+def verify(cluster: Cluster, machine: Machine, manifest: Manifest) -> str:
+    """Runs on a member's machine, the database on stdin: what a throw-away etcd makes of it."""
+    return _program(
+        "verify", state=paths.STATE, **_database(manifest), **_throwaway(cluster, machine)
+    )
+
+
+def defrag(cluster: Cluster, machine: Machine, action: Action) -> str:
+    """One step of a defragmentation, through the machine's own member."""
+    client = _client(table.etcd_healthcheck(cluster, machine), etcd.LOCAL)
+    return _program("defrag", action=action, **client)
+
+
+def stop(restoring: str, units: Iterable[str]) -> str:
+    """Units stop for a restore.
+
+    Args:
+        restoring: what the marker says, a line.
+    """
+    return _program(
+        "stop",
+        state=paths.STATE,
+        data=paths.ETCD_DATA,
+        marker=paths.RESTORING,
+        restoring=restoring,
+        units=" ".join(units),
+    )
+
+
+def restore(
+    cluster: Cluster,
+    machine: Machine,
+    members: Iterable[Machine],
+    target: Target,
+    manifest: Manifest,
+) -> str:
+    """A member gets restored data, the database on stdin; it must not run.
+
+    Args:
+        members: of the cluster that all of them will be.
+    """
+    return _program(
+        "restore",
+        bin=paths.BIN,
+        data=paths.ETCD_DATA,
+        formed=paths.ETCD_FORMED,
+        id=target.id,
+        bump=str(target.bump),
+        member=machine.name,
+        initial=",".join(f"{m.name}={etcd.peer_url(m)}" for m in members),
+        peer_url=etcd.peer_url(machine),
+        # Another one than the cluster had: a member with the old data is not taken for one of it.
+        token=f"{cluster.name}-{target.id}",
+        **_database(manifest),
+    )
+
+
+def room(manifest: Manifest) -> str:
+    """Says why a machine has no room for restored data; nothing if it has."""
+    return _program("room", data=paths.ETCD_DATA, **_database(manifest))
+
+
+def start_member(cluster: Cluster, machine: Machine) -> str:
+    """A member starts; ready when it has answered a linearizable read."""
+    ctl = etcd.etcdctl(cluster, machine)
+    health = f"{ctl} get clusterctl && touch {paths.ETCD_FORMED} && rm -f {paths.ETCD_JOIN}"
+    return _program("start", units=etcd.UNIT, health=health)
+
+
+def start_control_plane() -> str:
+    """A master's apiserver and controllers start."""
+    health = f"{KUBECTL} --server={OWN_API} --request-timeout=3s get --raw /readyz"
+    return _program("start", units=" ".join(CONTROL_PLANE), health=health)
+
+
+def brought(target: Target) -> str:
+    """Says `yes` where a member has been given what this restore makes, and may have run since."""
+    return _program("brought", data=paths.ETCD_DATA, id=target.id)
+
+
+def release() -> str:
+    """The marker of a restore goes."""
+    return _program("release", marker=paths.RESTORING)
+
+
+def clean() -> str:
+    """What a restore had put aside goes; no machine has a marker any more."""
+    return _program("clean", data=paths.ETCD_DATA)
+
+
+def revision() -> str:
+    """How far the data of a member that does not run go: etcdutl's JSON, or nothing."""
+    return _program("revision", bin=paths.BIN, data=paths.ETCD_DATA, formed=paths.ETCD_FORMED)
+
+
+def rescue(cluster: Cluster, machine: Machine) -> str:
+    """What a member without a quorum still has, as `snapshot` gives it; it must not run."""
+    parameters = {
+        "cluster": cluster.name,
+        "machine": machine.name,
+        "kubernetes": cluster.kubernetes,
+        "record": paths.RECORD,
+        "state": paths.STATE,
+        "data": paths.ETCD_DATA,
+        "formed": paths.ETCD_FORMED,
+        "trust": "",
+        **_throwaway(cluster, machine),
+    }
+    return _program("rescue", **parameters) + _text("snapshot")
+
+
+def _database(manifest: Manifest) -> dict[str, str]:
+    return {"sha256": manifest.sha256, "size": str(manifest.size)}
+
+
+def _throwaway(cluster: Cluster, machine: Machine) -> dict[str, str]:
+    server = table.etcd_server(cluster, machine)
+    loopback = f"https://127.0.0.1:{ports.ETCD_SCRATCH}"
+    return {
+        "loopback": loopback,
+        "loopback_peer": f"https://127.0.0.1:{ports.ETCD_SCRATCH_PEER}",
+        "server_cert": server.cert_path,
+        "server_key": server.key_path,
+        **_client(table.etcd_healthcheck(cluster, machine), loopback),
+    }
+
+
+def _client(leaf: Leaf, *endpoints: str, ca: str = etcd.CA) -> dict[str, str]:
+    return {
+        "bin": paths.BIN,
+        "timeout": COMMAND_TIMEOUT,
+        "endpoints": " ".join(endpoints),
+        "ca": ca,
+        "cert": leaf.cert_path,
+        "key": leaf.key_path,
+    }
+
+
+def _program(name: str, **parameters: str) -> str:
+    lines = "".join(f"{key}={shlex.quote(value)}\n" for key, value in parameters.items())
+    return f"{lines}{_text('common')}\n{_text(name)}"
+
+
+@cache
+def _text(name: str) -> str:
+    return resources(__package__).joinpath(f"{name}.sh").read_text()

@@ -1,0 +1,28 @@
+"""The command line of OpenSSH's client, for what needs a terminal or a forwarded port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from provision.model.cluster import Ssh
+
+
+def command(target: Ssh, known_hosts: Path, *options: str) -> list[str]:
+    """`ssh` to a machine, up to its name; what is to run there may be added.
+
+    Args:
+        known_hosts: from `provision.machines.locate`; a host key that is not in it is refused.
+    """
+    arguments = [
+        "ssh",
+        "-o", f"UserKnownHostsFile={known_hosts}",
+        "-o", "StrictHostKeyChecking=yes",
+        "-o", "LogLevel=ERROR",
+        "-p", str(target.port),
+        "-l", target.user,
+    ]  # fmt: skip
+    if target.key:
+        arguments += ["-i", str(target.key), "-o", "IdentitiesOnly=yes"]
+    if target.config_file:
+        arguments += ["-F", str(target.config_file)]
+    return [*arguments, *options, target.hostname]

@@ -1,0 +1,93 @@
+"""The log of one run: every command on every machine and what it answered, secrets masked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Self, TextIO
+
+import platformdirs
+
+from provision.local import private_file
+
+MASK = "*****"
+_PRIVATE_KEY = re.compile(
+    r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
+
+
+class RunLog:
+    """A file of one run, readable by its owner only.
+
+    What is fed to a command's stdin is never written, only its size; private keys in PEM and the
+    passwords that `mask` was told are replaced wherever they appear.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        private_file.directory(path.parent)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file: TextIO = os.fdopen(descriptor, "a", encoding="utf-8", buffering=1)
+        self._masked: set[str] = set()
+        self._count = 0
+
+    @classmethod
+    def create(cls, cluster: str) -> Self:
+        """A new log under the user's state directory, `logs/<cluster>-<time>.log`."""
+        now = time.strftime("%Y%m%dT%H%M%S")
+        name = f"{cluster}-{now}-{os.getpid()}.log"
+        return cls(platformdirs.user_state_path("clusterctl") / "logs" / name)
+
+    def mask(self, secrets: Iterable[str | None]) -> None:
+        """Never write these from now on."""
+        self._masked.update(secret for secret in secrets if secret)
+
+    def command(self, machine: str, command: str) -> str:
+        """A command begins. Returns the tag under which `result` belongs to it."""
+        self._count += 1
+        tag = f"{machine} [{self._count}]"
+        self._write(tag, "$", command)
+        return tag
+
+    def result(
+        self, tag: str, *, code: int, stdout: str, stderr: str, sent: int, seconds: float
+    ) -> None:
+        """What it answered. `sent`: bytes that were fed to its stdin."""
+        self._write(tag, "|", stdout)
+        self._write(tag, "!", stderr)
+        self._write(tag, "=", f"exit {code}, {seconds:.3f} s, {sent} bytes of stdin")
+
+    def note(self, subject: str, text: str) -> None:
+        """Anything else worth keeping."""
+        self._write(subject, "-", text)
+
+    def handler(self) -> logging.Handler:
+        """A handler that writes what libraries log here."""
+        return _Handler(self)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, tag: str, mark: str, text: str) -> None:
+        if self._file.closed or not text:
+            return
+        text = _PRIVATE_KEY.sub(rf"\1 {MASK} \2", text)
+        for secret in self._masked:
+            text = text.replace(secret, MASK)
+        now = time.time()
+        stamp = time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1000):03d}"
+        lines = text.rstrip("\n").split("\n")
+        self._file.write("".join(f"{stamp} {tag} {mark} {line}\n" for line in lines))
+
+
+class _Handler(logging.Handler):
+    def __init__(self, log: RunLog) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.note(record.name, record.getMessage())

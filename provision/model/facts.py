@@ -1,0 +1,33 @@
+"""What only a machine can say of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the pure functions need to know of a machine that only the machine can say.
+
+    Attributes:
+        arch: `amd64` or `arm64`.
+        os_family: `debian` or `rhel`: which package names hold.
+        interface: the interface that carries the machine's address.
+        network: the interface's own network, `10.77.0.0/24`.
+        cgroup_version: 1 or 2.
+        container: whether the machine is itself a container (the lab).
+        may_raise_limits: whether it has CAP_SYS_RESOURCE.
+        resolv_conf: the file that kubelet hands to pods; not systemd-resolved's stub, which
+            would make CoreDNS ask itself.
+        ssh_ports: where its SSH server listens, as far as it can be seen.
+    """
+
+    arch: str
+    os_family: str
+    interface: str
+    network: str
+    cgroup_version: int
+    container: bool
+    may_raise_limits: bool
+    resolv_conf: str
+    ssh_ports: tuple[int, ...] = ()

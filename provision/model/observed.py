@@ -1,0 +1,263 @@
+"""What one probe of a machine brings back, as values. No I/O; `provision.observe` fills it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeVar
+
+from provision.model.facts import Facts
+from provision.model.holder import Holder
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _empty() -> Mapping[str, V]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class ObservedFile:
+    """A path of ours as it is now.
+
+    Attributes:
+        kind: `file`, `directory`, `link`, `other`.
+        sha256: of the content; empty for what is not a regular file.
+    """
+
+    path: str
+    kind: str
+    mode: int
+    owner: str
+    group: str
+    size: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class ObservedBinary:
+    """An installed artifact.
+
+    Attributes:
+        pin: the catalogue's SHA-256 that it was installed from.
+        intact: whether the file is still what was installed then (size, inode, mtime and
+            ctime as recorded, or, in a deep check, the hash).
+    """
+
+    path: str
+    pin: str
+    version: str
+    intact: bool
+
+
+@dataclass(frozen=True)
+class ObservedUnit:
+    """A systemd unit, in systemd's own words (`systemctl show`).
+
+    Attributes:
+        enabled: systemd's UnitFileState (`enabled`, `disabled`, `static`, empty if unknown).
+        digest: our record of what it read when we last (re)started it; see `plan`.
+        started: ActiveEnterTimestampMonotonic, microseconds.
+        lacks: the nftables table that it has put there and somebody has taken away.
+    """
+
+    name: str
+    load: str
+    active: str
+    sub: str
+    enabled: str
+    needs_daemon_reload: bool = False
+    restarts: int = 0
+    started: int = 0
+    digest: str = ""
+    lacks: str = ""
+
+    @property
+    def running(self) -> bool:
+        return self.active == "active" and not self.lacks
+
+
+@dataclass(frozen=True)
+class Port:
+    """A listening socket and the process that holds it (empty when not known)."""
+
+    protocol: str
+    address: str
+    port: int
+    process: str = ""
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class HostReport:
+    """What preflight judges.
+
+    Attributes:
+        memory, disk_free, var_free: MiB.
+        clock_offset: the machine's clock minus the operator's, seconds.
+        swap: names of active swap devices.
+        reaches: address -> whether this machine can open a TCP connection to its SSH port;
+            asked only for the machines' own addresses.
+        vip_answers: whether somebody answers at the API's virtual address; asked of a machine that
+            is not one of its holders.
+        foreign: signs of an installation that is not ours (`k3s: /etc/rancher/k3s`).
+        routes: networks in its routing table that are not ours.
+        systemd: version, 0 when PID 1 is something else.
+        missing: kernel features that are needed and not there (`overlay`, `nf_tables`).
+        firewalls: those that are at work and not ours (`firewalld`, `ufw`).
+        forbidden: what SELinux does not let programs do, by its booleans (`haproxy_connect_any`).
+    """
+
+    hostname: str
+    machine_id: str
+    os_id: str
+    os_version: str
+    os_name: str
+    kernel: str
+    systemd: int
+    cpus: int
+    memory: int
+    disk_free: int
+    var_free: int
+    clock_offset: float
+    addresses: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    swap: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+    reaches: Mapping[str, bool] = field(default_factory=_empty)
+    vip_answers: bool = False
+    foreign: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    firewalls: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EtcdMember:
+    """A member by the cluster's own list. `id` is hexadecimal, as etcdctl prints it."""
+
+    id: str
+    name: str
+    peer_urls: tuple[str, ...]
+    learner: bool = False
+
+
+@dataclass(frozen=True)
+class EtcdView:
+    """What the machine's own member says.
+
+    Attributes:
+        healthy: it answered a linearizable read: there is a quorum.
+        leader: id of the leader, empty when there is none.
+        db_size: bytes.
+        revision: of the key space.
+    """
+
+    healthy: bool
+    id: str = ""
+    leader: str = ""
+    version: str = ""
+    db_size: int = 0
+    revision: int = 0
+    members: tuple[EtcdMember, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """A Node object, in the words of the API."""
+
+    name: str
+    ready: bool
+    address: str = ""
+    kubelet: str = ""
+    pod_cidr: str = ""
+    conditions: Mapping[str, str] = field(default_factory=_empty)
+    labels: Mapping[str, str] = field(default_factory=_empty)
+    annotations: Mapping[str, str] = field(default_factory=_empty)
+    taints: tuple[str, ...] = ()
+    unschedulable: bool = False
+
+
+@dataclass(frozen=True)
+class ApiView:
+    """What the machine's own apiserver says (masters only).
+
+    Attributes:
+        ready: its /readyz answered ok.
+        nodes: all Nodes.
+        applied: name of a manifest of ours -> hash that was applied last.
+        deployments: `namespace/name` -> (ready, wanted) replicas, of our own addons.
+    """
+
+    ready: bool
+    version: str = ""
+    nodes: tuple[NodeView, ...] = ()
+    applied: Mapping[str, str] = field(default_factory=_empty)
+    deployments: Mapping[str, tuple[int, int]] = field(default_factory=_empty)
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One machine, now.
+
+    Attributes:
+        error: why it could not be observed; everything else is empty then.
+        hint: what to do about that.
+        off: it does not answer at all: it is off, frozen, or cut off.
+        cluster: name of the cluster of ours that the machine belongs to, by its record.
+        fingerprint: SHA-256 of that cluster's first Kubernetes authority, by its record.
+        trust: generation and digest of the trust that a master has, by its record.
+        record: component -> the lines of its record, as fields (`provision.model.paths`).
+        packages: of those that we asked about, the installed ones.
+        certificates: path -> PEM, of every leaf and authority of ours.
+        etcd_data: whether an etcd member directory exists.
+        etcd_formed: whether that member was once part of a healthy cluster (our marker).
+        etcd_joining: whether the step that starts it for the first time has left its marker.
+        restoring: what the marker of a restore that was not finished says; empty: there is none.
+        registered: whether the kubelet has a client certificate.
+        images: pins of the image sets in the machine's registry.
+        holder: the operator who changes the cluster in this moment.
+    """
+
+    machine: str
+    error: str = ""
+    hint: str = ""
+    off: bool = False
+    facts: Facts | None = None
+    host: HostReport | None = None
+    cluster: str = ""
+    fingerprint: str = ""
+    record: Mapping[str, tuple[tuple[str, ...], ...]] = field(default_factory=_empty)
+    trust: tuple[int, str] | None = None
+    files: Mapping[str, ObservedFile] = field(default_factory=_empty)
+    binaries: Mapping[str, ObservedBinary] = field(default_factory=_empty)
+    units: Mapping[str, ObservedUnit] = field(default_factory=_empty)
+    certificates: Mapping[str, str] = field(default_factory=_empty)
+    packages: frozenset[str] = frozenset()
+    etcd_data: bool = False
+    etcd_formed: bool = False
+    etcd_joining: bool = False
+    restoring: str = ""
+    registered: bool = False
+    images: frozenset[str] = frozenset()
+    holder: Holder | None = None
+    etcd: EtcdView | None = None
+    api: ApiView | None = None
+
+    @property
+    def reachable(self) -> bool:
+        return self.facts is not None
+
+    def runs(self, unit: str) -> bool:
+        """Whether a unit (`etcd.service`) is active."""
+        there = self.units.get(unit)
+        return there is not None and there.running
+
+
+def api_view(observed: Mapping[str, Observed]) -> ApiView | None:
+    """What the first apiserver that is ready says; None when none is."""
+    return next((o.api for o in observed.values() if o.api is not None and o.api.ready), None)

@@ -1,0 +1,92 @@
+"""What an external authority has signed and lies on its machine, ready to be used. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from provision.model.cluster import Cluster
+from provision.model.errors import Finding, RefusedError
+from provision.model.observed import Observed
+from provision.pki import table
+from provision.pki.leaf import DUE, Issued, Leaf, issue, problem
+from provision.pki.requests import key_path, signed_path
+from provision.pki.trust import Trust
+
+if TYPE_CHECKING:
+    from provision.plan.model import Plan
+
+
+def obtain(leaf: Leaf, trust: Trust, observed: Observed, now: datetime) -> Issued:
+    """Issue a leaf, or take what was signed elsewhere.
+
+    Raises:
+        TrustError: it can be neither.
+    """
+    return ready(leaf, trust, observed, now) or issue(leaf, trust, now)
+
+
+def ready(leaf: Leaf, trust: Trust, observed: Observed, now: datetime) -> Issued | None:
+    """What was signed for a request of this machine's, if it is good."""
+    pem = observed.certificates.get(signed_path(leaf))
+    key = observed.files.get(key_path(leaf))
+    if not (trust.external and pem and key) or problem(leaf, pem, trust, now, reserve=0):
+        return None
+    return Issued(leaf, pem.encode(), b"", key_path(leaf), key.sha256)
+
+
+def refusal(cluster: Cluster, what: str) -> RefusedError:
+    """Why something cannot be done here, and what to type."""
+    inventory = cluster.inventory
+    message = f"the authority of {cluster.name} is external: {what}"
+    return RefusedError(
+        message,
+        hint=f"clusterctl certs csr {inventory} -o DIR writes what is to be signed; "
+        f"then clusterctl certs import {inventory} DIR",
+    )
+
+
+def refuse_unsigned(
+    cluster: Cluster, trust: Trust, observed: Mapping[str, Observed], plan: Plan, now: datetime
+) -> None:
+    """Check that what has to be issued was signed, where nobody here can.
+
+    Raises:
+        RefusedError: naming every certificate that is not there.
+    """
+    if not trust.external:
+        return
+    lacking: dict[str, list[str]] = {}
+    for name, machine in plan.machines.items():
+        for component in machine.components.values():
+            for change in component.leaves:
+                if not ready(change.leaf, trust, observed[name], now):
+                    reason = f"{change.leaf.name} ({change.reason})"
+                    lacking.setdefault(name, []).append(reason)
+    if lacking:
+        where = "; ".join(f"{name}: {', '.join(reasons)}" for name, reasons in lacking.items())
+        raise refusal(cluster, f"it has still to sign what these machines lack. {where}")
+
+
+def due(
+    cluster: Cluster, trust: Trust, observed: Mapping[str, Observed], now: datetime
+) -> Iterator[Finding]:
+    """Warn of certificates that are to be renewed, where nobody here can."""
+    if not trust.external:
+        return
+    for machine in cluster.machines:
+        view = observed.get(machine.name)
+        if view is None or not view.reachable:
+            continue
+        reasons = {
+            leaf.name: reason
+            for leaf in table.node_leaves(cluster, machine)
+            if (reason := problem(leaf, view.certificates.get(leaf.cert_path), trust, now))
+            and reason.startswith(DUE)
+            and not ready(leaf, trust, view, now)
+        }
+        if reasons:
+            what = ", ".join(f"{name} {reason}" for name, reason in reasons.items())
+            hint = f"clusterctl certs csr {cluster.inventory} -o DIR"
+            yield Finding(machine.name, what, hint, fatal=False)

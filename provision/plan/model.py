@@ -1,0 +1,180 @@
+"""What would be done, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from provision.desired.addons import Manifest
+from provision.desired.model import Binary, ComponentState, Directory, HostFile
+from provision.model.observed import ObservedFile
+from provision.pki.leaf import Leaf, issued_at
+from provision.plan.node_change import NodeChange
+from provision.plan.record import Line, Removal
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file to be written. `was` is None when there is nothing at that path."""
+
+    file: HostFile
+    was: ObservedFile | None
+
+    @property
+    def reason(self) -> str:
+        if self.was is None:
+            return "new"
+        if self.was.sha256 != self.file.sha256:
+            return "content differs"
+        return (
+            f"is {self.was.mode:04o} {self.was.owner}:{self.was.group}, "
+            f"not {self.file.mode:04o} {self.file.owner}:{self.file.group}"
+        )
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """Certificates that are to be issued again though nothing is wrong with them.
+
+    Attributes:
+        names: of leaves; empty: all.
+        before: those that were issued earlier; a run that was stopped has done the others.
+    """
+
+    names: frozenset[str]
+    before: datetime
+
+    def wants(self, leaf: Leaf, certificate_pem: str | None) -> bool:
+        issued = issued_at(certificate_pem)
+        return (not self.names or leaf.name in self.names) and (
+            issued is None or issued < self.before
+        )
+
+
+@dataclass(frozen=True)
+class LeafChange:
+    """A certificate and key to be issued."""
+
+    leaf: Leaf
+    reason: str
+
+
+@dataclass(frozen=True)
+class UnitChange:
+    """`enable` alone does not start it; the others enable it too."""
+
+    name: str
+    action: Literal["start", "restart", "reload", "enable"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class ComponentPlan:
+    """What changes of one component on one machine.
+
+    Attributes:
+        record: its record does not say what it should.
+        kept: lines that stay in its record until what they name is removed.
+        hashes: path -> hash of everything that the machine's units read, as it is after this
+            plan, save for certificates still to be issued (`unit_digest`).
+    """
+
+    state: ComponentState
+    directories: tuple[Directory, ...] = ()
+    files: tuple[FileChange, ...] = ()
+    leaves: tuple[LeafChange, ...] = ()
+    units: tuple[UnitChange, ...] = ()
+    record: bool = False
+    kept: tuple[Line, ...] = ()
+    hashes: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.state.name
+
+    @property
+    def restarts(self) -> bool:
+        return any(unit.action == "restart" for unit in self.units)
+
+    @property
+    def empty(self) -> bool:
+        return not (self.directories or self.files or self.leaves or self.units or self.record)
+
+
+@dataclass(frozen=True)
+class MachinePlan:
+    """What changes on one machine.
+
+    Attributes:
+        binaries: to be delivered.
+        images: the set of images is to be delivered to its registry.
+        components: only those that change, in order of installation.
+        remove: what is there and no longer wanted.
+        form_etcd: its etcd member is to be started for the first time, in a new cluster.
+        join_etcd: its etcd member is to join those that are there, or has not finished that.
+        register: its kubelet is to join with a one-time token.
+        node: what changes of its Node.
+    """
+
+    machine: str
+    packages: tuple[str, ...] = ()
+    binaries: tuple[Binary, ...] = ()
+    images: bool = False
+    components: Mapping[str, ComponentPlan] = field(default_factory=dict)
+    remove: tuple[Removal, ...] = ()
+    form_etcd: bool = False
+    join_etcd: bool = False
+    register: bool = False
+    node: NodeChange | None = None
+
+    @property
+    def empty(self) -> bool:
+        return not (
+            self.packages
+            or self.binaries
+            or self.images
+            or self.components
+            or self.remove
+            or self.form_etcd
+            or self.join_etcd
+            or self.register
+            or self.node
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What changes in the whole cluster.
+
+    Attributes:
+        machines: name -> plan, of every machine that answers, also where nothing changes.
+        absent: name -> why it cannot be looked at. Nothing is done on these machines.
+        apply: manifests to be applied.
+        delete: names of manifests applied once and no longer wanted.
+        running: whether there is a cluster that works: then masters are changed one by one.
+        join: SHA-256 of the program that machines that join by themselves are to be given; empty:
+            they are given what they should, or there are none.
+    """
+
+    machines: Mapping[str, MachinePlan]
+    absent: Mapping[str, str] = field(default_factory=dict)
+    apply: tuple[Manifest, ...] = ()
+    delete: tuple[str, ...] = ()
+    running: bool = False
+    join: str = ""
+
+    @property
+    def empty(self) -> bool:
+        return not (self.apply or self.delete or self.join) and all(
+            m.empty for m in self.machines.values()
+        )
+
+    def touching(self, *components: str) -> tuple[str, ...]:
+        """Names of the machines on which one of these components changes."""
+        return tuple(
+            name
+            for name, plan in self.machines.items()
+            if any(component in plan.components for component in components)
+        )

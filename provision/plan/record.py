@@ -1,0 +1,153 @@
+"""What a machine's record says, beside what is wanted there. Pure.
+
+A record is never shortened by a change: what a component has on a machine and nobody wants any more
+stays in its record until it is gone from the machine (`Removal`). So it is not forgotten, whenever
+a run is killed, and `down` finds all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from provision.desired.model import ComponentState
+from provision.model import paths
+from provision.model.cluster import Cluster
+from provision.pki.trust import Trust
+
+Line = tuple[str, ...]
+Record = Mapping[str, tuple[Line, ...]]
+
+HOST = "host"
+KEEPER = "kube-apiserver"  # has the trust's files among its own
+# Written by the delivery, and for what the distribution installs; not by a component.
+ARTIFACTS, PACKAGES = "artifacts", "packages"
+# A member and a node leave a cluster by `clusterctl node remove`, never by a change of roles.
+HELD = frozenset({"etcd", "kubelet"})
+
+_TEXTS = frozenset({"cleanup", "cluster", "trust"})  # not names of anything that could be removed
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What a component has on a machine and nobody wants any more.
+
+    Attributes:
+        lines: of its record, naming what is to be removed, and how to clean up.
+        forget: lines of its record for what others have now, and what is not to be removed.
+        whole: the component itself is no longer wanted there.
+    """
+
+    component: str
+    lines: tuple[Line, ...]
+    forget: tuple[Line, ...] = ()
+    whole: bool = False
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        return tuple(line[1] for line in self.lines if line[0] == "unit")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        kinds = {"file", "dir", "cert", "key", "leftover", "binary"}
+        return tuple(line[1] for line in self.lines if line[0] in kinds)
+
+
+def entries(state: ComponentState, cluster: Cluster, trust: Trust) -> tuple[Line, ...]:
+    """What the record of a component says, without what is known only once it is there."""
+    lines: list[Line] = []
+    if state.name == HOST:
+        lines.append(("cluster", cluster.name, trust.fingerprint))
+    if state.name == KEEPER:
+        lines.append(("trust", str(trust.generation), trust.digest))
+    lines += [("user", user) for user in state.users]
+    lines += [("dir", directory.path) for directory in state.directories]
+    lines += [("file", file.path) for file in state.files]
+    for leaf in state.leaves:
+        lines += [("cert", leaf.cert_path), ("key", leaf.key_path)]
+    lines += [("leftover", path) for path in state.leftovers]
+    if state.cleanup:
+        lines.append(("cleanup", state.cleanup))
+    lines += [("unit", unit.name) for unit in state.units]
+    return tuple(lines)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """All that is wanted on a machine.
+
+    Attributes:
+        entries: component -> what its record is to say.
+        names: paths, units and users among that, and what is never removed on the way.
+    """
+
+    entries: Mapping[str, tuple[Line, ...]]
+    names: frozenset[str]
+
+    @staticmethod
+    def of(states: Mapping[str, ComponentState], cluster: Cluster, trust: Trust) -> Wanted:
+        named = {name: entries(state, cluster, trust) for name, state in states.items()}
+        binaries = tuple(("binary", b.path) for s in states.values() for b in s.binaries)
+        named[ARTIFACTS] = binaries
+        names = {line[1] for lines in named.values() for line in lines if line[0] not in _TEXTS}
+        return Wanted(named, frozenset({*names, paths.ETCD_DATA, paths.KUBELET_DATA}))
+
+    def kept(self, component: str, record: Record) -> tuple[Line, ...]:
+        """The lines that stay in a component's record though it does not want them itself."""
+        own = set(self.entries[component])
+        return tuple(
+            line
+            for line in record.get(component, ())
+            if _entry(line) not in own and line[0] not in _TEXTS and line[1] not in self.names
+        )
+
+    def lacking(self, component: str, record: Record) -> bool:
+        """Whether a component's record is to be written anew, whatever else changes."""
+        own = {*self.entries[component], *map(_entry, self.kept(component, record))}
+        return own != {_entry(line) for line in record.get(component, ())}
+
+    def removals(self, record: Record) -> tuple[Removal, ...]:
+        """What is to be removed, component by component.
+
+        A machine that is a member or a node and should not be one is left as it is.
+        """
+        if any(name in record and name not in self.entries for name in HELD):
+            return ()
+        found = [
+            self._part(name, record) if name in self.entries else self._whole(name, lines)
+            for name, lines in record.items()
+            if name != PACKAGES
+        ]
+        return tuple(removal for removal in found if removal.lines or removal.forget)
+
+    def _whole(self, component: str, lines: tuple[Line, ...]) -> Removal:
+        gone = tuple(line for line in lines if line[0] == "cleanup" or self._removable(line))
+        forget = tuple(
+            line
+            for line in lines
+            if line not in gone and (line[0] in _TEXTS or line[1] in self.names)
+        )
+        return Removal(component, gone, forget, whole=True)
+
+    def _part(self, component: str, record: Record) -> Removal:
+        kept = self.kept(component, record)
+        if component == ARTIFACTS:
+            # `down` removes the directories on the way; the images go with their registry.
+            without = "registry" not in self.entries
+            forget = tuple(line for line in kept if line[0] == "images" and without)
+            return Removal(component, tuple(x for x in kept if x[0] == "binary"), forget)
+        return Removal(component, tuple(line for line in kept if self._removable(line)))
+
+    def _removable(self, line: Line) -> bool:
+        """Whether nobody wants it, nor anything within it."""
+        within = f"{line[1]}/"
+        return (
+            line[0] not in _TEXTS
+            and line[1] not in self.names
+            and not any(name.startswith(within) for name in self.names)
+        )
+
+
+def _entry(line: Line) -> Line:
+    """The line without what is known only once it is there."""
+    return line if line[0] in _TEXTS else line[:2]
