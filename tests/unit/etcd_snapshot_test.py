@@ -28,7 +28,7 @@ def test_a_place_that_does_not_exist_is_named(tmp_path):
 
 @pytest.mark.parametrize("sealed", ["", "by the environment", "by a file"])
 def test_the_key_of_snapshots_is_kept_unless_the_cache_is_sealed(tmp_path, monkeypatch, sealed):
-    for module in ("local", "identities"):
+    for module in ("cache", "identities"):
         monkeypatch.setattr(f"provision.local.{module}.user_state_path", lambda _: tmp_path)
     for name in (seal.PASSPHRASE_FILE, seal.AGE_IDENTITY):
         monkeypatch.delenv(name, raising=False)

@@ -14,7 +14,7 @@ COMMAND = """
 import sys, time
 from pathlib import Path
 import provision.__main__
-from provision import private_file
+from provision.local import private_file
 from provision.cli import app
 
 def main():
