@@ -16,7 +16,7 @@ from provision.artifacts.model import ArtifactSet, Ready
 from provision.desired.addons import manifests
 from provision.desired.catalog import artifacts_of
 from provision.desired.components import node
-from provision.model.cluster import Api, Cluster, Machine, Role, Ssh
+from provision.model.cluster import Cluster, Machine, Role, Ssh
 from provision.model.facts import Facts
 from provision.model.observed import (
     ApiView,
@@ -28,6 +28,7 @@ from provision.model.observed import (
     ObservedFile,
     ObservedUnit,
 )
+from provision.model.settings.network import Api
 from provision.pki import table
 from provision.pki.leaf import issue
 from provision.pki.table import KUBELET_CLIENT

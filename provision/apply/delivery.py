@@ -29,9 +29,10 @@ from provision.artifacts import compressed
 from provision.artifacts.model import ArtifactSet, Ready
 from provision.local.progress import Progress
 from provision.model import paths, ports
-from provision.model.cluster import HttpProxy, Machine
+from provision.model.cluster import Machine
 from provision.model.errors import ClusterctlError, Failure, PhaseError, UnreachableError
 from provision.model.paths import NEW
+from provision.model.settings.network import HttpProxy
 
 PHASE = "artifacts"
 IMAGES = "images"

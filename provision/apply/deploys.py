@@ -14,7 +14,7 @@ from provision.artifacts import compressed
 from provision.artifacts.model import Ready
 from provision.desired.packages import APT_INSTALL, APT_UPDATE
 from provision.model import paths
-from provision.model.cluster import HttpProxy
+from provision.model.settings.network import HttpProxy
 from provision.plan.record import Removal
 
 # Distributions start what they install; these would run beside our own units of the same programs.

@@ -12,8 +12,8 @@ from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet, Pin, Ready
 from provision.artifacts.web import mirrored
 from provision.local.progress import Progress
-from provision.model.cluster import ArtifactsSource
 from provision.model.errors import ArtifactError
+from provision.model.settings.components import ArtifactsSource
 
 # How long the publishers have to answer before `auto` builds instead.
 _PATIENCE = 3.0

@@ -15,8 +15,12 @@ from provision.inventory.reserved import RESERVED
 from provision.inventory.wording import show
 from provision.model import ports
 from provision.model.backup_place import S3Place, SshPlace, place
-from provision.model.cluster import Backup, Certificates, Ec2, Networks, Role, Settings
+from provision.model.cluster import Role, Settings
 from provision.model.errors import Finding
+from provision.model.settings.backup import Backup
+from provision.model.settings.ec2 import Ec2
+from provision.model.settings.network import Networks
+from provision.model.settings.security import Certificates
 from provision.pki.age import is_recipient
 
 # kube-apiserver takes /12 at most; below /24 there is no room for DNS and a few Services.

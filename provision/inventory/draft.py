@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from provision.model.cluster import Model, Role, Settings, Taint
+from provision.model.base import Model
+from provision.model.cluster import Role, Settings, Taint
 from provision.model.errors import Finding
 
 # The order is that of the machines in everything that is shown.

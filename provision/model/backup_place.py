@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from provision.model.cluster import Backup
+from provision.model.settings.backup import Backup
 
 # Its parts become words of shell programs, and of sftp's and curl's configuration: no other
 # characters.

@@ -28,8 +28,8 @@ from provision.artifacts.download import Http
 from provision.artifacts.images import TABLE, TOOLS
 from provision.artifacts.oci import split_reference
 from provision.local.progress import Silent
-from provision.model.cluster import ArtifactsSource
 from provision.model.errors import ArtifactError
+from provision.model.settings.components import ArtifactsSource
 
 ARCH = go_tool.machine_arch()
 KUBELET = "/v1.36.3/bin/linux/amd64/kubelet"
@@ -569,7 +569,7 @@ def _children(pid):
 def test_two_at_once_build_once(empty_cache, tmp_path):
     """The second waits, and then finds everything done."""
     program = (
-        "from provision.artifacts import prepare; from provision.model.cluster import ArtifactsSource\n"
+        "from provision.artifacts import prepare; from provision.model.settings.components import ArtifactsSource\n"
         "from provision.local.progress import Silent\n"
         "class Tell(Silent):\n"
         "    def update(self, subject, text): print(text, flush=True)\n"

@@ -22,7 +22,7 @@ from provision.apply.delivery import Want
 from provision.apply.operations.deliver import COMMAND
 from provision.artifacts.model import Ready
 from provision.model import paths, ports
-from provision.model.cluster import HttpProxy
+from provision.model.settings.network import HttpProxy
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("zstd") or not shutil.which("systemd-socket-activate"),

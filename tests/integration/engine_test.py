@@ -22,8 +22,9 @@ from pyinfra.context import ctx_host, ctx_state, host
 from provision.apply.engine import Engine
 from provision.apply.operations import deliver
 from provision.local.runlog import RunLog
-from provision.model.cluster import Cluster, HttpProxy, Machine
+from provision.model.cluster import Cluster, Machine
 from provision.model.errors import ClusterctlError, PhaseError, UnreachableError
+from provision.model.settings.network import HttpProxy
 
 
 @operation()

@@ -11,9 +11,9 @@ from provision.inventory import Draft, HostEntry
 from provision.local.progress import Silent
 from provision.machines import container_engine, inotify
 from provision.machines.lab import Lab, lab_id
-from provision.model.cluster import Lab as LabSettings
 from provision.model.cluster import Role
 from provision.model.errors import MachinesError
+from provision.model.settings.local import Lab as LabSettings
 
 pytestmark = pytest.mark.lab
 

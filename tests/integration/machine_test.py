@@ -21,8 +21,9 @@ from provision.inventory import Draft, HostEntry
 from provision.local.progress import Silent
 from provision.local.runlog import RunLog
 from provision.machines.lab import Lab as Machines
-from provision.model.cluster import Cluster, Lab, Machine, Role
+from provision.model.cluster import Cluster, Machine, Role
 from provision.model.errors import PhaseError
+from provision.model.settings.local import Lab
 
 pytestmark = pytest.mark.lab
 

@@ -13,7 +13,8 @@ import yaml
 from provision.apply import addons as apply
 from provision.artifacts import images
 from provision.desired.addons import Manifest, manifests
-from provision.model.cluster import Addons, Networks
+from provision.model.settings.components import Addons
+from provision.model.settings.network import Networks
 from provision.plan.node_change import NodeChange
 from tests.world import DEFAULT, cluster, master, trust
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from provision.desired.components.certificates import CERTIFICATES, PROGRAM
-from provision.model.cluster import Ec2
+from provision.model.settings.ec2 import Ec2
 from provision.pki.leaf import Authority, Leaf, Usage, issue
 from provision.pki.trust import Trust
 from tests.world import DEFAULT, LAB, cluster, master, worker

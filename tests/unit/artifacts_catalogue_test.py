@@ -8,8 +8,8 @@ from provision.artifacts.build import RECIPES, plan
 from provision.artifacts.catalogue import ARCHES, Catalogue, catalogue, require_checksums
 from provision.artifacts.images import TABLE, refs
 from provision.artifacts.oci import split_reference
-from provision.model.cluster import KUBERNETES_DEFAULT
 from provision.model.errors import ArtifactError
+from provision.model.settings.components import KUBERNETES_DEFAULT
 
 VERSIONS = ("1.36.3", "1.35.4")
 UNPINNED = {"etcd", "containerd"}

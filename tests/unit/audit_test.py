@@ -28,7 +28,8 @@ from provision.commands.audit.model import (
 from provision.commands.audit.probe import parse, program
 from provision.desired.catalog import desired
 from provision.model import paths
-from provision.model.cluster import Networks, Role
+from provision.model.cluster import Role
+from provision.model.settings.network import Networks
 from tests.world import DEFAULT, LAB, cluster, machine, master, trust, worker
 
 NOTHING = Seen({}, {}, {}, {})

@@ -15,7 +15,8 @@ from provision.desired.catalog import COMPONENTS, desired
 from provision.desired.components import certificates
 from provision.desired.model import reads
 from provision.model import paths
-from provision.model.cluster import Certificates, Role
+from provision.model.cluster import Role
+from provision.model.settings.security import Certificates
 from provision.pki.leaf import issue, issued_at, problem
 from provision.pki.trust import Trust
 from provision.plan.make import certificate_hash, unit_digest

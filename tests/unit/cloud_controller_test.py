@@ -12,7 +12,7 @@ from provision.desired.catalog import UNITS, artifacts_of
 from provision.desired.components import node
 from provision.desired.components.cloud_controller import CLOUD_CONTROLLER, SCRIPT
 from provision.machines.ec2 import seen, service_rights
-from provision.model.cluster import Ec2
+from provision.model.settings.ec2 import Ec2
 from provision.pki import table
 from tests.world import DEFAULT, LAB, cluster, master, trust, worker
 

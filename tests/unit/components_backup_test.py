@@ -10,7 +10,8 @@ import pytest
 from provision.commands.etcd import snapshot_file
 from provision.desired.components import backup
 from provision.desired.components.backup import BACKUP
-from provision.model.cluster import Backup, Role
+from provision.model.cluster import Role
+from provision.model.settings.backup import Backup
 from provision.pki import age
 from provision.pki.trust import Trust
 from tests.unit.etcd_programs_test import play

@@ -16,7 +16,9 @@ from provision.desired.flags import flags
 from provision.desired.model import reads
 from provision.desired.packages import of_distribution
 from provision.model import paths
-from provision.model.cluster import Ec2, HttpProxy, Networks, Role, Taint
+from provision.model.cluster import Role, Taint
+from provision.model.settings.ec2 import Ec2
+from provision.model.settings.network import HttpProxy, Networks
 from provision.pki import table
 from provision.pki.trust import STATE
 from tests.world import DEFAULT, LAB, PLAIN, RHEL, cluster, machine, master, trust, worker

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.model.backup_place import S3Place, SshPlace, place
-from provision.model.cluster import Backup
+from provision.model.settings.backup import Backup
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ from provision.apply.install import program
 from provision.apply.make_change import component_change
 from provision.commands.certs import external_requests as external
 from provision.desired.catalog import desired
-from provision.model.cluster import Addons, Certificates, PodSecurity
 from provision.model.errors import RefusedError, TrustError
 from provision.model.observed import ObservedFile
+from provision.model.settings.components import Addons
+from provision.model.settings.security import Certificates, PodSecurity
 from provision.pki import table
 from provision.pki.leaf import issue, problem
 from provision.pki.requests import Signed, all_paths, key_path, signed_path

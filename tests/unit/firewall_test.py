@@ -14,8 +14,10 @@ from provision.apply.install import program
 from provision.desired import catalog
 from provision.desired.components import firewall
 from provision.inventory import read
-from provision.model.cluster import Cluster, Firewall, Networks, PodSecurity, Role
+from provision.model.cluster import Cluster, Role
 from provision.model.errors import PhaseError, UnreachableError
+from provision.model.settings.network import Networks
+from provision.model.settings.security import Firewall, PodSecurity
 from tests.world import (
     DEFAULT,
     LAB,

@@ -6,9 +6,9 @@ import pytest
 
 from provision.commands.certs.rotation import refuse_cutting_off
 from provision.desired.components.group import GROUP, LABEL, SCRIPT
-from provision.model.cluster import Ec2
 from provision.model.errors import RefusedError
 from provision.model.observed import ApiView, NodeView
+from provision.model.settings.ec2 import Ec2
 from tests.world import LAB, cluster, master, trust, worker
 
 INSTANCE = """

@@ -17,7 +17,7 @@ from provision.apply import self_join as join
 from provision.apply.change import ComponentChange
 from provision.artifacts.model import ArtifactSet
 from provision.desired.model import HostFile
-from provision.model.cluster import Ec2
+from provision.model.settings.ec2 import Ec2
 from provision.pki.trust import Authority
 from tests.world import PLAIN, RHEL, artifacts, cluster, master, trust, worker
 

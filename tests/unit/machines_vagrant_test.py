@@ -20,8 +20,8 @@ from provision.machines.vagrant_command import (
 )
 from provision.machines.vagrant_providers import HOST_ONLY, VirtualMachines, choose, docker, start
 from provision.model.cluster import Role
-from provision.model.cluster import Vagrant as VagrantSettings
 from provision.model.errors import MachinesError
+from provision.model.settings.local import Vagrant as VagrantSettings
 
 SSH_CONFIG = """\
 Host n1

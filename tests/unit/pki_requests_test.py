@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.model import paths
-from provision.model.cluster import Certificates
+from provision.model.settings.security import Certificates
 from provision.pki import requests, table
 from provision.pki.requests import Signed
 from provision.pki.trust import create_authority, key_usage, new_key

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from provision.model import paths
-from provision.model.cluster import Api, Cluster, Machine, Role, Ssh
+from provision.model.cluster import Cluster, Machine, Role, Ssh
+from provision.model.settings.network import Api
 from provision.pki import table
 from provision.pki.leaf import Leaf, Usage, issue
 from provision.pki.trust import Authority, Trust

@@ -12,9 +12,11 @@ from provision.desired.addons import manifests
 from provision.desired.catalog import COMPONENTS, desired
 from provision.desired.model import reads
 from provision.model import paths
-from provision.model.cluster import Addons, Networks, Role
+from provision.model.cluster import Role
 from provision.model.errors import RefusedError
 from provision.model.observed import ApiView, EtcdMember, EtcdView, Observed, ObservedFile
+from provision.model.settings.components import Addons
+from provision.model.settings.network import Networks
 from provision.pki import table
 from provision.pki.leaf import issue
 from provision.pki.trust import Trust

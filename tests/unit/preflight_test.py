@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.model.cluster import Api, Cluster, Machine, Networks, Role, Ssh
+from provision.model.cluster import Cluster, Machine, Role, Ssh
 from provision.model.facts import Facts
 from provision.model.observed import (
     ApiView,
@@ -17,6 +17,7 @@ from provision.model.observed import (
     ObservedUnit,
     Port,
 )
+from provision.model.settings.network import Api, Networks
 from provision.observe.parse import unreachable
 from provision.plan.preflight import altered, preflight
 

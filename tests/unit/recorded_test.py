@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from provision.desired.catalog import desired
 from provision.model import paths
-from provision.model.cluster import Addons, Api, Networks, Role
+from provision.model.cluster import Role
+from provision.model.settings.components import Addons
+from provision.model.settings.network import Api, Networks
 from provision.plan.record import Removal
 from tests.world import (
     LAB,

@@ -6,7 +6,7 @@ from provision.artifacts import pins
 from provision.artifacts.images import IMAGES
 from provision.commands.up import artifacts_for, wanted
 from provision.inventory import read
-from provision.model.cluster import Networks
+from provision.model.settings.network import Networks
 from tests.world import DEFAULT, cluster, trust
 
 INVENTORIES = Path(__file__).parents[2] / "inventories"

@@ -15,8 +15,9 @@ from provision.commands.etcd.snapshot import TIMEOUT
 from provision.commands.etcd.snapshot_file import is_of
 from provision.model import paths
 from provision.model.backup_place import S3Place, SshPlace, place
-from provision.model.cluster import Backup, Machine
+from provision.model.cluster import Machine
 from provision.model.errors import RefusedError, UnreachableError
+from provision.model.settings.backup import Backup
 
 CONNECT = 20  # seconds
 

@@ -12,8 +12,9 @@ from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths
 from provision.model.backup_place import S3Place, SshPlace, place
-from provision.model.cluster import Backup, Cluster, Machine
+from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
+from provision.model.settings.backup import Backup
 from provision.pki import age
 from provision.pki.trust import Trust
 

@@ -7,8 +7,9 @@ from provision.desired.model import Component, ComponentState, Directory, HostFi
 from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths
-from provision.model.cluster import Cluster, Ec2, Machine
+from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
+from provision.model.settings.ec2 import Ec2
 from provision.pki.trust import Trust
 
 UNIT = "clusterctl-group.service"
