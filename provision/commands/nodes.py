@@ -16,7 +16,7 @@ from provision import inventory
 from provision.apply import etcd_members as member_steps
 from provision.apply import kubectl as api_client
 from provision.apply.drain import Pdb, Workload, drain, workload
-from provision.apply.phases import UP, Run, execute
+from provision.apply.phases import ADDONS, UP, VERIFY, Run, execute
 from provision.apply.session import Session, open_session
 from provision.commands import down
 from provision.commands import up as converge
@@ -227,9 +227,9 @@ def remove(case: Leaving, options: Options) -> None:
     _drain(case, options)
     run, _ = converge.prepare(_without(case.session, case.machine.name), look=False)
     # Before it goes: from here on no proxy sends it anything.
-    execute(run, [phase for phase in UP if phase.name not in {"verify", "add-ons"}])
+    execute(run, [phase for phase in UP if phase not in (VERIFY, ADDONS)])
     _forget(case)
-    execute(run, [phase for phase in UP if phase.name == "verify"])
+    execute(run, [VERIFY])
 
 
 def refuse_replacing(path: Path, case: Leaving, *, force: bool) -> None:

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision.apply import phases as workflows
 from provision.apply.change import ComponentChange
 from provision.apply.install import program
+from provision.apply.phases import firewall as firewall_phase
 from provision.desired import catalog
 from provision.desired.components import firewall
 from provision.inventory import read
@@ -203,7 +203,7 @@ def phase(monkeypatch):
                 raise UnreachableError("refused")
 
         change = ComponentChange("firewall", start=(firewall.UNIT,), enable=("other.service",))
-        monkeypatch.setattr(workflows, "_change", lambda *_: change)
+        monkeypatch.setattr(firewall_phase, "change", lambda *_: change)
 
         def install(_, __, changes):
             assert not any("enable" in program(c) for (c,) in changes.values())
@@ -211,10 +211,10 @@ def phase(monkeypatch):
                 (machine.name, f"restart {c.restart[0]}") for machine, (c,) in changes.items()
             )
 
-        monkeypatch.setattr(workflows, "_install", install)
+        monkeypatch.setattr(firewall_phase, "install", install)
         engine = SimpleNamespace(shell=shell, connect_anew=connect)
         session = SimpleNamespace(engine=engine)
-        workflows._firewall(SimpleNamespace(session=session), ON.masters)
+        firewall_phase.FIREWALL.run(SimpleNamespace(session=session), ON.masters)
 
     return run, said
 

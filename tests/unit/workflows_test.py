@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision.apply import phases as workflows
+from provision.apply.phases.control_plane import without_apiserver
 from provision.local.progress import Silent
 from provision.model.errors import PhaseError, UnreachableError
 from tests.world import master
@@ -37,7 +37,7 @@ def drained(engine):
         running=True, machines={"m1": SimpleNamespace(components={"etcd": etcd})}
     )
     session = SimpleNamespace(engine=engine, progress=Silent())
-    return workflows._drained(SimpleNamespace(plan=plan, session=session), [M1])
+    return without_apiserver(SimpleNamespace(plan=plan, session=session), [M1])
 
 
 def test_an_apiserver_is_stopped_while_its_member_restarts():

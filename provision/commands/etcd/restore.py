@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from provision.apply.fanout import fan_out
-from provision.apply.phases import UP, Phase, Run, execute
+from provision.apply.phases import ETCD, UP, Phase, Run, execute
 from provision.apply.session import Session
 from provision.apply.verify import verify_alone
 from provision.commands import up
@@ -42,7 +42,7 @@ from provision.plan.preflight import preflight
 TIMEOUT = 1800  # seconds, for the data of one member
 # More revisions than a cluster makes between a snapshot and its end.
 BUMP = 1_000_000_000
-ETCD = (etcd.UNIT,)
+ETCD_UNITS = (etcd.UNIT,)
 INSTALLS = " installs"  # a marker's last word
 AGAIN = (
     "the cluster stands still until it is restored: run the same command again, it goes on where "
@@ -122,7 +122,7 @@ def fresh(session: Session, there: tuple[Machine, ...]) -> bool:
     """Whether machines have to be installed, or a restore that began with that was cut off."""
     seen = session.observed
     return not (
-        all(_installed(seen[m.name], ETCD) for m in there)
+        all(_installed(seen[m.name], ETCD_UNITS) for m in there)
         and all(_installed(seen[m.name], CONTROL_PLANE) for m in _masters(session))
     ) or any(view.restoring.endswith(INSTALLS) for view in seen.values())
 
@@ -217,7 +217,7 @@ def stop(session: Session, outlook: Outlook) -> None:
     marker = f"{outlook.target.sha256} {outlook.target.bump}{INSTALLS if outlook.fresh else ''}"
     for name, summary, machines, units in (
         ("stop", "apiservers and controllers", _masters(session), CONTROL_PLANE),
-        ("stop etcd", "the members", outlook.members, ETCD),
+        ("stop etcd", "the members", outlook.members, ETCD_UNITS),
     ):
         _each(
             session,
@@ -352,7 +352,7 @@ def _expected(view: Observed, *, member: bool, stopped: bool) -> Observed:
     """A machine as it is when its member has been given its data."""
     units = {
         name: replace(unit, active="inactive", sub="dead")
-        if stopped and name in (*CONTROL_PLANE, *ETCD)
+        if stopped and name in (*CONTROL_PLANE, *ETCD_UNITS)
         else unit
         for name, unit in view.units.items()
     }
@@ -368,6 +368,6 @@ def _phases(snapshot: Snapshot, outlook: Outlook) -> Iterator[Phase]:
 
     names = tuple(m.name for m in outlook.members)
     for phase in UP:
-        if phase.name == "etcd" and not outlook.brought:
+        if phase is ETCD and not outlook.brought:
             yield Phase("data", "the snapshot, on every member", lambda _: names, data)
         yield phase

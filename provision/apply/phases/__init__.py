@@ -1,0 +1,68 @@
+"""What clusterctl does, as lists of phases that can be read aloud.
+
+A phase says on which machines something changes, from the plan, and what is done there. A phase
+with nothing to do is skipped. All machines of a phase work side by side, except where a running
+control plane is changed: then one master after the other, each healthy before the next.
+"""
+
+from __future__ import annotations
+
+from provision.apply.phases.addons import ADDONS
+from provision.apply.phases.artifacts import ARTIFACTS
+from provision.apply.phases.control_plane import CONTROL_PLANE, RENEW_CONTROL_PLANE
+from provision.apply.phases.etcd import ETCD
+from provision.apply.phases.firewall import FIREWALL, REMOVE_FIREWALL
+from provision.apply.phases.group import GROUP
+from provision.apply.phases.nodes import NODES
+from provision.apply.phases.objects import OBJECTS
+from provision.apply.phases.packages import PACKAGES
+from provision.apply.phases.prune import PRUNE
+from provision.apply.phases.ready import READY
+from provision.apply.phases.run import Phase, Run, execute
+from provision.apply.phases.services import RENEW_SERVICES, SERVICES
+from provision.apply.phases.verify import VERIFY
+
+UP: tuple[Phase, ...] = (
+    PACKAGES,
+    # New machines fetch artifacts from each other: the firewall has to let them first.
+    FIREWALL,
+    REMOVE_FIREWALL,
+    ARTIFACTS,
+    SERVICES,
+    ETCD,
+    CONTROL_PLANE,
+    OBJECTS,
+    NODES,
+    # By now what replaces the pruned components runs, and their objects are deleted.
+    PRUNE,
+    READY,
+    VERIFY,
+    ADDONS,
+    GROUP,
+)
+
+RENEW: tuple[Phase, ...] = (RENEW_CONTROL_PLANE, RENEW_SERVICES, OBJECTS, NODES, READY)
+
+__all__ = [
+    "ADDONS",
+    "ARTIFACTS",
+    "CONTROL_PLANE",
+    "ETCD",
+    "FIREWALL",
+    "GROUP",
+    "NODES",
+    "OBJECTS",
+    "PACKAGES",
+    "PRUNE",
+    "READY",
+    "REMOVE_FIREWALL",
+    "RENEW",
+    "RENEW_CONTROL_PLANE",
+    "RENEW_SERVICES",
+    "SERVICES",
+    "UP",
+    "VERIFY",
+    "Phase",
+    "Run",
+    "execute",
+]

@@ -1,0 +1,101 @@
+"""Components, as phases install them: which of them together, and how a planned change is carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from provision.apply.change import ComponentChange
+from provision.apply.deploys import install_component
+from provision.apply.make_change import component_change
+from provision.apply.phases.run import Run
+from provision.desired.components import etcd, haproxy, node
+from provision.desired.model import HostFile
+from provision.model.cluster import Machine
+from provision.pki import kubeconfig
+from provision.pki.table import KUBELET_CLIENT
+from provision.pki.trust import Authority
+from provision.plan import external_authority as outside
+
+SERVICES = ("host", "containerd", "registry", "haproxy", "pod-network", "certificates")
+CONTROL_PLANE = (
+    *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
+    *("keepalived", "vpc-routes", "group", "cloud-controller", "manifests", "backup"),
+)
+MASTER = (*SERVICES, "etcd", *CONTROL_PLANE)
+NODE = ("kubelet", "kube-proxy")
+
+
+def changing(*components: str) -> Callable[[Run], tuple[str, ...]]:
+    """On which machines one of these components changes."""
+    return lambda run: run.plan.touching(*components)
+
+
+def components(
+    phase: str, *names: str, rolling: bool = False
+) -> Callable[[Run, tuple[Machine, ...]], None]:
+    """Bring these components' files in place and their units up, on all machines at once.
+
+    Args:
+        rolling: one machine after the other when the cluster is already running.
+    """
+
+    def run_phase(run: Run, machines: tuple[Machine, ...]) -> None:
+        batches = [(m,) for m in machines] if rolling and run.plan.running else [machines]
+        for batch in batches:
+            install(run, phase, {m: [change(run, m, name) for name in names] for m in batch})
+
+    return run_phase
+
+
+def install(run: Run, phase: str, changes: Mapping[Machine, Sequence[ComponentChange]]) -> None:
+    """Carry out changes of components, on all these machines at once.
+
+    Raises:
+        PhaseError: with every machine that failed.
+    """
+
+    def body(machine: Machine) -> None:
+        for change in changes[machine]:
+            install_component(change=change)
+
+    run.session.engine.run(phase, body, tuple(changes), run.session.progress)
+
+
+def change(run: Run, machine: Machine, component: str) -> ComponentChange:
+    """The planned change of a component, with its certificates issued and one-time files added."""
+    machine_plan = run.plan.machines[machine.name]
+    plan = machine_plan.components.get(component)
+    if plan is None:
+        return ComponentChange(component=component)
+    extra: tuple[HostFile, ...] = ()
+    remove: tuple[str, ...] = ()
+    if component == "etcd" and machine_plan.form_etcd:
+        founders = {m.name: etcd.peer_url(m) for m in run.session.cluster.etcd_members}
+        extra = (etcd.join_file("new", founders),)
+    if component == "kubelet" and machine_plan.register:
+        extra = (_bootstrap_kubeconfig(run),)
+        # With the old one it would not ask for another.
+        remove = (node.KUBECONFIG, KUBELET_CLIENT)
+    observed = run.session.observed[machine.name]
+    return component_change(
+        plan,
+        tuple(outside.obtain(change.leaf, run.trust, observed, run.now) for change in plan.leaves),
+        observed,
+        run.session.cluster,
+        run.trust,
+        one_time=extra,
+        remove=remove,
+    )
+
+
+def _bootstrap_kubeconfig(run: Run) -> HostFile:
+    return HostFile(
+        node.BOOTSTRAP,
+        kubeconfig.by_token(
+            server=haproxy.API,
+            ca_path=Authority.KUBERNETES.cert_path,
+            token=run.token,
+            cluster_name=run.session.cluster.name,
+        ),
+        secret=True,
+    )

@@ -1,0 +1,71 @@
+"""The firewall's rules, changed so that they undo themselves; and its removal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import gevent
+
+from provision.apply.change import ComponentChange
+from provision.apply.phases.components import change, changing, install
+from provision.apply.phases.prune import prune, removing
+from provision.apply.phases.run import Phase, Run
+from provision.desired.components import firewall
+from provision.model.cluster import Machine
+from provision.model.errors import Failure, PhaseError, UnreachableError
+
+
+def _firewall(run: Run, machines: tuple[Machine, ...]) -> None:
+    """Change the rules so that they undo themselves unless a new connection gets through."""
+    engine = run.session.engine
+
+    def everywhere(step: Callable[[Machine], Failure | None]) -> list[Failure]:
+        jobs = [gevent.spawn(step, machine) for machine in machines]
+        gevent.joinall(jobs, raise_error=True)
+        return [job.value for job in jobs if job.value]
+
+    def arm(machine: Machine) -> Failure | None:
+        code, _, error = engine.shell(machine, firewall.ARM)
+        cause = error.strip()[-2000:]
+        return Failure(machine.name, "a timer that undoes the rules", cause) if code else None
+
+    def stay(machine: Machine) -> None:
+        engine.shell(machine, firewall.STAY)
+
+    def confirm(machine: Machine) -> Failure | None:
+        step = "a new SSH connection"
+        try:
+            engine.connect_anew(machine)
+            step = "enable the rules"
+            code, _, cause = engine.shell(machine, firewall.CONFIRM)
+            if code == 0:
+                return None
+        except UnreachableError as error:
+            cause = error.message
+        engine.shell(machine, f"{firewall.UNDO}; {firewall.DISARM}")
+        return Failure(machine.name, step, cause.strip()[-2000:])
+
+    if failures := everywhere(arm):
+        everywhere(stay)
+        hint = "no rule was changed; systemd has to run here, and to let units be disabled"
+        raise PhaseError("firewall", failures, hint=hint)
+    changes = {machine: [_unconfirmed(change(run, machine, "firewall"))] for machine in machines}
+    install(run, "firewall", changes)
+    if failures := everywhere(confirm):
+        hint = "the rules are gone again; firewall.ssh_from must have the address you come from"
+        raise PhaseError("firewall", failures, hint=hint)
+
+
+def _unconfirmed(planned: ComponentChange) -> ComponentChange:
+    """The change without enabling anything; `restart` starts what does not run."""
+    return replace(planned, enable=(), start=(), restart=(*planned.start, *planned.restart))
+
+
+FIREWALL = Phase("firewall", "what comes in", changing("firewall"), _firewall)
+REMOVE_FIREWALL = Phase(
+    "remove firewall",
+    "it is no longer wanted",
+    removing(firewall=True),
+    prune("remove firewall", firewall=True),
+)

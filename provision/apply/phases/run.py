@@ -1,0 +1,102 @@
+"""A run of phases: what they share, what a phase is, and how a list of them is carried out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from provision.apply import kubectl as api_client
+from provision.apply.self_join import Bundle
+from provision.apply.session import Session
+from provision.artifacts.model import ArtifactSet
+from provision.model.cluster import Machine
+from provision.model.errors import Failure, PhaseError
+from provision.pki.trust import Trust
+from provision.plan.model import Plan
+
+
+@dataclass
+class Run:
+    """What the phases of one run share.
+
+    Attributes:
+        token: with which kubelets ask for their first certificate; empty: no machine registers.
+        bundle: what machines that join by themselves are given; None: there are no such machines.
+        seconds: phase -> wall time.
+    """
+
+    session: Session
+    trust: Trust
+    artifacts: ArtifactSet
+    plan: Plan
+    now: datetime
+    token: str = ""
+    bundle: Bundle | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def machines(self, names: Iterable[str]) -> tuple[Machine, ...]:
+        wanted = set(names)
+        return tuple(m for m in self.session.cluster.machines if m.name in wanted)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A step of a workflow.
+
+    Attributes:
+        name, summary: for the operator; nothing is decided by them.
+        machines: on which machines there is something to do; none: the phase is skipped.
+        run: does it there; raises PhaseError with every failure.
+    """
+
+    name: str
+    summary: str
+    machines: Callable[[Run], tuple[str, ...]]
+    run: Callable[[Run, tuple[Machine, ...]], None]
+
+
+def execute(run: Run, phases: Iterable[Phase]) -> None:
+    """Go through the phases; each is timed, and stops the run if it fails.
+
+    Raises:
+        PhaseError: of the first phase that failed, with every machine that failed in it.
+    """
+    progress = run.session.progress
+    for phase in phases:
+        names = phase.machines(run)
+        if not names:
+            continue
+        began = time.monotonic()
+        with progress.phase(phase.name, phase.summary, names):
+            try:
+                phase.run(run, run.machines(names))
+            finally:
+                run.seconds[phase.name] = time.monotonic() - began
+
+
+def leader(run: Run) -> tuple[str, ...]:
+    """The master through which this run talks to the API, for phases that do nothing else."""
+    return (run.session.leader().name,)
+
+
+def all_nodes(run: Run) -> tuple[str, ...]:
+    """All nodes that this run may touch."""
+    return tuple(m.name for m in run.session.cluster.nodes if m.name in run.plan.machines)
+
+
+def kubectl(run: Run, leader: Machine, step: str, command: str, stdin: bytes = b"") -> None:
+    """Run a program of kubectl commands on a master.
+
+    Raises:
+        PhaseError: it failed.
+    """
+    code, _, error = api_client.run(run.session, leader, command, stdin)
+    if code != 0:
+        cause = error.strip()[-2000:]
+        raise PhaseError(
+            step,
+            [Failure(leader.name, f"kubectl: {step}", cause)],
+            hint="run the same command again: it goes on where it stopped",
+        )

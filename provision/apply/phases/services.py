@@ -1,0 +1,27 @@
+"""What every machine runs beside the control plane: container runtime, proxies, routes."""
+
+from __future__ import annotations
+
+from provision.apply.phases.components import SERVICES as COMPONENTS
+from provision.apply.phases.components import changing, components
+from provision.apply.phases.control_plane import is_control_plane
+from provision.apply.phases.run import Phase, Run
+
+
+def _elsewhere(run: Run) -> tuple[str, ...]:
+    names = run.plan.touching(*COMPONENTS)
+    return tuple(name for name in names if not is_control_plane(run, name))
+
+
+SERVICES = Phase(
+    "services",
+    "container runtime, proxies and routes",
+    changing(*COMPONENTS),
+    components("services", *COMPONENTS),
+)
+RENEW_SERVICES = Phase(
+    "services",
+    "the other nodes' runtimes and proxies",
+    _elsewhere,
+    components("services", *COMPONENTS),
+)
