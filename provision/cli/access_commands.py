@@ -13,8 +13,9 @@ from typing import Annotated
 
 import typer
 
-from provision.cli.console import err, progress
+from provision.cli.console import err
 from provision.cli.options import Inventory
+from provision.cli.progress import progress
 from provision.local import private_file
 from provision.model.cluster import Cluster, Machine, Ssh
 from provision.model.errors import ClusterctlError, RefusedError, UnreachableError

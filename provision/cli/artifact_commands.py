@@ -11,8 +11,9 @@ from rich.table import Table
 
 from provision.artifacts.catalogue import DATA
 from provision.artifacts.model import ArtifactSet
-from provision.cli.console import out, progress
+from provision.cli.console import out
 from provision.cli.options import Inventory, Output, OutputOption, print_json
+from provision.cli.progress import progress
 
 app = typer.Typer(
     help="List, fetch, build, bundle and pin binaries and images.", no_args_is_help=True

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provision.cli.console import err, out, progress
+from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
+from provision.cli.progress import progress
 from provision.model.errors import EXIT_DUE, RefusedError, UnreachableError
 
 if TYPE_CHECKING:

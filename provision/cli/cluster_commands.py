@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provision.cli.console import err, out, progress
+from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
+from provision.cli.progress import progress
 from provision.model.errors import EXIT_CHANGES, RefusedError, UnhealthyError, UnreachableError
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from provision.cli.console import err, out, progress
+from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
+from provision.cli.progress import progress
 from provision.local import private_file
 from provision.model.errors import RefusedError, UnhealthyError
 

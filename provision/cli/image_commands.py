@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from provision.cli.console import out, progress
+from provision.cli.console import out
 from provision.cli.options import Inventory
+from provision.cli.progress import progress
 
 app = typer.Typer(help="Give the cluster images of your own.", no_args_is_help=True)
 

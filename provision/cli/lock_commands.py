@@ -6,8 +6,9 @@ import sys
 
 import typer
 
-from provision.cli.console import err, out, progress
+from provision.cli.console import err, out
 from provision.cli.options import Inventory, Yes
+from provision.cli.progress import progress
 from provision.model.errors import RefusedError
 
 

@@ -7,8 +7,9 @@ from dataclasses import asdict
 import typer
 from rich.table import Table
 
-from provision.cli.console import out, progress
+from provision.cli.console import out
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
+from provision.cli.progress import progress
 
 app = typer.Typer(help="Make, remove and list machines.", no_args_is_help=True)
 

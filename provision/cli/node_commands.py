@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provision.cli.console import err, out, progress
+from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, Yes
+from provision.cli.progress import progress
 from provision.model.errors import RefusedError
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from provision.cli.console import err, out, progress
+from provision.cli.console import err, out
 from provision.cli.options import Inventory
+from provision.cli.progress import progress
 
 app = typer.Typer(help="The cluster's keys on this computer.", no_args_is_help=True)
 

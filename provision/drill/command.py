@@ -9,8 +9,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from provision.cli.console import err, out, progress
+from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, OutputOption, print_json
+from provision.cli.progress import progress
 from provision.model.errors import UnhealthyError
 
 if TYPE_CHECKING:
