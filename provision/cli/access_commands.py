@@ -49,7 +49,7 @@ def kubeconfig(
 ) -> None:
     """Make a kubeconfig for a person: an administrator's, with a short life."""
     from provision.apply.session import open_session
-    from provision.commands import access_tokens as people
+    from provision.commands.access_tokens import service_account_token
     from provision.pki import kubeconfig as kubeconfigs
     from provision.pki import table
     from provision.pki.leaf import issue
@@ -69,7 +69,7 @@ def kubeconfig(
             raise RefusedError(message, hint=f"clusterctl up {inventory}")
         name = user or getpass.getuser()
         if session.cluster.certificates.external:
-            credentials = {"token": people.token(session, name, timedelta(hours=ttl))}
+            credentials = {"token": service_account_token(session, name, timedelta(hours=ttl))}
         else:
             leaf = table.user(name, ("clusterctl:admins",), ttl)
             issued = issue(leaf, trust, datetime.now(UTC))

@@ -128,7 +128,7 @@ def lock(
 
 def _prepare(inventory: Path, arch: list[str], source: str = "") -> ArtifactSet:
     from provision.artifacts import prepare
-    from provision.commands.up import artifacts_for
+    from provision.commands.converge import artifacts_for
     from provision.inventory import read
 
     draft = read(inventory)

@@ -28,10 +28,10 @@ def audit(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
     Reads only, one round trip each: what the components run with, and who may read their files.
     """
     from provision.apply.session import open_session
-    from provision.commands.audit.look import audit as look
+    from provision.commands.audit.look import run_checks
 
     with open_session(inventory, progress()) as session:
-        report = look(session)
+        report = run_checks(session)
     if output is Output.JSON:
         print_json(_as_json(report))
     else:

@@ -86,15 +86,14 @@ def renew(
     """
     from provision.apply.session import open_session
     from provision.cli.cluster_commands import name_log
-    from provision.commands.certs import external_requests as external
-    from provision.commands.certs import renewal
+    from provision.commands.certs import external_requests, renewal
 
     if everything == bool(names):
         message = "say which, or --all"
         raise typer.BadParameter(message)
     wanted = frozenset(names or ())
     with open_session(inventory, progress()) as session:
-        external.refuse_external(session.cluster, "nothing is renewed here")
+        external_requests.refuse_external(session.cluster, "nothing is renewed here")
         name_log(session)
         prepare = partial(renewal.prepare, session, wanted)
         with _agreed(session, "certs renew", prepare, yes=yes) as run:
@@ -107,12 +106,11 @@ def recover(inventory: Inventory, yes: Yes = False, output: OutputOption = Outpu
     """Bring back a cluster whose certificates have expired. SSH is all that is needed."""
     from provision.apply.session import open_session
     from provision.cli.cluster_commands import name_log
-    from provision.commands.certs import external_requests as external
-    from provision.commands.certs import renewal
+    from provision.commands.certs import external_requests, renewal
 
     with open_session(inventory, progress()) as session:
         what = "what has expired must be signed there"
-        external.refuse_external(session.cluster, what)
+        external_requests.refuse_external(session.cluster, what)
         name_log(session)
         prepare = partial(renewal.prepare_recovery, session)
         with _agreed(session, "certs recover", prepare, yes=yes) as run:
@@ -160,7 +158,9 @@ def _issued(report: Report, done: str, output: Output) -> None:
     out.print(f"{count} certificates {done} on {machines}, in {seconds:.0f} s.")
 
 
-@app.command(epilog="Example: clusterctl certs csr inventories/external.py -o to-be-signed")
+@app.command(
+    epilog="Example: clusterctl certs csr inventories/external_requests.py -o to-be-signed"
+)
 def csr(
     inventory: Inventory,
     directory: Annotated[
@@ -182,16 +182,18 @@ def csr(
     from provision.apply.lock import hold
     from provision.apply.session import open_session
     from provision.cli.cluster_commands import name_log
-    from provision.commands.certs import external_requests as external
+    from provision.commands.certs import external_requests
     from provision.local import private_file
     from provision.pki import requests
 
     with open_session(inventory, progress()) as session:
-        external.refuse_own(session.cluster)
+        external_requests.refuse_own(session.cluster)
         name_log(session)
         session.observe()
         with hold(session, "certs csr"):
-            made = external.ask(session, frozenset(names or ()), everything=everything)
+            made = external_requests.request_certificates(
+                session, frozenset(names or ()), everything=everything
+            )
     if not made:
         out.print(f"{session.cluster.name} needs no certificate; --all asks for all anew.")
         return
@@ -204,7 +206,9 @@ def csr(
     out.print(f"clusterctl certs import {inventory} {directory}", soft_wrap=True)
 
 
-@app.command("import", epilog="Example: clusterctl certs import inventories/external.py signed")
+@app.command(
+    "import", epilog="Example: clusterctl certs import inventories/external_requests.py signed"
+)
 def import_(
     inventory: Inventory,
     directory: Annotated[
@@ -220,17 +224,17 @@ def import_(
     from provision.apply.lock import hold
     from provision.apply.session import open_session
     from provision.cli.cluster_commands import asks, name_log
-    from provision.commands.certs import external_requests as external
+    from provision.commands.certs import external_requests
 
     with open_session(inventory, progress()) as session:
-        external.refuse_own(session.cluster)
+        external_requests.refuse_own(session.cluster)
         name_log(session)
         if asks(session, yes=yes):
             question = f"Import certificates of {session.cluster.name} from {directory}?"
             typer.confirm(question, abort=True, err=True)
         session.observe()
         with hold(session, "certs import"):
-            done = external.import_(session, directory)
+            done = external_requests.import_signed(session, directory)
     count = sum(len(names) for names in (done.issued or done.waiting).values())
     if done.issued or not (done.waiting or done.others):
         seconds = sum(done.seconds.values())
@@ -282,14 +286,13 @@ def rotate(
     from provision.apply.lock import hold
     from provision.apply.session import open_session
     from provision.cli.cluster_commands import asks, name_log
-    from provision.commands.certs import external_requests as external
-    from provision.commands.certs import rotation
+    from provision.commands.certs import external_requests, rotation
     from provision.pki.trust import AUTHORITIES
 
     with open_session(inventory, progress()) as session:
         if set(parts) & set(AUTHORITIES):
             what = "it is replaced there; docs/certificates.md has the three imports"
-            external.refuse_external(session.cluster, what)
+            external_requests.refuse_external(session.cluster, what)
         name_log(session)
         if asks(session, yes=yes):
             typer.confirm(

@@ -76,7 +76,7 @@ def up(
     from provision.apply.session import open_session
     from provision.cli.failures import show_findings
     from provision.cli.reports import up_summary
-    from provision.commands import up as converge
+    from provision.commands import converge
 
     live = progress()
     with open_session(inventory, live, create=True, agree=_buy(yes=yes)) as session:
@@ -147,7 +147,7 @@ def _plan(inventory: Path, output: Output) -> int:
     from provision.apply.session import open_session
     from provision.cli import plan_view, planned_view
     from provision.cli.failures import show_findings
-    from provision.commands import up as converge
+    from provision.commands import converge
     from provision.inventory import read
     from provision.machines import Cloud
     from provision.machines.locate import absent
@@ -187,7 +187,7 @@ def check(
     """Judge whether the machines are fit. Touches nothing."""
     from provision.apply.session import open_session
     from provision.cli.failures import show_findings
-    from provision.commands import up as converge
+    from provision.commands import converge
 
     with open_session(inventory, progress()) as session:
         warnings = converge.check(session, deep=deep)
@@ -227,7 +227,7 @@ def verify(inventory: Inventory) -> None:
 def down(inventory: Inventory, yes: Yes = False) -> None:
     """Remove the cluster: all that we put on the machines, and the machines that we made."""
     from provision.cli.reports import down_summary
-    from provision.commands.down import down as remove
+    from provision.commands.down import take_apart
     from provision.inventory import read
 
     draft = read(inventory)
@@ -239,4 +239,4 @@ def down(inventory: Inventory, yes: Yes = False) -> None:
         if answer != draft.name:
             message = "that is not its name: nothing was touched"
             raise RefusedError(message)
-    down_summary(draft, remove(draft, inventory, progress()))
+    down_summary(draft, take_apart(draft, inventory, progress()))

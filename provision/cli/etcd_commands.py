@@ -115,11 +115,11 @@ def snapshot(
 ) -> None:
     """Take a snapshot to this computer: etcd, the cluster's keys, the inventory; encrypted."""
     from provision.apply.session import open_session
-    from provision.commands.etcd import snapshot as snapshots
+    from provision.commands.etcd.snapshot import take
 
     passphrase = _passphrase(passphrase_file, ask=ask, confirm=True)
     with open_session(inventory, progress()) as session:
-        taken = snapshots.take(session, target, passphrase)
+        taken = take(session, target, passphrase)
     manifest = taken.manifest
     out.print(
         f"{taken.path}: {taken.size / 1024**2:.1f} MiB, {manifest.keys} keys at revision "
@@ -159,16 +159,16 @@ def verify(
 ) -> None:
     """Restore a snapshot into a throw-away etcd beside the cluster, and count what came back."""
     from provision.apply.session import open_session
-    from provision.commands.etcd import source as sources
-    from provision.commands.etcd import verify as trial
+    from provision.commands.etcd.source import describe, fit, opened
+    from provision.commands.etcd.verify import try_restore
 
     keys = _keys(identity, passphrase_file)
     with open_session(inventory, progress()) as session:
         session.observe()
-        with sources.opened(session, source, keys) as found:
-            sources.fit(session.cluster, _fingerprint(session), found)
-            out.print(sources.describe(found), soft_wrap=True)
-            done = trial.verify(session, found)
+        with opened(session, source, keys) as found:
+            fit(session.cluster, _fingerprint(session), found)
+            out.print(describe(found), soft_wrap=True)
+            done = try_restore(session, found)
     out.print(
         f"Restored on {done.machine} in {done.seconds:.1f} s: {done.keys} keys at revision "
         f"{done.revision}, as they were saved.",
@@ -199,16 +199,16 @@ def _restore(
     session: Session, source: str, keys: Keys, *, command: str = "etcd restore", yes: bool
 ) -> None:
     from provision.apply.lock import hold
-    from provision.commands.etcd import restore as restores
-    from provision.commands.etcd import source as sources
+    from provision.commands.etcd.restore import assess, carry_out
+    from provision.commands.etcd.source import describe, fit, opened
 
-    with sources.opened(session, source, keys) as found:
-        sources.fit(session.cluster, _fingerprint(session), found)
-        outlook = restores.look(session, found)
-        err.print(sources.describe(found), soft_wrap=True)
+    with opened(session, source, keys) as found:
+        fit(session.cluster, _fingerprint(session), found)
+        outlook = assess(session, found)
+        err.print(describe(found), soft_wrap=True)
         _agree(session, [outlook.lost(found), *_left_out(outlook.left_out)], yes=yes)
         with hold(session, command):
-            seconds = restores.restore(session, found, outlook)
+            seconds = carry_out(session, found, outlook)
         _finish(session, seconds, outlook.left_out)
 
 
@@ -230,8 +230,8 @@ def recover(
     """
     from provision.apply.lock import hold
     from provision.apply.session import open_session
-    from provision.commands.etcd import recover as recoveries
-    from provision.commands.etcd import restore as restores
+    from provision.commands.etcd.recover import rescued, what_remains
+    from provision.commands.etcd.restore import assess, carry_out
 
     with open_session(inventory, progress()) as session:
         session.observe()
@@ -239,7 +239,7 @@ def recover(
             keys = _keys(identity, passphrase_file)
             _restore(session, source, keys, command="recover", yes=yes)
             return
-        remains = recoveries.look(session)
+        remains = what_remains(session)
         lines = [f"{name} has data: {far}" for name, far in remains.survivors.items()]
         lines += [f"{name} is empty, and becomes a member again" for name in remains.empty]
         lines += _left_out(remains.gone)
@@ -248,9 +248,9 @@ def recover(
             "none of these had been told of"
         )
         _agree(session, lines, yes=yes)
-        with hold(session, "recover"), recoveries.rescued(session, remains) as found:
-            outlook = restores.look(session, found)
-            seconds = restores.restore(session, found, outlook)
+        with hold(session, "recover"), rescued(session, remains) as found:
+            outlook = assess(session, found)
+            seconds = carry_out(session, found, outlook)
         _finish(session, seconds, outlook.left_out)
 
 
@@ -310,10 +310,10 @@ def defrag(inventory: Inventory) -> None:
     """Give back what etcd does not use, one member at a time; ends a NOSPACE alarm."""
     from provision.apply.lock import hold
     from provision.apply.session import open_session
-    from provision.commands.etcd.defrag import defrag as run
+    from provision.commands.etcd.defrag import defragment
 
     with open_session(inventory, progress()) as session, hold(session, "etcd defrag"):
-        freed = run(session)
+        freed = defragment(session)
     for name, (before, after) in freed.sizes.items():
         out.print(f"{name}: {before / 1024**2:.1f} MiB -> {after / 1024**2:.1f} MiB")
     if freed.disarmed:

@@ -25,7 +25,7 @@ def push(
     """Copy an image from this computer's container engine to the registry of every master."""
     from provision.apply.lock import hold
     from provision.apply.session import open_session
-    from provision.commands.images import push as push_image
+    from provision.commands.images import push_image
 
     live = progress()
     with open_session(inventory, live) as session, hold(session, "images push"):

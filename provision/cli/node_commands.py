@@ -38,8 +38,7 @@ def add(inventory: Inventory, name: Name) -> None:
     from provision.apply.lock import hold
     from provision.apply.session import open_session
     from provision.cli.reports import up_summary
-    from provision.commands import nodes
-    from provision.commands import up as converge
+    from provision.commands import converge, nodes
 
     nodes.named(inventory, name)
     with open_session(inventory, progress(), create=True, names=(name,)) as session:
@@ -96,8 +95,7 @@ def replace(
     from provision.apply.lock import hold, refuse_second
     from provision.apply.session import open_session
     from provision.cli.reports import up_summary
-    from provision.commands import nodes
-    from provision.commands import up as converge
+    from provision.commands import converge, nodes
 
     live = progress()
     with nodes.leaving(inventory, name, live) as case:

@@ -8,7 +8,7 @@ from provision.apply.phases import Run
 from provision.apply.session import Session
 from provision.cli.console import out
 from provision.cli.options import Output, print_json
-from provision.commands.up import Report
+from provision.commands.converge import Report
 from provision.inventory import Draft
 
 

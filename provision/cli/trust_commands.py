@@ -19,7 +19,7 @@ def fetch(inventory: Inventory) -> None:
     clusterctl works from here then.
     """
     from provision.apply.session import open_session
-    from provision.commands.trust_fetch import fetch as fetch_trust
+    from provision.commands.trust_fetch import fetch_trust
 
     with open_session(inventory, progress()) as session:
         fetched = fetch_trust(session)

@@ -6,7 +6,7 @@ import json
 from datetime import timedelta
 from shlex import quote
 
-from provision.apply import kubectl as api_client
+from provision.apply import kubectl
 from provision.apply.addons import APPLY
 from provision.apply.session import Session
 from provision.desired.addons import ADMINS
@@ -18,7 +18,7 @@ from provision.model.errors import Failure, PhaseError, RefusedError
 SHORTEST = timedelta(minutes=10)
 
 
-def token(session: Session, name: str, life: timedelta) -> str:
+def service_account_token(session: Session, name: str, life: timedelta) -> str:
     """A token of this administrator's, who is made if there is none of the name.
 
     Raises:
@@ -43,7 +43,7 @@ def token(session: Session, name: str, life: timedelta) -> str:
         f"{KUBECTL} -n {ADMINS} create token {name} --duration={round(life.total_seconds())}s"
     )
     leader = session.leader()
-    code, out, error = api_client.run(session, leader, program, secret_output=True)
+    code, out, error = kubectl.run(session, leader, program, secret_output=True)
     if code != 0:
         cause = error.strip()[-2000:]
         hint = f"clusterctl status {session.cluster.inventory}; in an emergency clusterctl kubectl"

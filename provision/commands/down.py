@@ -19,7 +19,7 @@ from provision.model.cluster import Machine
 from provision.model.errors import UnreachableError
 
 
-def down(draft: Draft, inventory: Path, progress: Progress) -> dict[str, str]:
+def take_apart(draft: Draft, inventory: Path, progress: Progress) -> dict[str, str]:
     """Remove the cluster of an inventory.
 
     Machines that we made are removed with all that is on them; of others, what their record says

@@ -30,7 +30,7 @@ def canonical(reference: str) -> str:
     return reference if ":" in last else f"{reference}:latest"
 
 
-def push(session: Session, image: str, archive: Path | None) -> tuple[str, ...]:
+def push_image(session: Session, image: str, archive: Path | None) -> tuple[str, ...]:
     """Copy an image to all masters that answer; nodes pull it from there under its own name.
 
     Args:

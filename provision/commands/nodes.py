@@ -13,13 +13,11 @@ from pathlib import Path
 from shlex import quote
 
 from provision import inventory
-from provision.apply import etcd_members as member_steps
-from provision.apply import kubectl as api_client
+from provision.apply import etcd_members, kubectl
 from provision.apply.drain import Pdb, Workload, drain, workload
 from provision.apply.phases import ADDONS, UP, VERIFY, Run, execute
 from provision.apply.session import Session, open_session
-from provision.commands import down
-from provision.commands import up as converge
+from provision.commands import converge, down
 from provision.desired.components.control_plane import KUBECTL
 from provision.local.progress import Progress
 from provision.model.cluster import Cluster, Machine
@@ -301,8 +299,8 @@ def _drain(case: Leaving, options: Options) -> None:
 
 def _forget_member(case: Leaving) -> None:
     if case.machine.has_etcd:
-        via = member_steps.healthy_member(case.session, but=case.machine.name)
-        member_steps.remove(case.session, via, case.machine.name)
+        via = etcd_members.healthy_member(case.session, but=case.machine.name)
+        etcd_members.remove(case.session, via, case.machine.name)
 
 
 def _clean(case: Leaving) -> None:
@@ -324,7 +322,7 @@ def _forget_node(case: Leaving) -> None:
         f"{KUBECTL} delete pods -A --field-selector=spec.nodeName={name} --force "
         "--grace-period=0 --wait=false >/dev/null 2>&1"
     )
-    code, _, error = api_client.run(case.session, case.leader, program)
+    code, _, error = kubectl.run(case.session, case.leader, program)
     if code != 0:
         raise PhaseError("remove", [Failure(case.leader.name, "delete the Node", error.strip())])
 

@@ -27,7 +27,7 @@ class Fetched:
     cache: Literal["empty", "the same", "other files"]
 
 
-def fetch(session: Session) -> Fetched:
+def fetch_trust(session: Session) -> Fetched:
     """Read the keys from every master that answers, and keep them here. Touches no machine.
 
     Raises:

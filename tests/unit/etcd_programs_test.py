@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 import zstandard
 
-from provision.desired import etcd_programs as programs
+from provision.desired import etcd_programs
 from provision.desired.etcd_programs import Target
 from provision.model.cluster import Role
 from provision.model.snapshot import Manifest
@@ -36,20 +36,20 @@ TARGET = Target(MANIFEST.sha256, 10**9, ("m1", "m2", "m3"))
 
 def all_of(cluster_, master):
     return {
-        "status": programs.status(cluster_, master),
-        "snapshot": programs.snapshot(cluster_, master),
-        "verify": programs.verify(cluster_, master, MANIFEST),
-        "defrag": programs.defrag(cluster_, master, "defrag"),
-        "stop": programs.stop("sha 1", ["etcd.service"]),
-        "restore": programs.restore(cluster_, master, cluster_.masters, TARGET, MANIFEST),
-        "start_member": programs.start_member(cluster_, master),
-        "start_control_plane": programs.start_control_plane(),
-        "room": programs.room(MANIFEST),
-        "brought": programs.brought(TARGET),
-        "release": programs.release(),
-        "clean": programs.clean(),
-        "revision": programs.revision(),
-        "rescue": programs.rescue(cluster_, master),
+        "status": etcd_programs.status(cluster_, master),
+        "snapshot": etcd_programs.snapshot(cluster_, master),
+        "verify": etcd_programs.verify(cluster_, master, MANIFEST),
+        "defrag": etcd_programs.defrag(cluster_, master, "defrag"),
+        "stop": etcd_programs.stop("sha 1", ["etcd.service"]),
+        "restore": etcd_programs.restore(cluster_, master, cluster_.masters, TARGET, MANIFEST),
+        "start_member": etcd_programs.start_member(cluster_, master),
+        "start_control_plane": etcd_programs.start_control_plane(),
+        "room": etcd_programs.room(MANIFEST),
+        "brought": etcd_programs.brought(TARGET),
+        "release": etcd_programs.release(),
+        "clean": etcd_programs.clean(),
+        "revision": etcd_programs.revision(),
+        "rescue": etcd_programs.rescue(cluster_, master),
     }
 
 
@@ -73,8 +73,8 @@ def test_no_program_has_a_secret_in_it(name):
 
 
 def test_a_stacked_master_asks_its_own_member_and_a_separate_one_asks_all():
-    own = programs.snapshot(cluster(), cluster().masters[1])
-    others = programs.snapshot(SEPARATE, SEPARATE.masters[0])
+    own = etcd_programs.snapshot(cluster(), cluster().masters[1])
+    others = etcd_programs.snapshot(SEPARATE, SEPARATE.masters[0])
 
     assert own.count(":2379") == 1
     assert others.count(":2379") == 2
@@ -96,7 +96,7 @@ def test_no_room_for_a_snapshot_is_said_and_nothing_is_left(tmp_path):
     tools = tmp_path / "tools"
     status = """echo '[{"Status":{"dbSize":104857600}}]'"""
     play(tools, df=FULL, etcdctl=status, etcdutl="exit 0", zstd="cat")
-    program = programs.snapshot(cluster(), cluster().masters[0])
+    program = etcd_programs.snapshot(cluster(), cluster().masters[0])
     for real, here in (
         ("bin=/usr/local/bin", f"bin={tools}"),
         ("state=/var/lib/clusterctl", f"state={tmp_path}"),
@@ -156,7 +156,7 @@ class Played:
         )
 
     def __call__(self, target=TARGET, *, sent=None, killed=False):
-        program = programs.restore(
+        program = etcd_programs.restore(
             cluster(), cluster().masters[0], cluster().masters, target, MANIFEST
         )
         sent = zstandard.compress(b"data") if sent is None else sent
@@ -168,7 +168,7 @@ class Played:
         (self.data / "member" / "written").touch()
 
     def says(self, target=TARGET):
-        return self.run(programs.brought(target)).stdout.decode().strip()
+        return self.run(etcd_programs.brought(target)).stdout.decode().strip()
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def read_by_recover(machine):
         if (machine.data / kept).exists():
             (machine.data / kept / "snap").mkdir(exist_ok=True)
             (machine.data / kept / "snap" / "db").touch()
-    said = machine.run(programs.revision()).stdout.decode().strip()
+    said = machine.run(etcd_programs.revision()).stdout.decode().strip()
     return said.removeprefix(f"{machine.data}/").partition("/")[0]
 
 
@@ -292,9 +292,9 @@ exec {real} "$@"\n"""
 def test_what_a_finished_restore_has_left_is_not_taken_over_by_a_new_one(machine_):
     machine_()
     machine_.has_run()
-    machine_.run(programs.release())  # and `clean` did not get there
+    machine_.run(etcd_programs.release())  # and `clean` did not get there
 
-    assert machine_.run(programs.stop("sha 1", ["etcd.service"])).returncode == 0
+    assert machine_.run(etcd_programs.stop("sha 1", ["etcd.service"])).returncode == 0
 
     assert machine_.marker.read_text() == "sha 1\n"
     assert machine_.says() == ""
@@ -302,9 +302,9 @@ def test_what_a_finished_restore_has_left_is_not_taken_over_by_a_new_one(machine
 
 
 def test_what_a_restore_that_goes_on_has_put_aside_stays(machine_):
-    machine_.run(programs.stop("sha 1", ["etcd.service"]))
+    machine_.run(etcd_programs.stop("sha 1", ["etcd.service"]))
     machine_()
-    machine_.run(programs.stop("sha 1", ["etcd.service"]))
+    machine_.run(etcd_programs.stop("sha 1", ["etcd.service"]))
 
     assert machine_.says() == "yes"
     assert (machine_.data / "before-restore" / "db").read_text() == "old"
@@ -331,7 +331,7 @@ def test_data_for_which_there_is_no_room_touch_nothing(machine_):
 
 @pytest.mark.parametrize(("size", "said"), [(1, ""), (1 << 60, "no room in ")])
 def test_a_machine_says_whether_there_is_room_before_anything_is_brought(size, said):
-    program = programs.room(MANIFEST.model_copy(update={"size": size}))
+    program = etcd_programs.room(MANIFEST.model_copy(update={"size": size}))
     done = subprocess.run(["sh", "-c", program], check=True, capture_output=True, text=True)
     assert done.stdout.startswith(said)
     assert bool(done.stdout) is bool(said)

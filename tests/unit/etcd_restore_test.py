@@ -105,8 +105,8 @@ class Fleet:
         """`etcd restore`, with the same snapshot."""
         self.session.observe()
         self.ran.clear()
-        outlook = restore.look(self.session, self.snapshot)
-        restore.restore(self.session, self.snapshot, outlook)
+        outlook = restore.assess(self.session, self.snapshot)
+        restore.carry_out(self.session, self.snapshot, outlook)
         return outlook
 
 
@@ -115,9 +115,9 @@ def fleet(tmp_path, monkeypatch):
     monkeypatch.setattr(restore, "members", lambda _: ())
     monkeypatch.setattr(restore, "verify_alone", lambda _: None)
     started = "touch /etc/etcd/formed; : start etcd"
-    monkeypatch.setattr(restore.programs, "start_member", lambda *_: started)
+    monkeypatch.setattr(restore.etcd_programs, "start_member", lambda *_: started)
     accepted = "touch /var/lib/etcd/member/written; : start apiserver"
-    monkeypatch.setattr(restore.programs, "start_control_plane", lambda: accepted)
+    monkeypatch.setattr(restore.etcd_programs, "start_control_plane", lambda: accepted)
     database = tmp_path / "etcd.db"
     database.write_bytes(b"data")
     made = Fleet(tmp_path)
@@ -255,7 +255,7 @@ def installing(fleet, monkeypatch):
 
     monkeypatch.setattr(restore, "execute", execute)
     monkeypatch.setattr(restore, "preflight", judge)
-    monkeypatch.setattr(restore.up, "needed_artifacts", lambda *_: artifacts(CLUSTER))
+    monkeypatch.setattr(restore.converge, "needed_artifacts", lambda *_: artifacts(CLUSTER))
     fleet.unfit, fleet.new, fleet.away = [], {"m2"}, {"m3"}
     shutil.rmtree(fleet.machines["m2"].data)
     fleet.machines["m2"].formed.unlink()
@@ -287,7 +287,7 @@ def test_what_stands_against_it_is_said_before_anything_is_stopped(installing, m
     if why == "unfit":
         installing.unfit = [Finding("m2", "its clock is wrong", "set it")]
     elif why == "artifacts":
-        monkeypatch.setattr(restore.up, "needed_artifacts", refuse)
+        monkeypatch.setattr(restore.converge, "needed_artifacts", refuse)
     else:
         monkeypatch.setattr(restore, {"plan": "make_plan"}.get(why, "refuse_unsigned"), refuse)
 
@@ -321,10 +321,10 @@ def test_a_restore_that_was_cut_off_while_it_installed_goes_on_installing(instal
 
 def test_who_answers_again_is_not_started_with_the_data_that_it_had(installing):
     installing.session.observe()
-    outlook = restore.look(installing.session, installing.snapshot)
+    outlook = restore.assess(installing.session, installing.snapshot)
     installing.away = set()
     with pytest.raises(RefusedError, match="m3 did not answer a moment ago"):
-        restore.restore(installing.session, installing.snapshot, outlook)
+        restore.carry_out(installing.session, installing.snapshot, outlook)
     assert installing.did(MARKER) == []
 
 

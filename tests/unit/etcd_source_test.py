@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.commands.etcd import restore, source
-from provision.commands.etcd import verify as trial
+from provision.commands.etcd import restore, source, verify
 from provision.commands.etcd.snapshot_file import Snapshot
 from provision.desired.etcd_programs import Target
 from provision.model.errors import RefusedError
@@ -84,10 +83,10 @@ def test_secrets_of_a_snapshot_are_readable_as_long_as_all_its_keys_are_accepted
 
 
 def test_a_trial_that_has_what_was_saved_passes_and_any_other_does_not():
-    trial.compare(snapshot(), trial.Trial(321, 1234, "m1", 1.0), 1234)
+    verify.compare(snapshot(), verify.Trial(321, 1234, "m1", 1.0), 1234)
     for keys, revision, saved in ((320, 1234, 1234), (321, 1233, 1234), (321, 1234, 1233)):
         with pytest.raises(RefusedError, match="not what was saved"):
-            trial.compare(snapshot(), trial.Trial(keys, revision, "m1", 1.0), saved)
+            verify.compare(snapshot(), verify.Trial(keys, revision, "m1", 1.0), saved)
 
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40))

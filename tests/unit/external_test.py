@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from provision.apply.install import program
 from provision.apply.make_change import component_change
-from provision.commands.certs import external_requests as external
+from provision.commands.certs import external_requests
 from provision.desired.catalog import desired
 from provision.model.errors import RefusedError, TrustError
 from provision.model.observed import ObservedFile
@@ -24,7 +24,7 @@ from provision.pki.leaf import issue, problem
 from provision.pki.requests import Signed, all_paths, key_path, signed_path
 from provision.pki.rotation import Part, begin
 from provision.pki.trust import Signer, Trust
-from provision.plan import external_authority as outside
+from provision.plan import external_authority
 from provision.plan.make import make_plan
 from provision.plan.model import Renewal
 from tests.world import (
@@ -93,7 +93,7 @@ def test_nobody_may_ask_for_certificates_and_people_are_service_accounts():
 def test_nothing_is_begun_before_all_was_signed_and_all_that_lacks_is_named():
     observed = look(OF, disks(OF))
     with pytest.raises(RefusedError) as refused:
-        outside.refuse_unsigned(OF, WITHOUT_KEYS, observed, planned(observed), NOW)
+        external_authority.refuse_unsigned(OF, WITHOUT_KEYS, observed, planned(observed), NOW)
     for machine in OF.machines:
         for leaf in table.node_leaves(OF, machine):
             assert f"{leaf.name} (missing)" in refused.value.message
@@ -104,12 +104,12 @@ def test_nothing_is_begun_before_all_was_signed_and_all_that_lacks_is_named():
 def test_what_was_signed_is_put_with_the_machines_own_key_where_it_belongs():
     observed = everything_laid(look(OF, disks(OF)))
     plan = planned(observed)
-    outside.refuse_unsigned(OF, WITHOUT_KEYS, observed, plan, NOW)
+    external_authority.refuse_unsigned(OF, WITHOUT_KEYS, observed, plan, NOW)
     machine = plan.machines["m1"]
     assert not machine.register
     component = machine.components["etcd"]
     issued = tuple(
-        outside.obtain(change.leaf, WITHOUT_KEYS, observed["m1"], NOW)
+        external_authority.obtain(change.leaf, WITHOUT_KEYS, observed["m1"], NOW)
         for change in component.leaves
     )
     assert {i.leaf.name for i in issued} == {"etcd-server", "etcd-peer", "etcd-healthcheck-client"}
@@ -129,16 +129,16 @@ def test_what_was_signed_for_something_else_is_not_used():
     machine = OF.machine("m1")
     leaf = table.apiserver(OF, machine)
     view = laid(look(OF, disks(OF))["m1"], machine, [replace(leaf, dns=("other",))])
-    assert outside.ready(leaf, WITHOUT_KEYS, view, NOW) is None
+    assert external_authority.ready(leaf, WITHOUT_KEYS, view, NOW) is None
     with pytest.raises(TrustError):
-        outside.obtain(leaf, WITHOUT_KEYS, view, NOW)
+        external_authority.obtain(leaf, WITHOUT_KEYS, view, NOW)
 
 
 def test_beside_an_authority_of_ones_own_nothing_from_elsewhere_is_used():
     machine = OF.machine("m1")
     leaf = table.apiserver(OF, machine)
     view = laid(look(OF, disks(OF))["m1"], machine, [leaf])
-    assert outside.ready(leaf, trust(), view, NOW) is None
+    assert external_authority.ready(leaf, trust(), view, NOW) is None
 
 
 def installed(at=NOW):
@@ -172,8 +172,8 @@ def test_a_certificate_that_is_due_stops_nobody_and_is_warned_of():
     late = NOW + timedelta(days=300)
     plan = planned(observed, late)
     assert issued_by(plan) == {}
-    outside.refuse_unsigned(OF, WITHOUT_KEYS, observed, plan, late)
-    warnings = list(outside.due(OF, WITHOUT_KEYS, observed, late))
+    external_authority.refuse_unsigned(OF, WITHOUT_KEYS, observed, plan, late)
+    warnings = list(external_authority.due(OF, WITHOUT_KEYS, observed, late))
     assert {w.where for w in warnings} == {"m1", "w1"}
     assert not any(w.fatal for w in warnings)
     assert "kube-apiserver expires in 65 days" in warnings[0].what
@@ -183,7 +183,9 @@ def test_a_certificate_that_has_expired_must_be_signed():
     observed = installed()
     later = NOW + timedelta(days=400)
     with pytest.raises(RefusedError, match="kubelet-client .expired"):
-        outside.refuse_unsigned(OF, WITHOUT_KEYS, observed, planned(observed, later), later)
+        external_authority.refuse_unsigned(
+            OF, WITHOUT_KEYS, observed, planned(observed, later), later
+        )
 
 
 def test_what_was_signed_anew_replaces_what_is_still_good():
@@ -224,8 +226,10 @@ def order(observed, authorities, now, signed_by=None):
         for m in OF.machines
         if signed_by
     }
-    in_use = external._in_use(session, WITHOUT_KEYS, now)
-    return [f.what for f in external._order(session, read, WITHOUT_KEYS, authorities, in_use)]
+    in_use = external_requests._in_use(session, WITHOUT_KEYS, now)
+    return [
+        f.what for f in external_requests._order(session, read, WITHOUT_KEYS, authorities, in_use)
+    ]
 
 
 def formed(observed):
@@ -280,7 +284,9 @@ EDITED = cluster(pod_security=PodSecurity(enforce="privileged"))
 def others(of, observed, known=None, renewal=None):
     plan = make_plan(of, known or trust(), observed, artifacts(of), NOW, renewal)
     session = SimpleNamespace(observed=observed)
-    return external._others(session, plan), external._late(session, plan, known or trust())
+    return external_requests._others(session, plan), external_requests._late(
+        session, plan, known or trust()
+    )
 
 
 def test_certificates_and_who_reads_them_are_nothing_else():
@@ -336,11 +342,11 @@ def importing(monkeypatch, tmp_path):
             "execute": lambda *_: done.append("carried out"),
         }
         for name, patch in patches.items():
-            monkeypatch.setattr(external, name, patch)
-        monkeypatch.setattr(external.converge, "check", lambda _: None)
-        monkeypatch.setattr(external.renewal, "as_installed", lambda *_: artifacts(of))
-        monkeypatch.setattr(external.requests, "findings", lambda *_: [])
-        return external.import_(session, tmp_path)
+            monkeypatch.setattr(external_requests, name, patch)
+        monkeypatch.setattr(external_requests.converge, "check", lambda _: None)
+        monkeypatch.setattr(external_requests.renewal, "as_installed", lambda *_: artifacts(of))
+        monkeypatch.setattr(external_requests.requests, "findings", lambda *_: [])
+        return external_requests.import_signed(session, tmp_path)
 
     return run, done
 
@@ -369,7 +375,7 @@ def test_authorities_are_not_changed_together_with_other_things(importing, monke
     assert done == []
     refused = RefusedError("a machine is empty")
     with monkeypatch.context() as patched:
-        patched.setattr(external, "make_plan", Mock(side_effect=refused))
+        patched.setattr(external_requests, "make_plan", Mock(side_effect=refused))
         with pytest.raises(RefusedError, match="is empty"):
             run(DEFAULT, new=new)
         assert done == []

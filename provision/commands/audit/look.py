@@ -8,7 +8,7 @@ from provision.commands.audit.judge import Report, judge
 from provision.commands.audit.probe import parse, program
 
 
-def audit(session: Session) -> Report:
+def run_checks(session: Session) -> Report:
     """Make all checks; a machine that does not answer is named in the report."""
     question = program(CHECKS)
     fetched = session.engine.fetch(lambda _: question, session.cluster.machines)

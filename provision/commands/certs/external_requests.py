@@ -17,7 +17,7 @@ from cryptography import x509
 from provision.apply.fanout import fan_out
 from provision.apply.phases import RENEW, UP, Run, execute
 from provision.apply.session import Session
-from provision.commands import up as converge
+from provision.commands import converge
 from provision.commands.certs import renewal
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import CertificatesError, Finding, RefusedError, UnreachableError
@@ -26,7 +26,7 @@ from provision.pki import requests, table
 from provision.pki.leaf import Leaf, ends
 from provision.pki.requests import Signed, authority_file, signed_by_one_of
 from provision.pki.trust import UNREADABLE, Authority, Signer, Trust
-from provision.plan import external_authority as outside
+from provision.plan import external_authority
 from provision.plan.make import leaf_problem, make_plan
 from provision.plan.model import Plan
 
@@ -72,10 +72,12 @@ def refuse_external(cluster: Cluster, what: str) -> None:
         RefusedError: the authority is external, with the way out.
     """
     if cluster.certificates.external:
-        raise outside.refusal(cluster, what)
+        raise external_authority.refusal(cluster, what)
 
 
-def ask(session: Session, names: frozenset[str], *, everything: bool = False) -> Requests:
+def request_certificates(
+    session: Session, names: frozenset[str], *, everything: bool = False
+) -> Requests:
     """Have machines make keys and requests.
 
     Args:
@@ -102,7 +104,8 @@ def ask(session: Session, names: frozenset[str], *, everything: bool = False) ->
         seen = session.observed[machine.name]
         for leaf in table.node_leaves(session.cluster, machine):
             needed = trust is None or (
-                leaf_problem(leaf, trust, seen, now) and not outside.ready(leaf, trust, seen, now)
+                leaf_problem(leaf, trust, seen, now)
+                and not external_authority.ready(leaf, trust, seen, now)
             )
             if leaf.name in names if names else everything or needed:
                 wanted.setdefault(machine, []).append(leaf)
@@ -122,7 +125,7 @@ def ask(session: Session, names: frozenset[str], *, everything: bool = False) ->
     return made
 
 
-def import_(session: Session, directory: Path) -> Imported:
+def import_signed(session: Session, directory: Path) -> Imported:
     """Take what was signed; nothing is touched if anything is wrong with it.
 
     Raises:
@@ -184,7 +187,7 @@ def _use(session: Session, trust: Trust, others: tuple[str, ...]) -> Imported:
     waiting = renewal.issued(plan)
     if not _formed(session) or others:
         return Imported(waiting=waiting, others=others)
-    outside.refuse_unsigned(session.cluster, trust, session.observed, plan, now)
+    external_authority.refuse_unsigned(session.cluster, trust, session.observed, plan, now)
     run = Run(session, trust, installed, plan, now)
     # With all of them expired nothing runs: there are no turns to be taken.
     execute(run, RENEW if plan.running else UP)
@@ -267,7 +270,7 @@ def _read(
         for leaf, request in leaves.items():
             where = requests.file_name(name, leaf, "crt")
             file = directory / where
-            laid = known and outside.ready(leaf, known, session.observed[name], now)
+            laid = known and external_authority.ready(leaf, known, session.observed[name], now)
             if file.is_file():
                 read.setdefault(name, []).append(Signed(where, leaf, request, file.read_bytes()))
             elif not laid:

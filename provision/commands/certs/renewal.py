@@ -15,7 +15,7 @@ from pathlib import Path
 from provision.apply.phases import RENEW, UP, Run, execute
 from provision.apply.session import Session
 from provision.artifacts.model import ArtifactSet, Ready
-from provision.commands import up as converge
+from provision.commands import converge
 from provision.desired.catalog import desired
 from provision.local import private_file
 from provision.model.errors import RefusedError

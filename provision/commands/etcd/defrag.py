@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from provision.apply.session import Session
 from provision.commands.etcd.snapshot import members
 from provision.commands.etcd.status import NOSPACE, Member
-from provision.desired import etcd_programs as programs
+from provision.desired import etcd_programs
 from provision.model.errors import Failure, PhaseError, UnhealthyError
 
 TIMEOUT = 900  # seconds, for one member
@@ -31,7 +31,7 @@ class Freed:
     seconds: float
 
 
-def defrag(session: Session) -> Freed:
+def defragment(session: Session) -> Freed:
     """Defragment all members that answer; with NOSPACE, compact first and end the alarm.
 
     Raises:
@@ -75,11 +75,11 @@ def defrag(session: Session) -> Freed:
     )
 
 
-def _do(session: Session, member: Member, action: programs.Action) -> None:
+def _do(session: Session, member: Member, action: etcd_programs.Action) -> None:
     machine = session.cluster.machine(member.machine)
     session.progress.update(machine.name, action)
     code, _, error = session.engine.shell(
-        machine, programs.defrag(session.cluster, machine, action), timeout=TIMEOUT
+        machine, etcd_programs.defrag(session.cluster, machine, action), timeout=TIMEOUT
     )
     if code != 0:
         session.progress.done(machine.name, failed=True)

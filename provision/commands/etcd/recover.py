@@ -16,7 +16,7 @@ from provision.commands.etcd import restore, snapshot_file
 from provision.commands.etcd.restore import Outlook
 from provision.commands.etcd.snapshot import TIMEOUT, members, trust_of
 from provision.commands.etcd.snapshot_file import Snapshot
-from provision.desired import etcd_programs as programs
+from provision.desired import etcd_programs
 from provision.desired.etcd_programs import Target
 from provision.local import private_file
 from provision.model.cluster import Machine
@@ -38,7 +38,7 @@ class Remains:
     gone: Mapping[str, str]
 
 
-def look(session: Session) -> Remains:
+def what_remains(session: Session) -> Remains:
     """Find out what is left; the machines have been looked at. Touches nothing.
 
     Raises:
@@ -96,7 +96,7 @@ def rescued(session: Session, remains: Remains) -> Iterator[Snapshot]:
             with plain.open("wb") as out:
                 code, error = session.engine.receive(
                     machine,
-                    programs.rescue(session.cluster, machine),
+                    etcd_programs.rescue(session.cluster, machine),
                     out.write,
                     session.cluster.inventory.read_bytes(),
                     timeout=TIMEOUT,
@@ -109,7 +109,7 @@ def rescued(session: Session, remains: Remains) -> Iterator[Snapshot]:
 
 def _furthest(session: Session, machines: list[Machine]) -> Machine:
     """The machine whose data go furthest, by the stopped database itself."""
-    fetched = session.engine.fetch(lambda _: programs.revision(), machines)
+    fetched = session.engine.fetch(lambda _: etcd_programs.revision(), machines)
     revisions = {m.name: _revision(fetched[m.name].output) for m in machines}
     best = max(machines, key=lambda m: revisions[m.name])
     if revisions[best.name] < 0:

@@ -17,11 +17,11 @@ from provision.apply.fanout import fan_out
 from provision.apply.phases import ETCD, UP, Phase, Run, execute
 from provision.apply.session import Session
 from provision.apply.verify import verify_alone
-from provision.commands import up
+from provision.commands import converge
 from provision.commands.etcd.snapshot import members
 from provision.commands.etcd.snapshot_file import Snapshot
 from provision.commands.etcd.source import compressed, refuse_unreadable
-from provision.desired import etcd_programs as programs
+from provision.desired import etcd_programs
 from provision.desired.components import etcd
 from provision.desired.etcd_programs import CONTROL_PLANE, Target
 from provision.model import paths
@@ -81,7 +81,7 @@ class Outlook:
         return f"{since} ({manifest.age} ago) is lost"
 
 
-def look(session: Session, snapshot: Snapshot) -> Outlook:
+def assess(session: Session, snapshot: Snapshot) -> Outlook:
     """Find out what a restore would do; the machines have been looked at. Touches nothing.
 
     Raises:
@@ -133,7 +133,7 @@ def _known_trust(session: Session) -> Trust | None:
 
 
 def _refuse_narrow(session: Session, machines: tuple[Machine, ...], snapshot: Snapshot) -> None:
-    said = session.engine.fetch(lambda _: programs.room(snapshot.manifest), machines)
+    said = session.engine.fetch(lambda _: etcd_programs.room(snapshot.manifest), machines)
     if narrow := [f"{name}: {why}" for name, s in said.items() if (why := s.output.strip())]:
         message = f"{snapshot.source} cannot be restored: {'; '.join(narrow)}"
         raise RefusedError(message, hint="make room there, then run the same command again")
@@ -152,7 +152,7 @@ def _begun(seen: Mapping[str, Observed], sha256: str) -> int:
 
 
 def _brought(session: Session, machines: tuple[Machine, ...], target: Target) -> bool:
-    said = session.engine.fetch(lambda _: programs.brought(target), machines)
+    said = session.engine.fetch(lambda _: etcd_programs.brought(target), machines)
     for name, answer in said.items():
         if answer.error:  # a yes that was not heard would cost what was written since
             raise UnreachableError(f"{name}: {answer.error}", hint="run the same command again")
@@ -163,7 +163,7 @@ def _installed(view: Observed, units: tuple[str, ...]) -> bool:
     return all(unit in view.units and view.units[unit].load == "loaded" for unit in units)
 
 
-def restore(session: Session, snapshot: Snapshot, outlook: Outlook) -> float:
+def carry_out(session: Session, snapshot: Snapshot, outlook: Outlook) -> float:
     """Do it.
 
     Returns:
@@ -196,14 +196,14 @@ def restore(session: Session, snapshot: Snapshot, outlook: Outlook) -> float:
         "etcd",
         "the cluster's memory",
         outlook.members,
-        lambda m: programs.start_member(cluster, m),
+        lambda m: etcd_programs.start_member(cluster, m),
     )
     _each(
         session,
         "control plane",
         "apiservers and controllers",
         _masters(session),
-        lambda _: programs.start_control_plane(),
+        lambda _: etcd_programs.start_control_plane(),
     )
     _finish(session, outlook)
     seconds = time.monotonic() - began
@@ -224,7 +224,7 @@ def stop(session: Session, outlook: Outlook) -> None:
             name,
             summary,
             machines,
-            lambda m, units=units: programs.stop(marker, _present(session, m, units)),  # type: ignore[misc]
+            lambda m, units=units: etcd_programs.stop(marker, _present(session, m, units)),  # type: ignore[misc]
         )
 
 
@@ -241,7 +241,7 @@ def _bring(session: Session, snapshot: Snapshot, outlook: Outlook) -> None:
     """The restored data, on all members at once."""
 
     def bring(machine: Machine) -> tuple[int, str, str]:
-        program = programs.restore(
+        program = etcd_programs.restore(
             session.cluster, machine, outlook.members, outlook.target, snapshot.manifest
         )
         return session.engine.stream(
@@ -259,7 +259,7 @@ def _finish(session: Session, outlook: Outlook) -> None:
         "release",
         "others may start things again",
         tuple(machines),
-        lambda _: programs.release(),
+        lambda _: etcd_programs.release(),
         hint="the cluster runs: run the same command again, only this is left to do",
     )
     try:
@@ -268,7 +268,7 @@ def _finish(session: Session, outlook: Outlook) -> None:
             "clean",
             "what was kept aside goes",
             outlook.members,
-            lambda _: programs.clean(),
+            lambda _: etcd_programs.clean(),
         )
     except PhaseError as error:
         for failure in error.failures:
@@ -335,7 +335,7 @@ def planned(session: Session, trust: Trust, outlook: Outlook) -> Run:
     findings = preflight(session.cluster, begun, trust.fingerprint)
     if any(f.fatal for f in findings):
         raise PreflightError(f"{session.cluster.name}: the machines are not fit", findings)
-    artifacts = up.needed_artifacts(session, trust)
+    artifacts = converge.needed_artifacts(session, trust)
     now = datetime.now(UTC)
     views = {
         name: _expected(view, member=name in names, stopped=not outlook.brought)

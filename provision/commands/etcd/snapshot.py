@@ -13,7 +13,7 @@ from provision.artifacts.cache import replacing
 from provision.commands.etcd import snapshot_file
 from provision.commands.etcd.snapshot_file import Snapshot
 from provision.commands.etcd.status import Member, parse
-from provision.desired import etcd_programs as programs
+from provision.desired import etcd_programs
 from provision.local import identities, private_file
 from provision.model.cluster import Machine
 from provision.model.errors import Failure, PhaseError, RefusedError
@@ -27,7 +27,7 @@ TIMEOUT = 1800  # seconds; etcd's largest sensible database, 8 GiB, over a slow 
 def members(session: Session) -> tuple[Member, ...]:
     """What every member says now, in the inventory's order."""
     machines = session.cluster.etcd_members
-    seen = session.engine.fetch(lambda m: programs.status(session.cluster, m), machines)
+    seen = session.engine.fetch(lambda m: etcd_programs.status(session.cluster, m), machines)
     return tuple(parse(m.name, seen[m.name].output, seen[m.name].error) for m in machines)
 
 
@@ -132,7 +132,7 @@ def _fetch(session: Session, target: Path) -> Machine:
             with target.open("wb") as out:
                 code, error = session.engine.receive(
                     machine,
-                    programs.snapshot(session.cluster, machine),
+                    etcd_programs.snapshot(session.cluster, machine),
                     _reported(session, machine, out.write),
                     inventory,
                     timeout=TIMEOUT,

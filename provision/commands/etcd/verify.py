@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from provision.apply.session import Session
 from provision.commands.etcd.snapshot_file import Snapshot
 from provision.commands.etcd.source import compressed
-from provision.desired import etcd_programs as programs
+from provision.desired import etcd_programs
 from provision.model.cluster import Machine
 from provision.model.errors import Failure, PhaseError, RefusedError, UnreachableError
 
@@ -32,7 +32,7 @@ class Trial:
     seconds: float
 
 
-def verify(session: Session, snapshot: Snapshot) -> Trial:
+def try_restore(session: Session, snapshot: Snapshot) -> Trial:
     """Restore a snapshot beside the cluster, on a member's machine, and compare.
 
     Raises:
@@ -45,7 +45,7 @@ def verify(session: Session, snapshot: Snapshot) -> Trial:
     with session.progress.phase("verify", "restore into a throw-away etcd", (machine.name,)):
         code, out, error = session.engine.stream(
             machine,
-            programs.verify(session.cluster, machine, snapshot.manifest),
+            etcd_programs.verify(session.cluster, machine, snapshot.manifest),
             compressed(snapshot.database),
             timeout=TIMEOUT,
         )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from provision.artifacts import pins
 from provision.artifacts.images import IMAGES
-from provision.commands.up import artifacts_for, wanted
+from provision.commands.converge import artifacts_for, wanted
 from provision.inventory import read
 from provision.model.settings.network import Networks
 from tests.world import DEFAULT, cluster, trust

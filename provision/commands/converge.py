@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Network
 
 from provision import artifacts
-from provision.apply import self_join as join
+from provision.apply import self_join
 from provision.apply.lock import at_work, refuse_second
 from provision.apply.phases import UP, Run, execute
 from provision.apply.session import Session
@@ -24,7 +24,7 @@ from provision.model.facts import Facts
 from provision.model.located import Located
 from provision.pki import age
 from provision.pki.trust import Trust
-from provision.plan import external_authority as outside
+from provision.plan import external_authority
 from provision.plan.make import IMAGES, make_plan
 from provision.plan.preflight import altered, preflight
 
@@ -111,7 +111,10 @@ def prepare(
     # To plan a first installation, nobody has to wait for a compiler.
     make = keep or any(view.binaries for view in session.observed.values())
     run = _planned(session, trust, needed_artifacts(session, trust, make=make))
-    return run, (*warnings, *outside.due(session.cluster, trust, session.observed, run.now))
+    return run, (
+        *warnings,
+        *external_authority.due(session.cluster, trust, session.observed, run.now),
+    )
 
 
 def look_again(run: Run) -> Run:
@@ -129,10 +132,10 @@ def look_again(run: Run) -> Run:
 def _planned(session: Session, trust: Trust, ready: ArtifactSet) -> Run:
     now = datetime.now(UTC)
     plan = make_plan(session.cluster, trust, session.observed, ready, now)
-    outside.refuse_unsigned(session.cluster, trust, session.observed, plan, now)
+    external_authority.refuse_unsigned(session.cluster, trust, session.observed, plan, now)
     if not isinstance(session.source, Cloud) or not (arch := _group_arch(session)):
         return Run(session, trust, ready, plan, now)
-    bundle = join.bundle(session.cluster, trust, _group_facts(session, arch), ready)
+    bundle = self_join.bundle(session.cluster, trust, _group_facts(session, arch), ready)
     if session.source.offered(session.draft) != bundle.sha256:
         plan = replace(plan, join=bundle.sha256)
     return Run(session, trust, ready, plan, now, bundle=bundle)
