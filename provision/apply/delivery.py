@@ -21,6 +21,7 @@ from shlex import join, quote
 
 import gevent
 
+from provision.apply.checked import checked
 from provision.apply.engine import Engine
 from provision.apply.install import SAY
 from provision.apply.operations.deliver import TIMEOUT, take
@@ -210,12 +211,10 @@ def _packed(ready: Ready) -> Path | OSError:
 
 def _command(engine: Engine, machine: Machine, step: str, command: str) -> None:
     try:
-        code, _, stderr = engine.shell(machine, command)
+        checked(engine.shell(machine, command), machine, PHASE, f"{step} artifacts")
     except UnreachableError as error:
         failure = Failure(machine.name, f"{step} artifacts", error.message, hint=error.hint)
         raise PhaseError(PHASE, [failure]) from error
-    if code:
-        raise PhaseError(PHASE, [Failure(machine.name, f"{step} artifacts", last_lines(stderr))])
 
 
 def _stop(engine: Engine, seed: Machine) -> None:

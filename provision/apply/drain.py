@@ -10,6 +10,7 @@ from shlex import quote
 from typing import Any
 
 from provision.apply import kubectl as api_client
+from provision.apply.checked import checked, trimmed
 from provision.apply.session import Session
 from provision.desired.components.control_plane import KUBECTL
 from provision.model.cluster import Machine
@@ -54,9 +55,8 @@ def workload(session: Session, leader: Machine, node: str) -> Workload:
         f"{get} pods -A --field-selector=spec.nodeName={quote(node)} -o json && echo --- && "
         f"{get} poddisruptionbudgets -A -o json && echo --- && {get} persistentvolumes -o json"
     )
-    code, out, error = api_client.run(session, leader, program)
-    if code != 0:
-        raise PhaseError("drain", [Failure(leader.name, "look at the pods", error.strip())])
+    answer = api_client.run(session, leader, program)
+    out = checked(answer, leader, "drain", "look at the pods")
     return judge(node, *(json.loads(part)["items"] for part in out.split("\n---\n")))
 
 
@@ -111,7 +111,7 @@ def drain(
     if code == 0:
         return
     left = workload(session, leader, node)
-    cause = _ways(left) or ", ".join(left.pods) or error.strip()[-2000:]
+    cause = _ways(left) or ", ".join(left.pods) or trimmed(error)
     raise PhaseError(
         "drain",
         [Failure(node, f"drain within {timeout} s", f"still there: {cause}")],

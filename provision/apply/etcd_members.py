@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from provision.apply.checked import checked
 from provision.apply.session import Session
 from provision.desired.components.etcd import etcdctl, peer_url
 from provision.model.cluster import Cluster, Machine
-from provision.model.errors import Failure, PhaseError, UnreachableError
+from provision.model.errors import UnreachableError
 from provision.model.observed import EtcdMember
 from provision.observe.parse import etcd_members
 
@@ -126,7 +127,4 @@ exit 1
 
 
 def _shell(session: Session, via: Machine, step: str, command: str) -> str:
-    code, out, error = session.engine.shell(via, command)
-    if code != 0:
-        raise PhaseError(PHASE, [Failure(via.name, step, error.strip()[-2000:])])
-    return out
+    return checked(session.engine.shell(via, command), via, PHASE, step)

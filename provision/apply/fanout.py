@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable
 
 import gevent
 
+from provision.apply.checked import Answer, failure
 from provision.model.cluster import Machine
-from provision.model.errors import Failure, PhaseError
+from provision.model.errors import PhaseError
 
 
 def fan_out(
     phase: str,
     machines: Iterable[Machine],
-    job: Callable[[Machine], tuple[int, str, str]],
+    job: Callable[[Machine], Answer],
     *,
     hint: str,
 ) -> dict[Machine, str]:
@@ -33,11 +34,7 @@ def fan_out(
     jobs = {machine: gevent.spawn(job, machine) for machine in machines}
     gevent.joinall(list(jobs.values()), raise_error=True)
     answers = {machine: greenlet.value for machine, greenlet in jobs.items()}
-    failures = [
-        Failure(machine.name, phase, error.strip()[-2000:] or f"exit status {code}")
-        for machine, (code, _, error) in answers.items()
-        if code != 0
-    ]
-    if failures:
+    problems = (failure(answer, machine, phase) for machine, answer in answers.items())
+    if failures := [problem for problem in problems if problem]:
         raise PhaseError(phase, failures, hint=hint)
     return {machine: out for machine, (_, out, _) in answers.items()}

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import gevent
 
 from provision.apply import kubectl as api_client
+from provision.apply.checked import failure
 from provision.apply.session import Session
 from provision.artifacts import images
 from provision.desired.components.control_plane import KUBECTL, OWN_API
@@ -158,11 +159,10 @@ def _try_pods(session: Session, nodes: tuple[Machine, ...]) -> list[Failure]:
         f"{kubectl} get pods -o json; echo; echo ---; {kubectl} get service verify -o json"
     )
     try:
-        code, out, error = api_client.run(session, leader, start, content)
-        if code != 0:
-            cause = error.strip()[-2000:]
-            return [Failure(leader.name, "pods that answer on every node", cause)]
-        pods_json, service_json = out.split("\n---\n")
+        answer = api_client.run(session, leader, start, content)
+        if problem := failure(answer, leader, "pods that answer on every node"):
+            return [problem]
+        pods_json, service_json = answer[1].split("\n---\n")
         pods = _pods(pods_json)
         service = json.loads(service_json)["spec"]["clusterIP"]
         return _dial(session, namespace, pods, service) + _from_nodes(session, nodes, service)

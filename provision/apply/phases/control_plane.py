@@ -7,11 +7,12 @@ from contextlib import contextmanager, suppress
 
 import gevent
 
+from provision.apply.checked import checked
 from provision.apply.phases.components import CONTROL_PLANE as COMPONENTS
 from provision.apply.phases.components import MASTER, change, changing, components, install
 from provision.apply.phases.run import Phase, Run
 from provision.model.cluster import Machine
-from provision.model.errors import Failure, PhaseError, UnreachableError
+from provision.model.errors import UnreachableError
 
 _LAST_WORD = 3  # seconds for a machine to be told something when the run ends
 _START = "systemctl --no-block start kube-apiserver.service"
@@ -35,9 +36,7 @@ def without_apiserver(run: Run, batch: Sequence[Machine]) -> Iterator[None]:
         for machine in mine:
             run.session.progress.update(machine.name, f"{verb} kube-apiserver")
             command = f"systemctl {verb} kube-apiserver.service"
-            code, _, error = run.session.engine.shell(machine, command)
-            if code != 0:
-                raise PhaseError("etcd", [Failure(machine.name, command, error.strip()[-2000:])])
+            checked(run.session.engine.shell(machine, command), machine, "etcd", command)
 
     mine = [m for m in batch if run.plan.running and m.is_master and m.has_etcd and restarts(m)]
     try:

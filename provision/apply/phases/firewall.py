@@ -8,6 +8,7 @@ from dataclasses import replace
 import gevent
 
 from provision.apply.change import ComponentChange
+from provision.apply.checked import failure
 from provision.apply.phases.components import change, changing, install
 from provision.apply.phases.prune import prune, removing
 from provision.apply.phases.run import Phase, Run
@@ -26,9 +27,9 @@ def _firewall(run: Run, machines: tuple[Machine, ...]) -> None:
         return [job.value for job in jobs if job.value]
 
     def arm(machine: Machine) -> Failure | None:
-        code, _, error = engine.shell(machine, firewall.ARM)
-        cause = error.strip()[-2000:]
-        return Failure(machine.name, "a timer that undoes the rules", cause) if code else None
+        return failure(
+            engine.shell(machine, firewall.ARM), machine, "a timer that undoes the rules"
+        )
 
     def stay(machine: Machine) -> None:
         engine.shell(machine, firewall.STAY)
@@ -38,13 +39,12 @@ def _firewall(run: Run, machines: tuple[Machine, ...]) -> None:
         try:
             engine.connect_anew(machine)
             step = "enable the rules"
-            code, _, cause = engine.shell(machine, firewall.CONFIRM)
-            if code == 0:
-                return None
+            problem = failure(engine.shell(machine, firewall.CONFIRM), machine, step)
         except UnreachableError as error:
-            cause = error.message
-        engine.shell(machine, f"{firewall.UNDO}; {firewall.DISARM}")
-        return Failure(machine.name, step, cause.strip()[-2000:])
+            problem = Failure(machine.name, step, error.message)
+        if problem:
+            engine.shell(machine, f"{firewall.UNDO}; {firewall.DISARM}")
+        return problem
 
     if failures := everywhere(arm):
         everywhere(stay)

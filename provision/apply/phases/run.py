@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from provision.apply import kubectl as api_client
+from provision.apply.checked import checked
 from provision.apply.self_join import Bundle
 from provision.apply.session import Session
 from provision.artifacts.model import ArtifactSet
 from provision.model.cluster import Machine
-from provision.model.errors import Failure, PhaseError
 from provision.pki.trust import Trust
 from provision.plan.model import Plan
 
@@ -92,11 +92,6 @@ def kubectl(run: Run, leader: Machine, step: str, command: str, stdin: bytes = b
     Raises:
         PhaseError: it failed.
     """
-    code, _, error = api_client.run(run.session, leader, command, stdin)
-    if code != 0:
-        cause = error.strip()[-2000:]
-        raise PhaseError(
-            step,
-            [Failure(leader.name, f"kubectl: {step}", cause)],
-            hint="run the same command again: it goes on where it stopped",
-        )
+    answer = api_client.run(run.session, leader, command, stdin)
+    hint = "run the same command again: it goes on where it stopped"
+    checked(answer, leader, step, f"kubectl: {step}", hint=hint)
