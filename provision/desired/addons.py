@@ -74,9 +74,7 @@ def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
         )
     wanted += [
         Manifest(f"network-{path.stem}", text.encode(), early=True)
-        for path, text in zip(
-            cluster.networks.manifests, cluster.networks.manifest_texts, strict=True
-        )
+        for path, text in zip(cluster.networks.manifests, cluster.files.manifests, strict=True)
     ]
     if cluster.addons.coredns:
         content = render(

@@ -16,7 +16,7 @@ from provision.model.cluster import Role, Settings
 SUFFIX = "-drill"
 LONGEST = 40  # characters of a cluster's name
 # The lab's snapshots do not go where the cluster's own are.
-NOT_COPIED = {"name", "source", "inventory", "inventory_text", "api", "backup"}
+NOT_COPIED = {"name", "source", "api", "backup"}
 
 
 def write(draft: Draft) -> Path:

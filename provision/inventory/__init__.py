@@ -19,7 +19,7 @@ from provision.inventory.draft import GROUPS, Draft, HostEntry
 from provision.inventory.execute import Executed, execute, host_names
 from provision.inventory.hosts import hosts
 from provision.inventory.settings import settings
-from provision.model.cluster import Cluster, Machine, Settings
+from provision.model.cluster import Cluster, Inventory, Machine, Settings
 from provision.model.errors import Finding, InventoryError
 
 if TYPE_CHECKING:
@@ -36,19 +36,20 @@ def read(path: Path) -> Draft:
     """
     path = path.absolute()
     executed = execute(path)
-    given, vip_auto, findings = settings(executed.cluster, path)
-    entries, problems = hosts(executed.groups, path.parent, given.source)
+    given, findings = settings(executed.cluster, path)
+    entries, problems = hosts(executed.groups, path.parent, given.settings.source)
     findings = [*executed.findings, *_misspelt(executed), *findings, *problems]
-    findings += checks.hosts(entries, given, executed.groups)
+    findings += checks.hosts(entries, given.settings, executed.groups)
     known = {host.name: host.address for host in entries if host.address}
-    findings += checks.addresses(known, given.api.vip, given.networks)
+    findings += checks.addresses(known, given.settings.api.vip, given.settings.networks)
     _refuse(path, findings)
     return Draft.model_validate(
         {
-            **_fields(given),
-            "inventory_text": path.read_text("utf-8"),
+            **_fields(given.settings, Settings),
+            "inventory": path,
+            "files": given.files.model_copy(update={"inventory": executed.text}),
             "hosts": entries,
-            "vip_auto": vip_auto,
+            "vip_auto": given.vip_auto,
             "warnings": tuple(findings),
         }
     )
@@ -87,11 +88,11 @@ def complete(
         )
         for host in draft.hosts
     )
-    return Cluster.model_validate({**_fields(draft), "api": api, "machines": machines})
+    return Cluster.model_validate({**_fields(draft, Inventory), "api": api, "machines": machines})
 
 
-def _fields(given: Settings) -> dict[str, object]:
-    return {name: getattr(given, name) for name in Settings.model_fields}
+def _fields(given: Settings, model: type[Settings]) -> dict[str, object]:
+    return {name: getattr(given, name) for name in model.model_fields}
 
 
 def _refuse(path: Path, findings: list[Finding]) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from provision.model.base import Model
-from provision.model.cluster import Role, Settings, Taint
+from provision.model.cluster import Inventory, Role, Taint
 from provision.model.errors import Finding
 
 # The order is that of the machines in everything that is shown.
@@ -85,7 +85,7 @@ class HostEntry(Model):
     taints: tuple[Taint, ...] = ()
 
 
-class Draft(Settings):
+class Draft(Inventory):
     """A cluster whose machines have not been located yet.
 
     Attributes:

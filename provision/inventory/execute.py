@@ -20,13 +20,15 @@ class Executed:
     """What an inventory file defines, values made plain.
 
     Attributes:
-        groups: of ours, in the file's order (it matters where data differ).
+        text: of the file.
+        groups: masters, workers and etcd, in the file's order (it matters where data differ).
         cluster: the dict of that name; None when there is none.
         others: other lists, which are groups for pyinfra alone: name -> hosts in it.
         dicts: names of other dicts.
         findings: values that are no data.
     """
 
+    text: str
     groups: Mapping[str, object]
     cluster: object
     others: Mapping[str, frozenset[str]]
@@ -41,21 +43,22 @@ def execute(path: Path) -> Executed:
         InventoryError: it cannot be read, is not Python, or raises.
     """
     try:
-        code = compile(path.read_text("utf-8"), str(path), "exec", dont_inherit=True)
+        text = path.read_text("utf-8")
+        code = compile(text, str(path), "exec", dont_inherit=True)
     except FileNotFoundError:
         raise _error(path, "there is no such file", "`clusterctl init` prints a new one") from None
     except OSError as error:
         raise _error(path, f"cannot be read: {error.strerror}") from None
     except SyntaxError as error:
-        text = f": {_without_secrets(error.text.strip())}" if error.text else ""
-        what = f"{_without_secrets(error.msg)}{text}"
+        line = f": {_without_secrets(error.text.strip())}" if error.text else ""
+        what = f"{_without_secrets(error.msg)}{line}"
         raise _error(f"{path}:{error.lineno}", what, "correct the line; it is Python") from None
     except (ValueError, RecursionError, MemoryError):  # not UTF-8, NUL bytes, nested too deep
         raise _error(path, "is not a Python file", "it must be Python, in UTF-8") from None
     names: dict[str, object] = {"__file__": str(path)}
     try:
         exec(code, names)  # noqa: S102  an inventory is a program, the operator's own
-        return _select(names)
+        return _select(text, names)
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the operator's code raises
         lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         where = f"{path}:{lines[-1].lineno}" if lines else path
@@ -63,7 +66,7 @@ def execute(path: Path) -> Executed:
         raise _error(where, what, "correct the line; it is Python") from None
 
 
-def _select(names: Mapping[str, object]) -> Executed:
+def _select(text: str, names: Mapping[str, object]) -> Executed:
     findings: list[Finding] = []
     public = {name: value for name, value in names.items() if not name.startswith("_")}
     groups = {n: plain(v, n, findings) for n, v in public.items() if n in GROUPS}
@@ -71,7 +74,7 @@ def _select(names: Mapping[str, object]) -> Executed:
     rest = {n: v for n, v in public.items() if n not in {*GROUPS, "cluster"}}
     others = {name: frozenset(host_names(value)) for name, value in rest.items()}
     dicts = tuple(name for name, value in rest.items() if isinstance(value, dict))
-    return Executed(groups, cluster, others, dicts, tuple(findings))
+    return Executed(text, groups, cluster, others, dicts, tuple(findings))
 
 
 def host_names(group: object) -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from provision.local.cache import Cache
-from provision.model.cluster import Settings
+from provision.model.cluster import Inventory
 
 
-def cache_of(given: Settings) -> Cache:
+def cache_of(given: Inventory) -> Cache:
     """The cache that the inventory names: a directory of the operator's own, or a shared one.
 
     Raises:

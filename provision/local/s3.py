@@ -27,7 +27,7 @@ from provision.aws.account import Account, code_of, in_words
 from provision.local import seal
 from provision.local.cache import Cache, packed, unpacked
 from provision.local.operators import gone, lost, taken
-from provision.model.cluster import Settings
+from provision.model.cluster import Inventory
 from provision.model.errors import MachinesError, RefusedError
 from provision.model.holder import BEAT, LIFE, Holder
 from provision.pki.trust import Trust
@@ -49,7 +49,7 @@ class _Found:
 class SharedCache(Cache):
     """A cache whose keys are in S3, and with them a lock. What is not secret stays here."""
 
-    def __init__(self, given: Settings, *, beat: float = BEAT, life: int = LIFE) -> None:
+    def __init__(self, given: Inventory, *, beat: float = BEAT, life: int = LIFE) -> None:
         super().__init__(given.name, given.inventory)
         self.where = f"{given.state}/{given.name}"
         self._bucket, _, folder = self.where.removeprefix("s3://").partition("/")

@@ -144,13 +144,35 @@ class Settings(Model):
         description="`s3://BUCKET/PREFIX`, a bucket that exists: operators share the keys, sealed, "
         "and a lock there; else they are in this computer's ~/.local/state",
     )
-    inventory: Path = Field(description="absolute path of the inventory file")
-    inventory_text: str = Field(
-        default="", exclude=True, repr=False, description="what that file says; not to be set"
-    )
 
 
-class Cluster(Settings):
+class Files(Model):
+    """The contents of the inventory file and of the files that it names.
+
+    Attributes:
+        inventory: of the inventory file.
+        manifests: of `networks.manifests`, in that order.
+        ssh_key: of `backup.ssh_key`; empty without one.
+    """
+
+    inventory: str = Field(default="", repr=False)
+    manifests: tuple[str, ...] = Field(default=(), repr=False)
+    ssh_key: str = Field(default="", repr=False)
+
+
+class Inventory(Settings):
+    """The settings, and the files that say them.
+
+    Attributes:
+        inventory: absolute path of the inventory file.
+        files: contents of that file, and of those that it names.
+    """
+
+    inventory: Path
+    files: Files = Field(default=Files(), exclude=True)
+
+
+class Cluster(Inventory):
     """A whole cluster, as desired."""
 
     machines: tuple[Machine, ...]

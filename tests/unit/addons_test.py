@@ -13,6 +13,7 @@ import yaml
 from provision.apply import addons as apply
 from provision.artifacts import images
 from provision.desired.addons import Manifest, manifests
+from provision.model.cluster import Files
 from provision.model.settings.components import Addons
 from provision.model.settings.network import Networks
 from provision.plan.node_change import NodeChange
@@ -70,10 +71,8 @@ def test_addons_that_are_switched_off_are_not_there():
 
 def test_a_plug_in_of_ones_own_comes_early_and_word_for_word():
     text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: mine}\n"
-    networks = Networks(
-        plugin="custom", manifests=(Path("/net/cilium.yaml"),), manifest_texts=(text,)
-    )
-    found = named(cluster(networks=networks))
+    networks = Networks(plugin="custom", manifests=(Path("/net/cilium.yaml"),))
+    found = named(cluster(networks=networks, files=Files(manifests=(text,))))
 
     assert found["network-cilium"].content == text.encode()
     assert found["network-cilium"].early

@@ -10,23 +10,22 @@ import pytest
 from provision.commands.etcd import snapshot_file
 from provision.desired.components import backup
 from provision.desired.components.backup import BACKUP
-from provision.model.cluster import Role
+from provision.model.cluster import Files, Role
 from provision.model.settings.backup import Backup
 from provision.pki import age
 from provision.pki.trust import Trust
 from tests.unit.etcd_programs_test import play
 from tests.world import LAB, NOW, PLAIN, RHEL, cluster, machine, master, trust
 
-SSH = Backup(
-    to="ssh://a@192.0.2.9:2222/srv/x", ssh_key_text="THE KEY\n", ssh_host_key="ssh-ed25519 AAAA"
-)
+SSH = Backup(to="ssh://a@192.0.2.9:2222/srv/x", ssh_host_key="ssh-ed25519 AAAA")
+FILES = Files(inventory="# ours\n", ssh_key="THE KEY\n")
 S3 = Backup(to="s3://bucket/x", s3_access_key="AKIA", s3_secret_key="wJalr/7")
 ROLE = Backup(to="s3://bucket/backups", s3_region="eu-central-1")
 ALL = {"here only": Backup(), "ssh": SSH, "s3": S3, "s3, by the instance's role": ROLE}
 
 
 def state(given=Backup(), facts=LAB, members=(master("m1"),), keys=None):  # noqa: B008 - frozen
-    of = cluster(*members).model_copy(update={"backup": given, "inventory_text": "# ours\n"})
+    of = cluster(*members).model_copy(update={"backup": given, "files": FILES})
     return BACKUP.state(of, of.masters[0], keys or trust(), facts)
 
 

@@ -135,7 +135,7 @@ def test_relative_paths_start_where_the_inventory_is_and_manifests_are_read(inve
     )
     assert draft.hosts[0].ssh["key"] == tmp_path / "key"
     assert draft.networks.manifests == (tmp_path / "cni.yaml",)
-    assert draft.networks.manifest_texts == ("kind: DaemonSet\n",)
+    assert draft.files.manifests == ("kind: DaemonSet\n",)
 
 
 def test_the_users_own_groups_and_names_are_left_alone(inventory):

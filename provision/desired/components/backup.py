@@ -14,7 +14,6 @@ from provision.model import paths
 from provision.model.backup_place import S3Place, SshPlace, place
 from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
-from provision.model.settings.backup import Backup
 from provision.pki import age
 from provision.pki.trust import Trust
 
@@ -60,9 +59,9 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
             *(Binary(f"etcd/{name}", f"{paths.BIN}/{name}") for name in tools),
         ),
         files=(
-            HostFile(INVENTORY, cluster.inventory_text.encode(), secret=True),
+            HostFile(INVENTORY, cluster.files.inventory.encode(), secret=True),
             HostFile(RECIPIENTS, "".join(f"{r}\n" for r in recipients).encode()),
-            *_credentials(backup, to),
+            *_credentials(cluster, to),
             HostFile(SNAPSHOT, f"#!/bin/sh\n{snapshot}".encode(), 0o755),
             HostFile(PROGRAM, _program(cluster, machine, to), 0o755),
             service,
@@ -108,12 +107,13 @@ def _program(cluster: Cluster, machine: Machine, to: SshPlace | S3Place | None) 
     )
 
 
-def _credentials(backup: Backup, to: SshPlace | S3Place | None) -> tuple[HostFile, ...]:
+def _credentials(cluster: Cluster, to: SshPlace | S3Place | None) -> tuple[HostFile, ...]:
+    backup = cluster.backup
     match to:
         case SshPlace():
             known = f"{to.known_as} {backup.ssh_host_key}\n"
             return (
-                HostFile(SSH_KEY, backup.ssh_key_text.encode(), secret=True),
+                HostFile(SSH_KEY, cluster.files.ssh_key.encode(), secret=True),
                 HostFile(KNOWN_HOSTS, known.encode()),
             )
         # Without a key of its own the program asks the instance for those of its role.

@@ -29,9 +29,6 @@ class Backup(Model):
     ssh_key: Path | None = Field(
         default=None, description="private key for `ssh://`; every master gets it"
     )
-    ssh_key_text: str = Field(
-        default="", exclude=True, repr=False, description="what that file says; not to be set"
-    )
     ssh_host_key: str = Field(
         default="", description="that host's public key, `ssh-ed25519 AAAA...`"
     )

@@ -43,9 +43,6 @@ class Networks(Model):
     manifests: tuple[Path, ...] = Field(
         default=(), description="files for the plug-in `custom`; relative to the inventory"
     )
-    manifest_texts: tuple[str, ...] = Field(
-        default=(), exclude=True, repr=False, description="what those files say; not to be set"
-    )
     proxy_mode: Literal["nftables", "iptables", "none"] = Field(
         default="nftables", description="how kube-proxy works; none: there is no kube-proxy"
     )
