@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from provision.desired.components import firewall
 from provision.desired.components.backup import BACKUP
 from provision.desired.components.certificates import CERTIFICATES
 from provision.desired.components.cloud_controller import CLOUD_CONTROLLER
 from provision.desired.components.containerd import CONTAINERD
 from provision.desired.components.control_plane import APISERVER, CONTROLLER_MANAGER, SCHEDULER
 from provision.desired.components.etcd import ETCD
-from provision.desired.components.firewall import FIREWALL
 from provision.desired.components.group import GROUP
 from provision.desired.components.haproxy import HAPROXY
 from provision.desired.components.host import HOST
@@ -20,15 +20,14 @@ from provision.desired.components.node import KUBE_PROXY, KUBELET
 from provision.desired.components.pod_network import POD_NETWORK
 from provision.desired.components.registry import REGISTRY
 from provision.desired.components.vpc_routes import VPC_ROUTES
-from provision.desired.model import Component, ComponentState
+from provision.desired.model import Component, ComponentPhase, ComponentState
 from provision.desired.packages import RHEL
 from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
 from provision.pki.trust import Trust
 
-COMPONENTS: tuple[Component, ...] = (
+_GUARDED: tuple[Component, ...] = (
     HOST,
-    FIREWALL,
     CONTAINERD,
     REGISTRY,
     HAPROXY,
@@ -47,33 +46,11 @@ COMPONENTS: tuple[Component, ...] = (
     KUBELET,
     KUBE_PROXY,
 )
+COMPONENTS: tuple[Component, ...] = (HOST, firewall.guarding(_GUARDED), *_GUARDED[1:])
 
-# What a machine of any cluster of ours may have, each after what it needs: the probe asks for these,
-# whatever is wanted now.
-UNITS: tuple[str, ...] = (
-    "clusterctl-firewall.service",
-    "containerd.service",
-    "clusterctl-registry.service",
-    "clusterctl-haproxy.service",
-    "clusterctl-bird.service",
-    "clusterctl-masquerade.service",
-    "clusterctl-pod-cidr.service",
-    "clusterctl-certs.timer",
-    "clusterctl-certs-approve.timer",
-    "etcd.service",
-    "kube-apiserver.service",
-    "kube-controller-manager.service",
-    "kube-scheduler.service",
-    "clusterctl-keepalived.service",
-    "clusterctl-vpc-routes.service",
-    "clusterctl-group.service",
-    "aws-cloud-controller-manager.service",
-    "clusterctl-instances.service",
-    "clusterctl-backup.timer",
-    "clusterctl-backup.service",
-    "kubelet.service",
-    "kube-proxy.service",
-)
+# What a machine of any cluster may have, each unit after those that it needs. The probe asks for
+# all of these, whatever the inventory wants now.
+UNITS: tuple[str, ...] = tuple(unit for c in COMPONENTS for unit in c.units)
 _DEBIAN = (
     "zstd", "conntrack", "nftables", "ethtool", "kmod", "iproute2", "iptables", "haproxy", "bird2",
     "keepalived", "curl", "openssl", "openssh-client",
@@ -90,6 +67,11 @@ def component(name: str) -> Component:
         KeyError: there is none.
     """
     return {c.name: c for c in COMPONENTS}[name]
+
+
+def in_phase(*phases: ComponentPhase) -> tuple[str, ...]:
+    """Names of the components of these phases, in order of installation."""
+    return tuple(c.name for c in COMPONENTS if c.phase in phases)
 
 
 def desired(

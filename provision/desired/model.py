@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, StrEnum, auto
 
 from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
@@ -103,6 +104,91 @@ class ComponentState:
     cleanup: str = ""
 
 
+class ComponentPhase(Enum):
+    """Which phase of `up` installs a component. Phases run in this order."""
+
+    FIREWALL = auto()
+    SERVICES = auto()
+    ETCD = auto()
+    CONTROL_PLANE = auto()  # also what runs on masters and needs their apiserver
+    NODES = auto()
+
+
+class Protocol(StrEnum):
+    """How nftables matches a protocol; the last two have no ports."""
+
+    TCP = "tcp"
+    OSPF = "meta l4proto 89"
+    VRRP = "meta l4proto 112"
+
+
+class Listens(Enum):
+    """The address on which a process listens."""
+
+    EVERYWHERE = auto()
+    MACHINE = auto()  # its address on the machines' own network
+    LOOPBACK = auto()
+    NOWHERE = auto()  # the kernel or another port's process answers
+
+
+class Who(Enum):
+    """Who may connect to a port. The firewall and the rules of EC2 are made from this."""
+
+    MASTERS = auto()
+    MEMBERS = auto()  # machines with an etcd member
+    MACHINES = auto()
+    OWN_PODS = auto()  # pods of the same node
+    # Any address. On EC2: the machines, the VPC and `ec2.api_from`.
+    API_CLIENTS = auto()
+    # Any address. On EC2: the VPC, from which load balancers ask for a machine's health.
+    HEALTH_CHECKS = auto()
+    # Any address. On EC2 the cloud controller opens the ports of each Service.
+    SERVICE_CLIENTS = auto()
+
+
+@dataclass(frozen=True)
+class Allow:
+    """Who may connect to a port; `why` is for the comment in the rules."""
+
+    who: Who
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port, or a range of ports, that a component needs.
+
+    Attributes:
+        number: the port, or the first of a range; 0: the protocol has none.
+        what: for the comment in the firewall's rules, and for findings of preflight.
+        allow: who may connect. A port beyond loopback that lets in no client has no purpose.
+        listens: the address; preflight checks that no other process has it.
+        last: the last port of a range.
+        on: the machines that need it; None: all that have the component. The rules of the
+            firewall follow this even where the component itself is not wanted.
+
+    Raises:
+        ValueError: a port beyond loopback that no rule would open, or an open one on loopback.
+    """
+
+    number: int
+    what: str
+    allow: tuple[Allow, ...] = ()
+    listens: Listens = Listens.EVERYWHERE
+    protocol: Protocol = Protocol.TCP
+    last: int = 0
+    on: Callable[[Machine], bool] | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.allow) is (self.listens is Listens.LOOPBACK):
+            name = f"port {self.number} ({self.what})"
+            raise ValueError(
+                f"{name} listens on loopback only: nobody else can connect, so `allow` is empty"
+                if self.allow
+                else f"{name} listens beyond loopback: `allow` must say who may connect"
+            )
+
+
 @dataclass(frozen=True)
 class Component:
     """A component: on which machines it is, and what it wants there.
@@ -110,14 +196,24 @@ class Component:
     Attributes:
         name: `kube-apiserver`.
         summary: one line for the plan and the docs.
+        phase: the phase of `up` that installs it.
         wanted: whether it belongs on a machine.
         state: (cluster, machine, trust, facts) -> ComponentState, pure.
+        units: every unit that it has on a machine of any cluster, each after those that it needs.
+        ports: every port that its processes listen on, and what else must get through to them.
     """
 
     name: str
     summary: str
+    phase: ComponentPhase
     wanted: Callable[[Cluster, Machine], bool]
     state: Callable[[Cluster, Machine, Trust, Facts], ComponentState] = field(repr=False)
+    units: tuple[str, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+    def opens(self, cluster: Cluster, machine: Machine, port: Port) -> bool:
+        """Whether a machine needs one of the component's ports."""
+        return port.on(machine) if port.on else self.wanted(cluster, machine)
 
 
 def reads(unit: Unit, state: ComponentState) -> tuple[str, ...]:

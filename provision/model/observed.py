@@ -91,6 +91,19 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """A sign of an installation that clusterctl did not make.
+
+    Attributes:
+        tool: what made it, `k3s`.
+        where: what was found, `/etc/rancher/k3s` or `docker.service is running`.
+    """
+
+    tool: str
+    where: str
+
+
+@dataclass(frozen=True)
 class HostReport:
     """What preflight judges.
 
@@ -102,7 +115,7 @@ class HostReport:
             asked only for the machines' own addresses.
         vip_answers: whether somebody answers at the API's virtual address; asked of a machine that
             is not one of its holders.
-        foreign: signs of an installation that is not ours (`k3s: /etc/rancher/k3s`).
+        foreign: installations that clusterctl did not make.
         routes: networks in its routing table that are not ours.
         systemd: version, 0 when PID 1 is something else.
         missing: kernel features that are needed and not there (`overlay`, `nf_tables`).
@@ -128,7 +141,7 @@ class HostReport:
     ports: tuple[Port, ...] = ()
     reaches: Mapping[str, bool] = field(default_factory=_empty)
     vip_answers: bool = False
-    foreign: tuple[str, ...] = ()
+    foreign: tuple[Foreign, ...] = ()
     missing: tuple[str, ...] = ()
     firewalls: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from provision.model.observed import (
     ApiView,
     EtcdMember,
     EtcdView,
+    Foreign,
     HostReport,
     NodeView,
     Observed,
@@ -312,16 +313,16 @@ def _reaches(output: _Output) -> dict[str, bool]:
     return {address: address in reached for address in peers}
 
 
-def _foreign(output: _Output, record: _Record, loaded: list[dict[str, str]]) -> tuple[str, ...]:
+def _foreign(output: _Output, record: _Record, loaded: list[dict[str, str]]) -> tuple[Foreign, ...]:
     recorded = {name for name, *_ in record.of("unit", 1)}
     signs = [
-        f"{SIGNS[path]}: {path}"
+        Foreign(SIGNS[path], path)
         for path in output.lines("foreign")
         # The kubelet of ours keeps its kubeconfig where kubeadm has it.
         if path in SIGNS and not (record.lines and SIGNS[path] == "kubeadm")
     ]
     running = [
-        f"{SUSPECTS[name]}: {name} is running"
+        Foreign(SUSPECTS[name], f"{name} is running")
         for name in (unit.get("Id", "") for unit in loaded if unit.get("ActiveState") == "active")
         if name in SUSPECTS and name not in recorded
     ]

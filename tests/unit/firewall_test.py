@@ -83,6 +83,18 @@ def test_the_api_is_open_to_all_and_kubelets_to_the_cluster():
     assert lets_in(ON, "w1", 10250) == {"@machines", "10.244.0.0/16"}
 
 
+def test_a_machine_opens_no_port_of_a_component_that_it_does_not_have():
+    assert lets_in(SEPARATE, "e1", 10250) == set()
+    assert lets_in(SEPARATE, "e1", 10256) == set()
+    assert lets_in(SEPARATE, "e1", 7490) == {"@machines"}
+
+
+def test_the_ports_of_services_stay_open_for_a_program_that_replaces_kube_proxy():
+    without = cluster(firewall=Firewall(), networks=Networks(proxy_mode="none"))
+    assert lets_in(without, "w1", 10256) == {""}
+    assert lets_in(without, "w1", "30000-32767") == {""}
+
+
 def test_routing_and_the_virtual_address_get_through_where_they_are_used():
     assert "meta l4proto 89" in rules(ON, "w1")
     assert "meta l4proto 112" in rules(ON, "m1")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.model.observed import EtcdMember, ObservedUnit, Port
+from provision.model.observed import EtcdMember, Foreign, ObservedUnit, Port
 from provision.observe.parse import parse, unreachable
 
 MASTER = (Path(__file__).parent / "data" / "probe_master.txt").read_text()
@@ -232,10 +232,10 @@ def test_what_others_installed_is_foreign():
     output = with_section("units", running("docker.service", "etcd.service"), output)
 
     assert seen(without("record", output)).host.foreign == (
-        "kubeadm: /etc/kubernetes/kubelet.conf",
-        "k3s: /etc/rancher/k3s",
-        "docker: docker.service is running",
-        "etcd: etcd.service is running",
+        Foreign("kubeadm", "/etc/kubernetes/kubelet.conf"),
+        Foreign("k3s", "/etc/rancher/k3s"),
+        Foreign("docker", "docker.service is running"),
+        Foreign("etcd", "etcd.service is running"),
     )
 
 
@@ -266,8 +266,8 @@ def test_what_we_recorded_is_not_foreign():
     output = with_section("units", running("docker.service", "etcd.service"), output)
 
     assert seen(output).host.foreign == (
-        "k3s: /etc/rancher/k3s",
-        "docker: docker.service is running",
+        Foreign("k3s", "/etc/rancher/k3s"),
+        Foreign("docker", "docker.service is running"),
     )
 
 

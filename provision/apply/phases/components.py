@@ -8,21 +8,19 @@ from provision.apply.change import ComponentChange
 from provision.apply.deploys import install_component
 from provision.apply.make_change import component_change
 from provision.apply.phases.run import Run
+from provision.desired.catalog import in_phase
 from provision.desired.components import etcd, haproxy, node
-from provision.desired.model import HostFile
+from provision.desired.model import ComponentPhase, HostFile
 from provision.model.cluster import Machine
 from provision.pki import kubeconfig
 from provision.pki.table import KUBELET_CLIENT
 from provision.pki.trust import Authority
 from provision.plan import external_authority as outside
 
-SERVICES = ("host", "containerd", "registry", "haproxy", "pod-network", "certificates")
-CONTROL_PLANE = (
-    *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
-    *("keepalived", "vpc-routes", "group", "cloud-controller", "manifests", "backup"),
-)
-MASTER = (*SERVICES, "etcd", *CONTROL_PLANE)
-NODE = ("kubelet", "kube-proxy")
+SERVICES = in_phase(ComponentPhase.SERVICES)
+CONTROL_PLANE = in_phase(ComponentPhase.CONTROL_PLANE)
+MASTER = in_phase(ComponentPhase.SERVICES, ComponentPhase.ETCD, ComponentPhase.CONTROL_PLANE)
+NODE = in_phase(ComponentPhase.NODES)
 
 
 def changing(*components: str) -> Callable[[Run], tuple[str, ...]]:

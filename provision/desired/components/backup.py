@@ -7,7 +7,15 @@ them knowing of the others, and no leader is needed for it.
 from __future__ import annotations
 
 from provision.desired import etcd_programs as programs
-from provision.desired.model import Binary, Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Binary,
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Unit,
+)
 from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths
@@ -129,6 +137,8 @@ def _credentials(cluster: Cluster, to: SshPlace | S3Place | None) -> tuple[HostF
 BACKUP = Component(
     "backup",
     "snapshots that masters take by themselves",
-    lambda cluster, machine: machine.is_master and cluster.backup.enabled,
-    _state,
+    ComponentPhase.CONTROL_PLANE,
+    wanted=lambda cluster, machine: machine.is_master and cluster.backup.enabled,
+    state=_state,
+    units=(TIMER, SERVICE),
 )

@@ -8,7 +8,15 @@ from provision.desired.components import group, haproxy
 from provision.desired.components.control_plane import KUBECTL
 from provision.desired.components.haproxy import HAPROXY
 from provision.desired.components.registry import REGISTRY
-from provision.desired.model import Component, ComponentState, Directory, HostFile, Unit, reads
+from provision.desired.model import (
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Unit,
+    reads,
+)
 from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths, ports
@@ -127,5 +135,10 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
 
 
 CERTIFICATES = Component(
-    "certificates", "certificates are renewed in time", lambda *_: True, _state
+    "certificates",
+    "certificates are renewed in time",
+    ComponentPhase.SERVICES,
+    wanted=lambda *_: True,
+    state=_state,
+    units=(f"{RENEW}.timer", f"{APPROVE}.timer"),
 )

@@ -10,7 +10,17 @@ from __future__ import annotations
 
 from provision.desired.components.control_plane import CA, KUBECTL, own_api_config
 from provision.desired.flags import CIPHER_SUITES, flags
-from provision.desired.model import Binary, Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Binary,
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Listens,
+    Port,
+    Unit,
+)
 from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths, ports
@@ -111,6 +121,9 @@ def _instances(cluster: Cluster) -> tuple[HostFile, ...]:
 CLOUD_CONTROLLER = Component(
     "cloud-controller",
     "load balancers of AWS for Services",
-    lambda cluster, machine: cluster.source == "ec2" and machine.is_master,
-    _state,
+    ComponentPhase.CONTROL_PLANE,
+    wanted=lambda cluster, machine: cluster.source == "ec2" and machine.is_master,
+    state=_state,
+    units=(UNIT, INSTANCES),
+    ports=(Port(ports.CLOUD_CONTROLLER_MANAGER, "the cloud controller", listens=Listens.LOOPBACK),),
 )

@@ -6,7 +6,15 @@ from shlex import quote
 from urllib.parse import urlsplit
 
 from provision.artifacts import images
-from provision.desired.model import Binary, Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Binary,
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Unit,
+)
 from provision.desired.render import render
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
@@ -146,5 +154,10 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
 
 
 CONTAINERD = Component(
-    "containerd", "container runtime", lambda _, machine: machine.is_node, _state
+    "containerd",
+    "container runtime",
+    ComponentPhase.SERVICES,
+    wanted=lambda _, machine: machine.is_node,
+    state=_state,
+    units=("containerd.service",),
 )

@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from provision.desired.components import etcd
 from provision.desired.flags import CIPHER_SUITES, flags
-from provision.desired.model import Binary, Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Allow,
+    Binary,
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Listens,
+    Port,
+    Unit,
+    Who,
+)
 from provision.desired.render import render
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
@@ -299,8 +311,30 @@ def _wanted(_: Cluster, machine: Machine) -> bool:
     return machine.is_master
 
 
-APISERVER = Component("kube-apiserver", "the API", _wanted, _apiserver)
-CONTROLLER_MANAGER = Component(
-    "kube-controller-manager", "the controllers", _wanted, _controller_manager
+APISERVER = Component(
+    "kube-apiserver",
+    "the API",
+    ComponentPhase.CONTROL_PLANE,
+    wanted=_wanted,
+    state=_apiserver,
+    units=("kube-apiserver.service",),
+    ports=(Port(ports.API, "kube-apiserver", allow=(Allow(Who.API_CLIENTS),)),),
 )
-SCHEDULER = Component("kube-scheduler", "which node a pod runs on", _wanted, _scheduler)
+CONTROLLER_MANAGER = Component(
+    "kube-controller-manager",
+    "the controllers",
+    ComponentPhase.CONTROL_PLANE,
+    wanted=_wanted,
+    state=_controller_manager,
+    units=("kube-controller-manager.service",),
+    ports=(Port(ports.CONTROLLER_MANAGER, "kube-controller-manager", listens=Listens.LOOPBACK),),
+)
+SCHEDULER = Component(
+    "kube-scheduler",
+    "which node a pod runs on",
+    ComponentPhase.CONTROL_PLANE,
+    wanted=_wanted,
+    state=_scheduler,
+    units=("kube-scheduler.service",),
+    ports=(Port(ports.SCHEDULER, "kube-scheduler", listens=Listens.LOOPBACK),),
+)

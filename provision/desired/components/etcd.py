@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from provision.desired.flags import flags
-from provision.desired.model import Binary, Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Allow,
+    Binary,
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Listens,
+    Port,
+    Unit,
+    Who,
+)
 from provision.desired.render import render
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
@@ -134,4 +146,27 @@ def _authority_key(machine: Machine, trust: Trust) -> tuple[HostFile, ...]:
     return (HostFile(f"{paths.ETCD_PKI}/ca.key", trust.etcd.key, secret=True),)
 
 
-ETCD = Component("etcd", "the cluster's memory", lambda _, machine: machine.has_etcd, _state)
+ETCD = Component(
+    "etcd",
+    "the cluster's memory",
+    ComponentPhase.ETCD,
+    wanted=lambda _, machine: machine.has_etcd,
+    state=_state,
+    units=(UNIT,),
+    ports=(
+        Port(
+            ports.ETCD_CLIENT,
+            "etcd",
+            allow=(Allow(Who.MASTERS, "from apiservers"), Allow(Who.MEMBERS, "from members")),
+            listens=Listens.MACHINE,
+        ),
+        Port(
+            ports.ETCD_PEER,
+            "etcd",
+            allow=(Allow(Who.MEMBERS, "from members"),),
+            listens=Listens.MACHINE,
+        ),
+        Port(ports.ETCD_CLIENT, "etcd", listens=Listens.LOOPBACK),
+        Port(ports.ETCD_METRICS, "etcd", listens=Listens.LOOPBACK),
+    ),
+)

@@ -1,13 +1,29 @@
-"""The host's firewall, where the inventory wants one: a table of ours, and nobody else's rules."""
+"""The host's firewall, if the inventory wants one: one table of nftables; no other table is touched.
+
+Its rules are made from the ports of all components.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import assert_never
 
-from provision.desired.model import Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Allow,
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Listens,
+    Port,
+    Protocol,
+    Unit,
+    Who,
+)
 from provision.desired.packages import of_distribution
 from provision.desired.render import render
-from provision.model import paths, ports
+from provision.model import paths
 from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
 from provision.pki.trust import Trust
@@ -16,8 +32,8 @@ TABLE = "clusterctl-firewall"
 UNIT = "clusterctl-firewall.service"
 RULES = f"{paths.CONFIG}/firewall.nft"
 
-# Rules that nobody can get past again are gone after three minutes, whatever becomes of who put them
-# there; and with the next boot, since only rules that somebody has got past are enabled.
+# Rules that would lock the operator out are gone after three minutes, even if clusterctl was killed
+# meanwhile. They are also gone after a reboot: only rules that a new connection has passed are enabled.
 _GUARD = "clusterctl-firewall-undo"
 UNDO = f"systemctl --quiet disable --now {UNIT}"
 DISARM = f"systemctl stop {_GUARD}.timer 2>/dev/null; true"
@@ -26,73 +42,93 @@ ARM = (
     f"{{ systemctl --quiet disable {UNIT} 2>/dev/null; ! systemctl --quiet is-enabled {UNIT}; }}"
 )
 CONFIRM = f"systemctl --quiet enable {UNIT} && {{ {DISARM}; }}"
-# After an ARM that was for nothing: what was in force stays.
+# Undoes ARM before the rules changed: the old rules stay in force.
 STAY = f"! systemctl --quiet is-active {UNIT} || systemctl --quiet enable {UNIT}; {DISARM}"
 
-MASTERS, MEMBERS, MACHINES = "masters", "members", "machines"
+# Rules keep their places: another order would reload the firewalls of existing clusters.
+_ORDER = ("kube-apiserver", "haproxy", "registry", "etcd", "kubelet", "kube-proxy", "host")
 
 
-@dataclass(frozen=True)
-class Opening:
-    """A port that is let in.
+def guarding(components: tuple[Component, ...]) -> Component:
+    """The firewall that opens the ports of these components."""
 
-    Attributes:
-        on: the machines that listen there.
-        source: who may come: one of the sets of machines, or empty for anybody.
-    """
+    def state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+        return _state(cluster, machine, facts, openings(components, cluster, machine))
 
-    port: int
-    what: str
-    on: str
-    source: str = ""
-
-
-OPENINGS = (
-    Opening(ports.API, "kube-apiserver", on=MASTERS),
-    Opening(ports.API_MONITOR, "HAProxy's monitor", on=MASTERS),
-    Opening(ports.REGISTRY, "registry", on=MASTERS, source=MACHINES),
-    Opening(ports.ETCD_CLIENT, "etcd, from apiservers", on=MEMBERS, source=MASTERS),
-    Opening(ports.ETCD_CLIENT, "etcd, from members", on=MEMBERS, source=MEMBERS),
-    Opening(ports.ETCD_PEER, "etcd, from members", on=MEMBERS, source=MEMBERS),
-    # Pods of other nodes come with their node's address.
-    Opening(ports.KUBELET, "kubelet", on=MACHINES, source=MACHINES),
-    Opening(ports.KUBE_PROXY_HEALTH, "kube-proxy's health", on=MACHINES),
-    Opening(ports.ARTIFACTS, "artifacts, while they are copied", on=MACHINES, source=MACHINES),
-)
+    return Component(
+        "firewall",
+        "just the ports that are needed, from where they are needed",
+        ComponentPhase.FIREWALL,
+        wanted=lambda cluster, _: cluster.firewall.enabled,
+        state=state,
+        units=(UNIT,),
+    )
 
 
-def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
-    sets = {
-        MASTERS: cluster.masters,
-        MEMBERS: cluster.etcd_members,
-        MACHINES: cluster.machines,
-    }
-    openings = [
-        (_accept(f"tcp dport {o.port}", f"@{o.source}" if o.source else ""), o.what)
-        for o in OPENINGS
-        if machine in sets[o.on]
+def openings(
+    components: tuple[Component, ...], cluster: Cluster, machine: Machine
+) -> list[tuple[str, str]]:
+    """Rules of nftables for the ports of a machine's components, each with its comment."""
+    found = [
+        (component, port, allow)
+        for component in components
+        for port in component.ports
+        if component.opens(cluster, machine, port)
+        for allow in port.allow
     ]
-    if machine.is_node:
-        kubelet = _accept(f"tcp dport {ports.KUBELET}", str(cluster.networks.pods))
-        openings.append((kubelet, "kubelet, from this node's own pods"))
-        openings.append((_accept("tcp dport 30000-32767", ""), "health of Services' nodes"))
-        if cluster.networks.plugin == "routed":
-            openings.append((_accept("meta l4proto 89", f"@{MACHINES}"), "OSPF"))
-    if machine.is_master and cluster.api.vip:
-        openings.append((_accept("meta l4proto 112", f"@{MASTERS}"), "VRRP"))
-    for rule in cluster.firewall.allow:
-        what, _, source = rule.partition(" from ")
-        protocol, _, port = what.partition("/")
-        openings.append((_accept(f"{protocol} dport {port}", source), "of the inventory"))
+    found.sort(key=_place)
+    return [
+        (
+            _accept(_match(port), _source(allow.who, cluster)),
+            f"{port.what}, {allow.why}" if allow.why else port.what,
+        )
+        for _, port, allow in found
+    ]
+
+
+def _place(opening: tuple[Component, Port, Allow]) -> tuple[bool, int]:
+    component, port, allow = opening
+    last = port.listens is Listens.NOWHERE or allow.who is Who.OWN_PODS
+    name = component.name
+    return last, _ORDER.index(name) if name in _ORDER else len(_ORDER)
+
+
+def _match(port: Port) -> str:
+    if port.protocol is not Protocol.TCP:
+        return port.protocol.value
+    return f"tcp dport {port.number}-{port.last}" if port.last else f"tcp dport {port.number}"
+
+
+def _source(who: Who, cluster: Cluster) -> str:
+    """The addresses, as nftables writes them; empty: any."""
+    match who:
+        case Who.MASTERS | Who.MEMBERS | Who.MACHINES:
+            return f"@{who.name.lower()}"
+        case Who.OWN_PODS:
+            return str(cluster.networks.pods)
+        case Who.API_CLIENTS | Who.HEALTH_CHECKS | Who.SERVICE_CLIENTS:
+            return ""
+        case other:
+            assert_never(other)
+
+
+def _state(
+    cluster: Cluster, machine: Machine, facts: Facts, openings: list[tuple[str, str]]
+) -> ComponentState:
+    sets = {
+        Who.MASTERS: cluster.masters,
+        Who.MEMBERS: cluster.etcd_members,
+        Who.MACHINES: cluster.machines,
+    }
     listening = ", ".join(map(str, sorted({22, machine.ssh.port, *facts.ssh_ports})))
     ssh = f"tcp dport {{ {listening} }}"
     content = render(
         "firewall/firewall.nft.j2",
         table=TABLE,
-        sets=[(name, [m.address for m in machines]) for name, machines in sets.items()],
+        sets=[(who.name.lower(), [m.address for m in machines]) for who, machines in sets.items()],
         ssh=[_accept(ssh, str(network)) for network in cluster.firewall.ssh_from]
         or [_accept(ssh, "")],
-        openings=openings,
+        openings=[*openings, *_of_inventory(cluster)],
     )
     rules = HostFile(RULES, content, mode=0o644)
     unit = HostFile(
@@ -111,13 +147,13 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     )
 
 
+def _of_inventory(cluster: Cluster) -> Iterator[tuple[str, str]]:
+    """The rules of `cluster.firewall.allow`, which has checked their form."""
+    for rule in cluster.firewall.allow:
+        what, _, source = rule.partition(" from ")
+        protocol, _, port = what.partition("/")
+        yield _accept(f"{protocol} dport {port}", source), "of the inventory"
+
+
 def _accept(match: str, source: str) -> str:
     return f"ip saddr {source} {match} accept" if source else f"{match} accept"
-
-
-FIREWALL = Component(
-    "firewall",
-    "just the ports that are needed, from where they are needed",
-    lambda cluster, _: cluster.firewall.enabled,
-    _state,
-)

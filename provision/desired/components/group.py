@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from provision.desired.components.control_plane import KUBECTL
-from provision.desired.model import Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Unit,
+)
 from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths
@@ -74,7 +81,9 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
 GROUP = Component(
     "group",
     "workers of the Auto Scaling group come and go",
+    ComponentPhase.CONTROL_PLANE,
     # Also without a group: the last of its workers may still have Nodes.
-    lambda cluster, machine: cluster.source == "ec2" and machine.is_master,
-    _state,
+    wanted=lambda cluster, machine: cluster.source == "ec2" and machine.is_master,
+    state=_state,
+    units=(UNIT,),
 )

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from provision.desired.model import Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Allow,
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Listens,
+    Port,
+    Unit,
+    Who,
+)
 from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths, ports
@@ -12,6 +23,7 @@ from provision.pki import table
 from provision.pki.trust import Trust
 
 CONFIG = f"{paths.CONFIG}/haproxy.cfg"
+UNIT = "clusterctl-haproxy.service"
 API = f"https://127.0.0.1:{ports.API_PROXY}"
 
 
@@ -41,21 +53,31 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
                 mode=0o644,
             ),
             HostFile(
-                f"{paths.UNITS}/clusterctl-haproxy.service",
-                render(
-                    "haproxy/clusterctl-haproxy.service.j2", cluster=cluster.name, config=CONFIG
-                ),
+                f"{paths.UNITS}/{UNIT}",
+                render(f"haproxy/{UNIT}.j2", cluster=cluster.name, config=CONFIG),
                 mode=0o644,
             ),
         ),
-        units=(Unit("clusterctl-haproxy.service", reload=True, also=(f"{paths.PKI}/ca.crt",)),),
-        health="systemctl is-active --quiet clusterctl-haproxy.service",
+        units=(Unit(UNIT, reload=True, also=(f"{paths.PKI}/ca.crt",)),),
+        health=f"systemctl is-active --quiet {UNIT}",
     )
 
 
 HAPROXY = Component(
     "haproxy",
     "this node's own way to every apiserver and registry",
-    lambda _, machine: machine.is_node,
-    _state,
+    ComponentPhase.SERVICES,
+    wanted=lambda _, machine: machine.is_node,
+    state=_state,
+    units=(UNIT,),
+    ports=(
+        Port(ports.API_PROXY, "the API's proxy", listens=Listens.LOOPBACK),
+        Port(ports.REGISTRY_PROXY, "the registries' proxy", listens=Listens.LOOPBACK),
+        Port(
+            ports.API_MONITOR,
+            "HAProxy's monitor",
+            allow=(Allow(Who.HEALTH_CHECKS),),
+            on=lambda machine: machine.is_master,
+        ),
+    ),
 )

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from provision.desired.model import Component, ComponentState, Directory, HostFile
+from provision.desired.model import (
+    Allow,
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Listens,
+    Port,
+    Who,
+)
 from provision.desired.packages import of_distribution
 from provision.desired.render import render
-from provision.model import paths
+from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
 from provision.pki.trust import Authority, Trust
@@ -54,4 +64,18 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     )
 
 
-HOST = Component("host", "kernel settings, tools, the cluster's authority", lambda *_: True, _state)
+HOST = Component(
+    "host",
+    "kernel settings, tools, the cluster's authority",
+    ComponentPhase.SERVICES,
+    wanted=lambda *_: True,
+    state=_state,
+    ports=(
+        Port(
+            ports.ARTIFACTS,
+            "artifacts",
+            allow=(Allow(Who.MACHINES, "while they are copied"),),
+            listens=Listens.MACHINE,
+        ),
+    ),
+)

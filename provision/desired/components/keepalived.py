@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from provision.desired.model import Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Allow,
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Listens,
+    Port,
+    Protocol,
+    Unit,
+    Who,
+)
 from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths, ports
@@ -62,6 +74,17 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
 KEEPALIVED = Component(
     "keepalived",
     "the API's virtual address",
-    lambda cluster, machine: machine.is_master and cluster.api.vip is not None,
-    _state,
+    ComponentPhase.CONTROL_PLANE,
+    wanted=lambda cluster, machine: machine.is_master and cluster.api.vip is not None,
+    state=_state,
+    units=(UNIT,),
+    ports=(
+        Port(
+            0,
+            "VRRP",
+            allow=(Allow(Who.MASTERS),),
+            listens=Listens.NOWHERE,
+            protocol=Protocol.VRRP,
+        ),
+    ),
 )

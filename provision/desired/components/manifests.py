@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from provision.desired.addons import manifests
-from provision.desired.model import Component, ComponentState, Directory, HostFile
+from provision.desired.model import (
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+)
 from provision.model import paths
 from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
@@ -21,5 +27,9 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
 
 
 MANIFESTS = Component(
-    "manifests", "what runs inside the cluster", lambda _, machine: machine.is_master, _state
+    "manifests",
+    "what runs inside the cluster",
+    ComponentPhase.CONTROL_PLANE,
+    wanted=lambda _, machine: machine.is_master,
+    state=_state,
 )

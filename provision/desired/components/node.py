@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from provision.desired.components import haproxy
 from provision.desired.flags import CIPHER_SUITES, flags
-from provision.desired.model import Binary, Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Allow,
+    Binary,
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Listens,
+    Port,
+    Unit,
+    Who,
+)
 from provision.desired.render import render
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine, Taint
@@ -173,12 +185,49 @@ def _kube_proxy(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) 
     )
 
 
-KUBELET = Component("kubelet", "the node agent", lambda _, machine: machine.is_node, _kubelet)
+KUBELET = Component(
+    "kubelet",
+    "the node agent",
+    ComponentPhase.NODES,
+    wanted=lambda _, machine: machine.is_node,
+    state=_kubelet,
+    units=("kubelet.service",),
+    ports=(
+        Port(
+            ports.KUBELET,
+            "kubelet",
+            # Pods of other nodes come with their node's address.
+            allow=(Allow(Who.MACHINES), Allow(Who.OWN_PODS, "from this node's own pods")),
+        ),
+        Port(ports.KUBELET_HEALTH, "kubelet", listens=Listens.LOOPBACK),
+    ),
+)
+# A program that takes kube-proxy's place answers on the same ports.
+_SERVICES = (Allow(Who.SERVICE_CLIENTS),)
 KUBE_PROXY = Component(
     "kube-proxy",
     "Services on this node",
-    lambda cluster, machine: machine.is_node and cluster.networks.proxy_mode != "none",
-    _kube_proxy,
+    ComponentPhase.NODES,
+    wanted=lambda cluster, machine: machine.is_node and cluster.networks.proxy_mode != "none",
+    state=_kube_proxy,
+    units=("kube-proxy.service",),
+    ports=(
+        Port(
+            ports.KUBE_PROXY_HEALTH,
+            "kube-proxy's health",
+            allow=_SERVICES,
+            on=lambda machine: machine.is_node,
+        ),
+        Port(
+            30000,
+            "health of Services' nodes",
+            last=32767,
+            allow=_SERVICES,
+            listens=Listens.NOWHERE,
+            on=lambda machine: machine.is_node,
+        ),
+        Port(ports.KUBE_PROXY_METRICS, "kube-proxy", listens=Listens.LOOPBACK),
+    ),
 )
 
 __all__ = ["KUBELET", "KUBE_PROXY", "labels", "taints"]

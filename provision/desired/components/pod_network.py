@@ -6,7 +6,19 @@ A VPC carries no OSPF: on EC2 its route table knows the pods, see `vpc_routes`.
 from __future__ import annotations
 
 from provision.desired.components.containerd import CNI_CONFIG, CNI_TEMPLATE
-from provision.desired.model import Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Allow,
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Listens,
+    Port,
+    Protocol,
+    Unit,
+    Who,
+)
 from provision.desired.packages import of_distribution
 from provision.desired.render import render, text
 from provision.model import paths
@@ -18,7 +30,9 @@ CONFIG = f"{paths.CONFIG}/bird.conf"
 ROUTES = f"{paths.CONFIG}/bird.d"
 RULES = f"{paths.CONFIG}/masquerade.nft"
 TABLE = "ip clusterctl"
+BIRD = "clusterctl-bird.service"
 MASQUERADE = "clusterctl-masquerade.service"
+POD_CIDR = "clusterctl-pod-cidr.service"
 SOCKET = "/run/clusterctl-bird/bird.ctl"
 SCRIPT = f"{paths.SBIN}/clusterctl-pod-cidr"
 LEASES = "/var/lib/cni/networks/pods"  # host-local's, named after the network
@@ -47,10 +61,10 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     rules = HostFile(
         RULES, render("pod-network/masquerade.nft.j2", pods=cluster.networks.pods), mode=0o644
     )
-    bird_unit = unit("clusterctl-bird.service", config=CONFIG, socket=SOCKET)
-    announcer = unit("clusterctl-pod-cidr.service", script=SCRIPT)
+    bird_unit = unit(BIRD, config=CONFIG, socket=SOCKET)
+    announcer = unit(POD_CIDR, script=SCRIPT)
     masquerade = unit(MASQUERADE, rules=RULES)
-    bird_units = (Unit("clusterctl-bird.service", reload=True, reads=(bird.path, bird_unit.path)),)
+    bird_units = (Unit(BIRD, reload=True, reads=(bird.path, bird_unit.path)),)
     by_bird = cluster.source != "ec2"
     return ComponentState(
         name="pod-network",
@@ -87,9 +101,9 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         units=(
             *(bird_units if by_bird else ()),
             Unit(MASQUERADE, reload=True, reads=(rules.path, masquerade.path)),
-            Unit("clusterctl-pod-cidr.service", reads=(SCRIPT, announcer.path)),
+            Unit(POD_CIDR, reads=(SCRIPT, announcer.path)),
         ),
-        health=f"systemctl is-active --quiet clusterctl-{'bird' if by_bird else 'pod-cidr'}.service",
+        health=f"systemctl is-active --quiet {BIRD if by_bird else POD_CIDR}",
         leftovers=(CONFLIST, "/var/lib/cni", *((ROUTES,) if by_bird else ())),
         cleanup=(
             # Pods that lose their network end; where there is another one, kubelet starts them
@@ -107,6 +121,17 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
 POD_NETWORK = Component(
     "pod-network",
     "routes to the pods of the other nodes",
-    lambda cluster, machine: machine.is_node and cluster.networks.plugin == "routed",
-    _state,
+    ComponentPhase.SERVICES,
+    wanted=lambda cluster, machine: machine.is_node and cluster.networks.plugin == "routed",
+    state=_state,
+    units=(BIRD, MASQUERADE, POD_CIDR),
+    ports=(
+        Port(
+            0,
+            "OSPF",
+            allow=(Allow(Who.MACHINES),),
+            listens=Listens.NOWHERE,
+            protocol=Protocol.OSPF,
+        ),
+    ),
 )

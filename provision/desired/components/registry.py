@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from provision.desired.model import Binary, Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Allow,
+    Binary,
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Listens,
+    Port,
+    Unit,
+    Who,
+)
 from provision.desired.render import render
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
@@ -11,6 +23,7 @@ from provision.pki import table
 from provision.pki.trust import Trust
 
 CONFIG = f"{paths.CONFIG}/registry.yml"
+UNIT = "clusterctl-registry.service"
 
 
 def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
@@ -34,9 +47,9 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
                 ),
             ),
             HostFile(
-                f"{paths.UNITS}/clusterctl-registry.service",
+                f"{paths.UNITS}/{UNIT}",
                 render(
-                    "registry/clusterctl-registry.service.j2",
+                    f"registry/{UNIT}.j2",
                     cluster=cluster.name,
                     bin=paths.BIN,
                     config=CONFIG,
@@ -44,12 +57,25 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
                 mode=0o644,
             ),
         ),
-        units=(Unit("clusterctl-registry.service", also=(f"{paths.PKI}/ca.crt",)),),
-        health="systemctl is-active --quiet clusterctl-registry.service",
+        units=(Unit(UNIT, also=(f"{paths.PKI}/ca.crt",)),),
+        health=f"systemctl is-active --quiet {UNIT}",
         leftovers=(paths.REGISTRY,),
     )
 
 
 REGISTRY = Component(
-    "registry", "images for the nodes", lambda _, machine: machine.is_master, _state
+    "registry",
+    "images for the nodes",
+    ComponentPhase.SERVICES,
+    wanted=lambda _, machine: machine.is_master,
+    state=_state,
+    units=(UNIT,),
+    ports=(
+        Port(
+            ports.REGISTRY,
+            "registry",
+            allow=(Allow(Who.MACHINES),),
+            listens=Listens.MACHINE,
+        ),
+    ),
 )

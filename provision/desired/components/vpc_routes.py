@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from provision.desired.components.control_plane import KUBECTL
-from provision.desired.model import Component, ComponentState, Directory, HostFile, Unit
+from provision.desired.model import (
+    Component,
+    ComponentPhase,
+    ComponentState,
+    Directory,
+    HostFile,
+    Unit,
+)
 from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths
@@ -49,8 +56,10 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
 VPC_ROUTES = Component(
     "vpc-routes",
     "the pods' routes in the VPC's table",
-    lambda cluster, machine: (
+    ComponentPhase.CONTROL_PLANE,
+    wanted=lambda cluster, machine: (
         cluster.source == "ec2" and machine.is_master and cluster.networks.plugin == "routed"
     ),
-    _state,
+    state=_state,
+    units=(UNIT,),
 )

@@ -11,8 +11,10 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from typing import Any, assert_never
 
+from provision.desired.catalog import COMPONENTS
+from provision.desired.model import Component, Port, Protocol, Who
 from provision.inventory import Draft
 from provision.inventory.draft import HostEntry
 from provision.machines.ec2 import policies
@@ -30,6 +32,7 @@ from provision.machines.ec2.names import (
 from provision.machines.ec2.user_data import VOLUME, cloud_config, joining
 from provision.model import ports
 from provision.model.cluster import Role, Settings
+from provision.model.settings.ec2 import Ec2
 
 SHARES = 16  # of the network: the first half for the inventory's machines, one for each zone
 MOST_ZONES = SHARES // 2  # and the second for the Auto Scaling group's
@@ -251,7 +254,9 @@ def subnets(given: Settings) -> Iterator[tuple[str, str, bool]]:
             yield f"{SUBNET} {zone} group", zone, True
 
 
-def rules(given: Settings, side: str) -> frozenset[Rule]:
+def rules(
+    given: Settings, side: str, components: Iterable[Component] = COMPONENTS
+) -> frozenset[Rule]:
     """What the machines of a side let in. Groups are keys."""
     ec2 = given.ec2
     from_masters, from_workers = (f"security group {s}" for s in SIDES)
@@ -265,17 +270,38 @@ def rules(given: Settings, side: str) -> frozenset[Rule]:
         result |= {Rule("tcp", (22, 22), network=str(network)) for network in ec2.ssh_from}
     if side == WORKERS:
         return frozenset({*result, Rule("-1", EVERYTHING, group=from_workers)})
-    open_to_workers = (22, ports.API, ports.REGISTRY, ports.ARTIFACTS, ports.KUBELET)
-    result |= {Rule("tcp", (port, port), group=from_workers) for port in open_to_workers}
+    result.add(Rule("tcp", (22, 22), group=from_workers))
     if given.masters_schedulable:
         # Pods on masters are for everybody; etcd and kubelet ask for certificates all the same.
         result.add(Rule("-1", EVERYTHING, group=from_workers))
-    # A network load balancer keeps the clients' addresses, and asks from its own subnets.
-    result |= {
-        Rule("tcp", (ports.API, ports.API), network=str(n)) for n in (*ec2.api_from, ec2.network)
-    }
-    result.add(Rule("tcp", (ports.API_MONITOR, ports.API_MONITOR), network=str(ec2.network)))
+    for component in components:
+        for port in component.ports:
+            result.update(_openings(port, ec2, from_workers))
     return frozenset(result)
+
+
+def _openings(port: Port, ec2: Ec2, from_workers: str) -> Iterator[Rule]:
+    """The rules that open a component's port on masters. A VPC carries neither OSPF nor VRRP."""
+    if port.protocol is not Protocol.TCP:
+        return
+    numbers = (port.number, port.last or port.number)
+    for allow in port.allow:
+        match allow.who:
+            case Who.MACHINES:
+                yield Rule("tcp", numbers, group=from_workers)
+            case Who.API_CLIENTS:
+                yield Rule("tcp", numbers, group=from_workers)
+                # A network load balancer keeps the clients' addresses.
+                for network in (*ec2.api_from, ec2.network):
+                    yield Rule("tcp", numbers, network=str(network))
+            case Who.HEALTH_CHECKS:
+                yield Rule("tcp", numbers, network=str(ec2.network))
+            case Who.MASTERS | Who.MEMBERS | Who.OWN_PODS:
+                pass  # Masters and pods are let in by the rules for all ports.
+            case Who.SERVICE_CLIENTS:
+                pass  # The cloud controller opens them, on the machines behind a load balancer.
+            case other:
+                assert_never(other)
 
 
 def _security_groups(draft: Draft) -> Iterator[Step]:

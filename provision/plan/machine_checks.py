@@ -1,0 +1,398 @@
+"""Preflight's checks of one machine by itself. Pure.
+
+A check is a function of a `View` that yields a finding for each fault. To add one: write the
+function and name it in `CHECKS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+
+from provision.desired.catalog import COMPONENTS
+from provision.desired.model import Component, Listens, Protocol
+from provision.desired.packages import EPEL
+from provision.model.cluster import Cluster, Machine
+from provision.model.errors import Finding
+from provision.model.facts import Facts
+from provision.model.observed import HostReport, Observed
+from provision.model.observed import Port as Held
+from provision.observe.script import HAPROXY_CONNECTS, KEEPALIVED_CONNECTS
+
+# ID of os-release -> the oldest version that is tested.
+SUPPORTED: Mapping[str, tuple[int, ...]] = {
+    "debian": (12,),
+    "ubuntu": (22, 4),
+    "amzn": (2023,),
+    "rhel": (9,),
+    "centos": (9,),
+    "rocky": (9,),
+    "almalinux": (9,),
+    "ol": (9,),
+}
+SYSTEMD = 245  # of Ubuntu 20.04
+# In its mode nftables, kube-proxy refuses older kernels; their nft is too old, too.
+KERNEL = (5, 13)
+# kubeadm's own preflight: 1700 MB and two CPUs for a control plane.
+MASTER_MEMORY, WORKER_MEMORY, MASTER_CPUS = 1700, 700, 2  # MiB
+DISK_FULL, DISK_LOW = 2048, 10240  # MiB on /var/lib: binaries and images take 1.5 GiB
+# Certificates are backdated by five minutes; etcd warns from one second on.
+CLOCK_WRONG, CLOCK_OFF = 120.0, 30.0  # seconds
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not listened on
+LOOPBACK = "127.0.0.1"
+_ANYWHERE = frozenset({EVERYWHERE, "*", "::"})
+
+
+@dataclass(frozen=True)
+class View:
+    """A machine that answered, and what its checks need to know.
+
+    Attributes:
+        seen: what its probe saw; `facts` and `host` are parts of it.
+        fingerprint: SHA-256 of the cluster's Kubernetes authority; None when it has none yet.
+        off: names of the cluster's machines that do not answer.
+    """
+
+    cluster: Cluster
+    machine: Machine
+    seen: Observed
+    facts: Facts
+    host: HostReport
+    fingerprint: str | None
+    off: frozenset[str]
+
+    @property
+    def joined(self) -> bool:
+        """Whether the machine already belongs to this cluster."""
+        return self.seen.cluster == self.cluster.name
+
+    def finding(self, what: str, hint: str, *, fatal: bool = True) -> Finding:
+        return Finding(self.machine.name, what, hint, fatal=fatal)
+
+
+def _other_cluster(view: View) -> Iterator[Finding]:
+    cluster, seen = view.cluster, view.seen
+    if seen.cluster and not view.joined:
+        yield view.finding(
+            f"belongs to the cluster {seen.cluster}, not to {cluster.name}",
+            "take it out of this inventory, or run `clusterctl down` with the inventory of "
+            f"{seen.cluster} first",
+        )
+    elif seen.fingerprint and view.fingerprint and seen.fingerprint != view.fingerprint:
+        yield view.finding(
+            f"belongs to another cluster of the name {seen.cluster}: that one's authority is "
+            f"{seen.fingerprint[:12]}, this one's is {view.fingerprint[:12]}",
+            "give this cluster another name, or take the other cluster down first",
+        )
+
+
+def _lost_roles(view: View) -> Iterator[Finding]:
+    machine = view.machine
+    roles = {"etcd": (machine.has_etcd, "an etcd member"), "kubelet": (machine.is_node, "a node")}
+    for component, (wanted, what) in roles.items():
+        if component in view.seen.record and not wanted:
+            yield view.finding(
+                f"is {what} of the cluster, but the inventory no longer gives it that role",
+                f"put the role back and run clusterctl node remove {view.cluster.inventory} "
+                f"{machine.name}; then add the machine again with its new roles",
+            )
+
+
+def _other_installations(view: View) -> Iterator[Finding]:
+    for sign in view.host.foreign:
+        if sign.tool == "docker":
+            yield view.finding(
+                f"Docker is installed ({sign.where})",
+                "Docker may stay; Kubernetes does not see its containers",
+                fatal=False,
+            )
+        else:
+            yield view.finding(
+                f"has an installation of {sign.tool} that clusterctl did not make ({sign.where})",
+                f"remove it with the tools of {sign.tool}, or use a machine without it",
+            )
+
+
+def _identity(view: View) -> Iterator[Finding]:
+    machine, host = view.machine, view.host
+    if host.hostname != machine.name:
+        yield view.finding(
+            f"its hostname is {host.hostname}; a node's name must be its hostname",
+            f"hostnamectl set-hostname {machine.name}, or name it {host.hostname} in the inventory",
+        )
+    if not view.facts.interface:
+        yield view.finding(
+            f"has no address {machine.address}; it has {', '.join(host.addresses) or 'none'}",
+            "correct `address` in the inventory",
+        )
+    if not host.machine_id:
+        yield view.finding("has no machine-id", "run systemd-machine-id-setup on it")
+
+
+def _system(view: View) -> Iterator[Finding]:
+    facts, host = view.facts, view.host
+    oldest = SUPPORTED.get(host.os_id)
+    name = host.os_name or host.os_id or "its distribution"
+    supported = (
+        "Debian 12, Ubuntu 22.04, Amazon Linux 2023, RHEL 9 or a distribution built from RHEL 9, "
+        "or a newer version of these"
+    )
+    if not facts.os_family:
+        yield view.finding(
+            f"clusterctl cannot install packages on {name}: it is not of the Debian or RHEL family",
+            f"use {supported}",
+        )
+    elif oldest is None or _version(host.os_version) < oldest:
+        yield view.finding(f"{name} is not tested", f"tested: {supported}", fatal=False)
+    if facts.arch not in {"amd64", "arm64"}:
+        yield view.finding(f"its architecture is {facts.arch}", "use amd64 or arm64")
+    if host.systemd == 0:
+        yield view.finding("does not run systemd", "use a machine that runs systemd")
+    elif host.systemd < SYSTEMD:
+        yield view.finding(f"its systemd is {host.systemd}", f"{SYSTEMD} or newer is needed")
+    if facts.cgroup_version == 1:
+        yield view.finding(
+            "uses cgroup v1, which Kubernetes has deprecated",
+            "boot with systemd.unified_cgroup_hierarchy=1",
+            fatal=False,
+        )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())
+
+
+def _resources(view: View) -> Iterator[Finding]:
+    machine, host = view.machine, view.host
+    wanted = MASTER_MEMORY if machine.is_master else WORKER_MEMORY
+    if host.memory < wanted:
+        yield view.finding(
+            f"has {host.memory} MiB of memory",
+            f"a {'master' if machine.is_master else 'machine'} should have {wanted} MiB",
+            fatal=False,
+        )
+    if machine.is_master and host.cpus < MASTER_CPUS:
+        yield view.finding(
+            f"has {host.cpus} CPU", f"a master should have {MASTER_CPUS}", fatal=False
+        )
+    if host.var_free < DISK_LOW:
+        full = host.var_free < DISK_FULL
+        yield view.finding(
+            f"its disk is {'full' if full else 'nearly full'}: "
+            f"{host.var_free} MiB are free on /var/lib",
+            f"free at least {DISK_FULL if full else DISK_LOW} MiB",
+            fatal=full,
+        )
+
+
+def _swap(view: View) -> Iterator[Finding]:
+    if not view.host.swap:
+        return
+    where = ", ".join(view.host.swap)
+    if view.facts.container:
+        yield view.finding(
+            f"its host swaps ({where})",
+            "pods may be slower than their limits say",
+            fatal=False,
+        )
+    else:
+        yield view.finding(
+            f"swap is on ({where})", "run swapoff -a, and remove its line from /etc/fstab"
+        )
+
+
+def _clock(view: View) -> Iterator[Finding]:
+    off = abs(view.host.clock_offset)
+    if off <= CLOCK_OFF:
+        return
+    much = f"{off / 60:.0f} minutes" if off >= CLOCK_WRONG else f"{off:.0f} seconds"
+    way = "ahead of" if view.host.clock_offset > 0 else "behind"
+    yield view.finding(
+        f"its clock is {much} {way} this computer's",
+        "synchronise both with NTP: timedatectl set-ntp true",
+        fatal=off > CLOCK_WRONG,
+    )
+
+
+def _ports(view: View) -> Iterator[Finding]:
+    reported = set()
+    for held in view.host.ports:
+        if held.protocol != "tcp" or _held_by_cluster(view, held):
+            continue
+        holder = held.process or "another process"
+        for port, what, address in needed_ports(view.cluster, view.machine):
+            clash = held.address in {address, *_ANYWHERE} or address in _ANYWHERE
+            if port != held.port or not clash or (port, holder) in reported:
+                continue
+            reported.add((port, holder))
+            unit = f" ({held.unit})" if held.unit else ""
+            yield view.finding(
+                f"port {port}, for {what}, is taken by {holder}{unit}",
+                f"stop it: systemctl disable --now {held.unit}" if held.unit else "stop it",
+            )
+
+
+def _held_by_cluster(view: View, held: Held) -> bool:
+    """Whether one of the cluster's units holds the port.
+
+    A process without a unit has ended while the probe looked at it. On a machine of this cluster
+    it is taken for one of the cluster's.
+    """
+    if held.unit.startswith("clusterctl-"):
+        return True
+    known = bool(held.process and held.unit)
+    return view.joined and (not known or held.unit in view.seen.units)
+
+
+def needed_ports(
+    cluster: Cluster, machine: Machine, components: Iterable[Component] = COMPONENTS
+) -> Iterator[tuple[int, str, str]]:
+    """Every port on which a component's process will listen: (port, what for, address)."""
+    addresses = {
+        Listens.EVERYWHERE: EVERYWHERE,
+        Listens.MACHINE: str(machine.address),
+        Listens.LOOPBACK: LOOPBACK,
+    }
+    for component in components:
+        if not component.wanted(cluster, machine):
+            continue
+        for port in component.ports:
+            if (
+                port.protocol is Protocol.TCP
+                and port.listens in addresses
+                and component.opens(cluster, machine, port)
+            ):
+                yield port.number, port.what, addresses[port.listens]
+
+
+def _networks(view: View) -> Iterator[Finding]:
+    pods, services = view.cluster.networks.pods, view.cluster.networks.services
+    own = [IPv4Network(network) for network in (*view.host.routes, *view.host.addresses)]
+    if view.joined:
+        # On a machine of this cluster, addresses within the pods' network are the pods' own.
+        own = [network for network in own if not network.subnet_of(pods)]
+    for name, network in (("pods", pods), ("services", services)):
+        if overlaps := [str(other) for other in own if network.overlaps(other)]:
+            yield view.finding(
+                f"the network of the {name}, {network}, overlaps with its own "
+                f"{', '.join(overlaps)}",
+                f"choose another `cluster.networks.{name}`",
+            )
+
+
+def _kernel(view: View) -> Iterator[Finding]:
+    mode, host = view.cluster.networks.proxy_mode, view.host
+    if mode == "nftables" and view.machine.is_node and _old(host.kernel):
+        yield view.finding(
+            f"its kernel is {host.kernel}; kube-proxy needs {KERNEL[0]}.{KERNEL[1]} or newer for "
+            "nftables",
+            'use a newer distribution, or "proxy_mode": "iptables"',
+        )
+    for feature in host.missing:
+        if feature == "br_netfilter":
+            if mode == "iptables":
+                yield view.finding(
+                    "its kernel has no br_netfilter: a pod may get no answer from a Service whose "
+                    "endpoint is on the same node",
+                    'use "proxy_mode": "nftables"',
+                    fatal=False,
+                )
+        else:
+            yield view.finding(
+                f"its kernel has no {feature}",
+                "load it on the container's host"
+                if view.facts.container
+                else "install the kernel's modules",
+            )
+
+
+def _old(kernel: str) -> bool:
+    found = re.match(r"(\d+)\.(\d+)", kernel)
+    return found is not None and (int(found[1]), int(found[2])) < KERNEL
+
+
+_STOP_FIREWALL = {
+    "firewalld": "systemctl disable --now firewalld",
+    "ufw": "ufw disable",
+}
+
+
+def _firewalls(view: View) -> Iterator[Finding]:
+    """A firewall that lets in SSH only: etcd's members would not reach each other."""
+    for name in view.host.firewalls:
+        yield view.finding(
+            f"{name} is active, and does not let in the cluster's machines",
+            f'{_STOP_FIREWALL.get(name, f"stop {name}")}; "firewall": True in the inventory makes '
+            "the rules that the cluster needs",
+            # On a machine that already runs, its rules do let the cluster through.
+            fatal=not view.joined,
+        )
+
+
+def _selinux(view: View) -> Iterator[Finding]:
+    """SELinux may keep the proxies from the API. A container runs under its host's policy."""
+    wanted = []
+    if view.machine.is_node:
+        wanted.append(HAPROXY_CONNECTS)
+    if view.machine.is_master and view.cluster.api.vip:
+        wanted.append(KEEPALIVED_CONNECTS)
+    off = [name for name in wanted if name in view.host.forbidden]
+    if off and not view.facts.container:
+        yield view.finding(
+            f"SELinux keeps HAProxy and keepalived from the API's ports: {', '.join(off)} is off",
+            " && ".join(f"setsebool -P {name} 1" for name in off),
+            fatal=not view.joined,
+        )
+
+
+def _bird(view: View) -> Iterator[Finding]:
+    """On the RHEL family BIRD comes from EPEL: a new machine needs that repository."""
+    cluster, seen, host = view.cluster, view.seen, view.host
+    routed = cluster.networks.plugin == "routed" and cluster.source != "ec2"
+    needs_epel = view.facts.os_family == "rhel" and host.os_id != "fedora"
+    if not (routed and needs_epel and view.machine.is_node) or seen.record:
+        return
+    if seen.packages.isdisjoint({"bird", *EPEL}):
+        epel = "" if host.os_id == "amzn" else "dnf install epel-release; or "
+        yield view.finding(
+            "its repositories have no BIRD, which the plug-in `routed` needs",
+            f'{epel}install the package bird by other means, or use "plugin": "custom"',
+        )
+
+
+def _reaches(view: View) -> Iterator[Finding]:
+    """Connections to the others. Machines that are off have a finding of their own."""
+    others = {str(m.address): m.name for m in view.cluster.machines}
+    lost = [
+        address
+        for address, reached in view.host.reaches.items()
+        if not reached and others.get(address) not in view.off
+    ]
+    if lost:
+        names = ", ".join(f"{others.get(a, a)} ({a})" for a in lost)
+        yield view.finding(
+            f"cannot open a connection to the SSH port of {names}",
+            "machines must reach each other: check firewalls, security groups and addresses",
+        )
+
+
+CHECKS: tuple[Callable[[View], Iterator[Finding]], ...] = (
+    _other_cluster,
+    _lost_roles,
+    _other_installations,
+    _identity,
+    _system,
+    _resources,
+    _swap,
+    _clock,
+    _ports,
+    _networks,
+    _kernel,
+    _firewalls,
+    _selinux,
+    _bird,
+    _reaches,
+)
