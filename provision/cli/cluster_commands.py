@@ -120,7 +120,7 @@ def _buy(*, yes: bool) -> Callable[[MachineSource, Draft], None]:
 
 def asks(session: Session, *, yes: bool) -> bool:
     """Whether the user is asked before anything is changed: a lab is there to be played with."""
-    return not (yes or session.draft.source == "lab")
+    return not (yes or session.draft.source.is_disposable)
 
 
 def name_log(session: Session) -> None:

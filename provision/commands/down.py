@@ -34,7 +34,7 @@ def take_apart(draft: Draft, inventory: Path, progress: Progress) -> dict[str, s
     """
     source = source_of(draft)
     left: dict[str, str] = {}
-    if draft.source == "static":
+    if not draft.source.makes_machines:
         with open_session(inventory, progress) as session:
             session.observe()
             with hold(session, "down"):

@@ -248,14 +248,14 @@ def refuse_replacing(path: Path, case: Leaving, *, force: bool) -> None:
             f"clusterctl certs csr {path} -o DIR; clusterctl certs import {path} DIR; "
             f"clusterctl up {path}",
         )
-    ours = session.draft.source != "static"
+    made = session.draft.source.makes_machines
     if case.health and not force:
         message = f"{name} is not dead: {' and '.join(case.health)}"
         wait = "" if case.answers else "if it has just died, its Node says so within a minute; "
         raise RefusedError(
             message, hint=f"{wait}to replace it all the same, its pods moved elsewhere: --force"
         )
-    if not (ours or case.answers):
+    if not (made or case.answers):
         message = f"no machine answers as {name}: {session.observed[name].error}"
         raise RefusedError(
             message,

@@ -53,14 +53,14 @@ def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
             render(
                 "manifests/access.yaml.j2",
                 kubelet_client=kubelet_client.common_name,
-                group=BOOTSTRAPPERS if cluster.source == "ec2" else "",
+                group=BOOTSTRAPPERS if cluster.source.has_group else "",
                 asks=not cluster.certificates.external,
                 admins=ADMINS,
             ),
             early=True,
         )
     ]
-    if cluster.source == "ec2":
+    if cluster.source.has_cloud_controller:
         user = table.cloud_controller_manager(cluster, cluster.masters[0]).common_name
         content = render("manifests/cloud-controller.yaml.j2", user=user)
         wanted.append(Manifest("cloud-controller", content, early=True))

@@ -22,6 +22,7 @@ from provision.machines.lab import Lab
 from provision.machines.locate import locate
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import MachinesError, RefusedError, UnhealthyError
+from provision.model.source import SOURCES
 
 CHOSEN = 60.0  # seconds until there is a leader, and a master with the virtual address
 MEMBER_KEYS = f"/registry/configmaps/{NAMESPACE}/"
@@ -192,9 +193,10 @@ def open_site(path: Path, kubeconfig: Path) -> Site:
         UnhealthyError: it gives no kubeconfig.
     """
     draft = inventory.read(path)
-    if draft.source != "lab":
-        message = f"{path}: the drill does harm, and these machines are not the lab's"
-        raise RefusedError(message, hint='only where cluster["machines"] is "lab"')
+    if not draft.source.is_disposable:
+        message = f"{path}: the drill harms its machines, and these are {draft.source.machines}"
+        able = " or ".join(f'"{s}"' for s in SOURCES.values() if s.is_disposable)
+        raise RefusedError(message, hint=f'only where cluster["machines"] is {able}')
     lab = Lab()
     cluster, _, known_hosts = locate(lab, draft)
     clusterctl("kubeconfig", path, "-o", str(kubeconfig)).succeeded()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from itertools import chain
 
@@ -21,6 +22,7 @@ from provision.model.settings.backup import Backup
 from provision.model.settings.ec2 import Ec2
 from provision.model.settings.network import Networks
 from provision.model.settings.security import Certificates
+from provision.model.source import EC2, SOURCES
 from provision.pki.age import is_recipient
 
 # kube-apiserver takes /12 at most; below /24 there is no room for DNS and a few Services.
@@ -48,8 +50,18 @@ def settings(given: Settings, broken: frozenset[str]) -> Iterator[Finding]:
         _urls(given),
         _firewall(given),
         _certificates(given, broken),
-        _ec2(given, broken) if given.source == "ec2" else _no_ec2(given),
+        _of_source(given, broken),
     )
+
+
+def _of_source(given: Settings, broken: frozenset[str]) -> Iterator[Finding]:
+    """Check the settings of the machines' source, and that those of other sources are not set."""
+    for name, its in _OF_SOURCE.items():
+        if name == given.source.name:
+            yield from its.settings(given, broken)
+        elif getattr(given, name) != Settings.model_fields[name].default:
+            hint = f'say "machines": "{name}", or leave it out'
+            yield Finding(f"cluster.{name}", f"is for {SOURCES[name].machines}", hint)
 
 
 def _firewall(given: Settings) -> Iterator[Finding]:
@@ -83,9 +95,10 @@ def _api(given: Settings) -> Iterator[Finding]:
     if given.api.port != ports.API and name is None:
         hint = "another port is for a load balancer of yours, `name`"
         yield Finding("cluster.api.port", f"the masters answer on {ports.API}", hint)
-    if vip and given.source == "ec2":
-        hint = "leave it out: a load balancer is made"
-        yield Finding("cluster.api.vip", "a VPC does not carry a virtual address", hint)
+    if vip and not given.source.carries_vip:
+        hint = "leave it out: clusterctl makes a load balancer"
+        what = f"the network of {given.source.machines} does not carry a virtual address"
+        yield Finding("cluster.api.vip", what, hint)
 
 
 def _networks(networks: Networks, broken: frozenset[str]) -> Iterator[Finding]:
@@ -262,13 +275,6 @@ def _certificates(given: Settings, broken: frozenset[str]) -> Iterator[Finding]:
         yield Finding("cluster.certificates.leaf_days", "is not for us to say", hint)
 
 
-def _no_ec2(given: Settings) -> Iterator[Finding]:
-    if given.ec2 != Ec2():
-        yield Finding(
-            "cluster.ec2", "is for machines on EC2", 'say "machines": "ec2", or leave it out'
-        )
-
-
 def _no_url(where: str, url: str) -> Finding:
     return Finding(where, f"{show(url)} is not a URL", "http://... or https://...")
 
@@ -299,12 +305,13 @@ def hosts(
         what = f"{members} etcd members survive no more failures than {members - 1} do"
         yield Finding(where, what, f"{members - 1} or {members + 1}", fatal=False)
     masters = [host.name for host in entries if Role.MASTER in host.roles]
-    if given.source == "static" and len(masters) > 1 and not (given.api.name or given.api.vip):
+    reached = given.api.name or given.api.vip or given.source.makes_machines
+    if len(masters) > 1 and not reached:
         what = f"{len(masters)} masters, and kubeconfigs name {masters[0]} alone"
         hint = '"vip": a free address of their network, or "name": that of your load balancer'
         yield Finding("cluster.api", what, hint, fatal=False)
-    if given.source == "ec2":
-        yield from _ec2_hosts(entries, given)
+    if its := _OF_SOURCE.get(given.source.name):
+        yield from its.hosts(entries, given)
     nodes = sum(bool(host.roles - {Role.ETCD}) for host in entries)
     share, pods = given.networks.node_prefix, given.networks.pods
     if pods.prefixlen <= share <= 32 and nodes > 2 ** (share - pods.prefixlen):
@@ -328,6 +335,17 @@ def _ec2_hosts(entries: Sequence[HostEntry], given: Settings) -> Iterator[Findin
     if len(entries) > 1 and len(given.ec2.zones) == 2 and not given.force_even_etcd:
         what = "with 2 zones, the loss of one can be the loss of most etcd members"
         yield Finding("cluster.ec2.zones", what, "3 zones", fatal=False)
+
+
+@dataclass(frozen=True)
+class _SourceChecks:
+    """What is checked for one source only; its settings are the field of `Settings` of its name."""
+
+    settings: Callable[[Settings, frozenset[str]], Iterator[Finding]]
+    hosts: Callable[[Sequence[HostEntry], Settings], Iterator[Finding]]
+
+
+_OF_SOURCE = {EC2.name: _SourceChecks(_ec2, _ec2_hosts)}
 
 
 def addresses(

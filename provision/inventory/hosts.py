@@ -14,11 +14,10 @@ from provision.inventory.files import absolute, is_file, mode_open_to_others
 from provision.inventory.wording import show, validate
 from provision.model.cluster import Role, Taint
 from provision.model.errors import Finding
+from provision.model.source import Source
 
 _FILES = ("ssh_key", "ssh_config_file", "ssh_known_hosts_file")
-_ON_EC2 = {"labels", "taints", "ssh_user", "ssh_key", "ssh_key_password", "ssh_config_file"}
 _ALIASES = {"sudo": "_sudo", "sudo_password": "_sudo_password"}  # pragma: allowlist secret
-_MADE = {"lab": "the lab", "vagrant": "Vagrant"}  # sources that choose addresses and keys
 # Neither may be taken for an option of ssh.
 _SSH_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%@-]*")
 
@@ -33,7 +32,7 @@ class _Group:
 
 
 def hosts(
-    raw: Mapping[str, object], folder: Path, source: str
+    raw: Mapping[str, object], folder: Path, source: Source
 ) -> tuple[tuple[HostEntry, ...], list[Finding]]:
     """Make the machines of the groups; a name in several groups is one machine.
 
@@ -43,7 +42,7 @@ def hosts(
     Args:
         raw: groups in the file's order.
         folder: where relative paths start.
-        source: what makes the machines; where they come from nowhere, they need addresses.
+        source: what makes the machines; it decides what the inventory may say of one.
     """
     findings: list[Finding] = []
     groups = [_group(name, value, folder, source, findings) for name, value in raw.items()]
@@ -55,7 +54,9 @@ def hosts(
     return tuple(_entry(name, groups, stacked=stacked, source=source) for name in names), findings
 
 
-def _group(name: str, value: object, folder: Path, source: str, findings: list[Finding]) -> _Group:
+def _group(
+    name: str, value: object, folder: Path, source: Source, findings: list[Finding]
+) -> _Group:
     group = _Group(name)
     items: object = value
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], list | tuple):
@@ -81,7 +82,7 @@ def _group(name: str, value: object, folder: Path, source: str, findings: list[F
         else:
             where = f"{name}.{host}"
             group.hosts[host] = _data(data, where, folder, source, findings)
-            if source == "static":
+            if not source.chooses_addresses:
                 findings += _own_address(where, host, group)
     return group
 
@@ -116,7 +117,9 @@ def _own_address(where: str, host: str, group: _Group) -> Iterator[Finding]:
         )
 
 
-def _data(raw: object, where: str, folder: Path, source: str, findings: list[Finding]) -> HostData:
+def _data(
+    raw: object, where: str, folder: Path, source: Source, findings: list[Finding]
+) -> HostData:
     """Check the data of a machine or a group; paths become absolute."""
     if not isinstance(raw, dict):
         hint = 'such as {"ssh_user": "admin", "_sudo": True}'
@@ -126,16 +129,12 @@ def _data(raw: object, where: str, folder: Path, source: str, findings: list[Fin
     data, problems, _ = validate(HostData, named, where, {})
     findings += problems
     given = data.model_dump(exclude_unset=True)
-    if source in _MADE:
-        hint = "leave it out, or leave out cluster['machines'] for machines of your own"
-        for key in given.keys() - {"labels", "taints"}:
-            findings.append(Finding(f"{where}.{key}", f"{_MADE[source]} sets this itself", hint))
-    else:
-        hint = "leave it out: it is what AWS and clusterctl make it"
-        for key in sorted(given.keys() - _ON_EC2) if source == "ec2" else ():
-            findings.append(Finding(f"{where}.{key}", "is not for machines on EC2", hint))
-        update = {key: absolute(given[key], folder) for key in _FILES if given.get(key)}
-        data = data.model_copy(update=update)
+    if source.host_fields is not None:
+        hint = f"leave it out; the inventory may say: {', '.join(sorted(source.host_fields))}"
+        for key in sorted(given.keys() - source.host_fields):
+            findings.append(Finding(f"{where}.{key}", f"is not for {source.machines}", hint))
+    update = {key: absolute(given[key], folder) for key in _FILES if given.get(key)}
+    data = data.model_copy(update=update)
     findings += _check(data, where)
     return data
 
@@ -160,7 +159,7 @@ def _check(data: HostData, where: str) -> Iterator[Finding]:
         yield Finding(f"{where}.ssh_key", what, f"chmod 600 {data.ssh_key}")
 
 
-def _entry(name: str, groups: list[_Group], *, stacked: bool, source: str) -> HostEntry:
+def _entry(name: str, groups: list[_Group], *, stacked: bool, source: Source) -> HostEntry:
     member = [group for group in groups if name in group.hosts]
     layers = [g.data for g in member] + [g.hosts[name] for g in member]
     merged: dict[str, object] = {}
@@ -173,7 +172,7 @@ def _entry(name: str, groups: list[_Group], *, stacked: bool, source: str) -> Ho
         {
             "name": name,
             "roles": frozenset(roles),
-            "address": _address(merged) if source == "static" else merged.get("address"),
+            "address": merged.get("address") if source.chooses_addresses else _address(merged),
             "ssh": {
                 key.removeprefix("ssh_"): value
                 for key, value in merged.items()

@@ -16,6 +16,7 @@ from provision.artifacts.catalogue import catalogue
 from provision.inventory.draft import HostData
 from provision.inventory.reserved import RESERVED
 from provision.inventory.settings import ClusterData
+from provision.model.source import SOURCES, Source
 
 _TYPES = {
     str: "text",
@@ -116,8 +117,9 @@ def _is_model(field: FieldInfo) -> bool:
 def _words(annotation: object) -> str:
     arguments = [a for a in get_args(annotation) if a not in {NoneType, ...}]
     origin = get_origin(annotation)
-    if origin is Literal:
-        return ", ".join(f"`{value}`" for value in arguments)
+    if annotation is Source or origin is Literal:
+        choices = SOURCES if annotation is Source else arguments
+        return ", ".join(f"`{choice}`" for choice in choices)
     if origin in {Union, UnionType}:
         return ", ".join(_words(argument) for argument in arguments)
     if origin is tuple:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -13,13 +12,14 @@ from provision.inventory.files import absolute, mode_open_to_others
 from provision.inventory.wording import show, validate
 from provision.model.cluster import Files, Settings
 from provision.model.errors import Finding
+from provision.model.source import SOURCES, STATIC, SourceName
 
 
 class ClusterData(Settings):
     """The dict `cluster`, under the names of the file."""
 
-    source: Literal["static", "lab", "vagrant", "ec2"] = Field(
-        default="static",
+    source: SourceName = Field(
+        default=STATIC,
         alias="machines",
         description="what makes the machines; left out: they exist, and have addresses",
     )
@@ -57,9 +57,10 @@ def settings(raw: object, path: Path) -> tuple[Given, list[Finding]]:
     if isinstance(api, dict) and vip_auto:
         del api["vip"]
     given, findings, broken = validate(ClusterData, data, "cluster", {"name": "unnamed"})
-    if vip_auto and given.source not in {"lab", "vagrant"} and "machines" not in broken:
+    if vip_auto and not given.source.chooses_vip and "machines" not in broken:
+        able = " and ".join(source.machines for source in SOURCES.values() if source.chooses_vip)
         hint = "give a free address of the machines' network, or leave it out"
-        findings.append(Finding("cluster.api.vip", "'auto' is for the lab and Vagrant", hint))
+        findings.append(Finding("cluster.api.vip", f"'auto' is for {able}", hint))
     given = _absolute(given, path.parent)
     files = Files(
         manifests=_manifests(given.networks.manifests, findings),

@@ -25,6 +25,7 @@ from provision.model.settings.ec2 import Ec2
 from provision.model.settings.local import Lab, Vagrant
 from provision.model.settings.network import Api, HttpProxy, Networks
 from provision.model.settings.security import Certificates, Firewall, PodSecurity
+from provision.model.source import STATIC, SourceName
 
 
 class Role(StrEnum):
@@ -97,8 +98,8 @@ class Settings(Model):
     name: str = Field(
         pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$", description="the cluster's name"
     )
-    source: Literal["static", "lab", "vagrant", "ec2"] = Field(
-        default="static", description="what makes the machines; static: they exist"
+    source: SourceName = Field(
+        default=STATIC, description="what makes the machines; static: they exist"
     )
     kubernetes: str = Field(default=KUBERNETES_DEFAULT, description="version, without a `v`")
     api: Api = Field(default=Api(), description="how the API is reached from outside the nodes")

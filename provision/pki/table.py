@@ -35,7 +35,7 @@ def node_leaves(cluster: Cluster, machine: Machine) -> tuple[Leaf, ...]:
             admin,
             registry,
         ]
-        if cluster.source == "ec2":
+        if cluster.source.has_cloud_controller:
             rows += [cloud_controller_manager, cloud_controller_manager_serving]
     if machine.has_etcd:
         rows += [etcd_server, etcd_peer, etcd_healthcheck]

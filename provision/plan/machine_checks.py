@@ -351,7 +351,7 @@ def _selinux(view: View) -> Iterator[Finding]:
 def _bird(view: View) -> Iterator[Finding]:
     """On the RHEL family BIRD comes from EPEL: a new machine needs that repository."""
     cluster, seen, host = view.cluster, view.seen, view.host
-    routed = cluster.networks.plugin == "routed" and cluster.source != "ec2"
+    routed = cluster.networks.plugin == "routed" and not cluster.source.routes_pods
     needs_epel = view.facts.os_family == "rhel" and host.os_id != "fedora"
     if not (routed and needs_epel and view.machine.is_node) or seen.record:
         return

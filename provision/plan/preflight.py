@@ -63,9 +63,9 @@ def _unreachable(cluster: Cluster, machine: Machine, seen: Observed, *, running:
 
 
 def _not_in_inventory(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
-    """Nodes that the inventory does not have. On EC2 it never has the group's workers."""
+    """Nodes that the inventory does not have. A group's workers are in no inventory."""
     api = api_view(observed)
-    if api is None or cluster.source == "ec2":
+    if api is None or cluster.source.has_group:
         return
     names = {machine.name for machine in cluster.machines}
     for node in api.nodes:
@@ -127,7 +127,7 @@ def _one_network(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator
 
     On EC2 the VPC's route table knows the pods, whatever the subnet.
     """
-    if cluster.networks.plugin != "routed" or cluster.source == "ec2":
+    if cluster.networks.plugin != "routed" or cluster.source.routes_pods:
         return
     networks = {
         machine.name: facts.network

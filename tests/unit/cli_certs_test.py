@@ -9,6 +9,7 @@ import typer
 from provision.apply import lock
 from provision.cli import certs_commands, cluster_commands
 from provision.model.errors import RefusedError
+from provision.model.source import LAB, STATIC
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def told(monkeypatch):
     return told
 
 
-def session(told, source="static"):
+def session(told, source=STATIC):
     return SimpleNamespace(
         cluster=SimpleNamespace(name="one"),
         draft=SimpleNamespace(source=source),
@@ -67,7 +68,7 @@ def test_machines_that_changed_while_the_question_stood_are_left_alone(told):
     assert "worked" not in told
 
 
-@pytest.mark.parametrize(("source", "yes"), [("lab", False), ("static", True)])
+@pytest.mark.parametrize(("source", "yes"), [(LAB, False), (STATIC, True)])
 def test_who_is_not_asked_is_planned_for_once(told, source, yes):
     prepare = planning(told, PLAN)
     with certs_commands._agreed(session(told, source), "certs renew", prepare, yes=yes):

@@ -12,6 +12,7 @@ from provision.apply.drain import Workload
 from provision.cli import node_commands
 from provision.commands import nodes
 from provision.model.errors import RefusedError
+from provision.model.source import LAB
 from tests.world import cluster
 
 INVENTORY = Path("ha.py")
@@ -21,7 +22,7 @@ INVENTORY = Path("ha.py")
 def world(monkeypatch):
     """A dead m2, which becomes well while the operator thinks; `done` is what happens to it."""
     of, done = cluster(), []
-    session = SimpleNamespace(cluster=of, draft=SimpleNamespace(source="lab"), observed={})
+    session = SimpleNamespace(cluster=of, draft=SimpleNamespace(source=LAB), observed={})
     dead = nodes.Leaving(session, of.machine("m2"), False, (), Workload())
     well = replace(dead, answers=True, health=("its etcd member is healthy",))
 

@@ -6,6 +6,7 @@ import pytest
 
 from provision.drill.copy import text
 from provision.inventory import read
+from provision.model.source import LAB
 
 OWN = """
 cluster = {
@@ -53,7 +54,7 @@ def test_machines_settings_labels_and_taints_are_the_same(copied):
 def test_name_machines_and_address_are_its_own(copied):
     _, lab = copied(OWN)
     assert lab.name == "mine-drill"
-    assert lab.source == "lab"
+    assert lab.source is LAB
     assert lab.vip_auto
     assert lab.api.name is None
     assert not any(host.ssh for host in lab.hosts)

@@ -348,7 +348,7 @@ def test_vagrant_takes_no_addresses_and_no_keys(refuse):
         """
     )
     assert [(f.where, f.what) for f in findings] == [
-        ("masters.m1.address", "Vagrant sets this itself")
+        ("masters.m1.address", "is not for machines that Vagrant makes")
     ]
 
 

@@ -10,6 +10,7 @@ from provision.inventory import Draft, complete, read
 from provision.model.cluster import Role, Ssh, Taint
 from provision.model.errors import InventoryError
 from provision.model.located import Located
+from provision.model.source import LAB, STATIC
 
 SHIPPED = Path(__file__).parents[2] / "inventories"
 
@@ -37,7 +38,7 @@ def test_ha_is_three_masters_with_etcd_and_two_workers_in_the_lab():
     draft = read(SHIPPED / "ha.py")
     assert [h.name for h in draft.hosts] == ["m1", "m2", "m3", "w1", "w2"]
     assert [h.roles for h in draft.hosts] == [{Role.MASTER, Role.ETCD}] * 3 + [{Role.WORKER}] * 2
-    assert (draft.source, draft.vip_auto, draft.api.vip) == ("lab", True, None)
+    assert (draft.source, draft.vip_auto, draft.api.vip) == (LAB, True, None)
     assert draft.warnings == ()
 
 
@@ -65,7 +66,7 @@ def test_machines_reads_cleanly_once_its_key_exists(tmp_path, monkeypatch):
     key.touch(mode=0o600)
     draft = read(SHIPPED / "machines.py")
     assert draft.warnings == ()
-    assert draft.source == "static"
+    assert draft.source is STATIC
     hosts = {h.name: h for h in draft.hosts}
     assert hosts["m1"].ssh == {"hostname": "192.0.2.11", "user": "admin", "key": key}
     assert hosts["m1"].address == IPv4Address("192.0.2.11")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from provision.inventory import Draft, read, scaffold
 from provision.model.errors import InventoryError
+from provision.model.source import LAB, STATIC
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def parse(tmp_path_factory):
 @given(masters=st.integers(1, 9).filter(lambda n: n != 2), workers=st.integers(0, 9))
 def test_a_lab_of_any_size_reads_back(parse, masters, workers):
     draft = parse(scaffold.lab("demo", masters, workers))
-    assert (draft.name, draft.source) == ("demo", "lab")
+    assert (draft.name, draft.source) == ("demo", LAB)
     assert [h.name for h in draft.hosts if h.name[0] == "m"] == [
         f"m{n + 1}" for n in range(masters)
     ]
@@ -50,7 +51,7 @@ def test_machines_read_back_with_user_address_and_port(parse):
     assert (hosts["m1"].ssh["user"], hosts["m1"].sudo) == ("admin", True)
     assert (hosts["m2"].ssh["port"], hosts["m2"].sudo) == (2222, False)
     assert hosts["w1"].ssh["hostname"] == "db.example.org"
-    assert draft.source == "static"
+    assert draft.source is STATIC
 
 
 def test_machines_are_called_by_their_hostnames_where_all_targets_tell_them(parse):

@@ -12,7 +12,8 @@ from provision.machines.lab import Lab
 from provision.machines.sources import source_of
 from provision.machines.static import Static
 from provision.model.cluster import Role
-from provision.model.errors import InventoryError
+from provision.model.errors import InventoryError, MachinesError
+from provision.model.source import SOURCES, Source
 
 
 def host(name, **data):
@@ -88,3 +89,15 @@ def test_there_is_nothing_to_make_or_remove():
 def test_the_source_is_chosen_by_the_inventory():
     assert isinstance(source_of(draft()), Static)
     assert isinstance(source_of(draft(source="lab")), Lab)
+
+
+def test_every_kind_of_machines_has_code():
+    for name in SOURCES:
+        source_of(draft(source=name))
+
+
+def test_a_kind_of_machines_without_code_is_refused_by_name():
+    unknown = Source("rented", "rented machines")
+    with pytest.raises(MachinesError, match="rented machines: rented has no code") as caught:
+        source_of(draft(source=unknown))
+    assert caught.value.hint == "these sources have code: static, lab, vagrant, ec2"

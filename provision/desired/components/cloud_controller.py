@@ -122,7 +122,7 @@ CLOUD_CONTROLLER = Component(
     "cloud-controller",
     "load balancers of AWS for Services",
     ComponentPhase.CONTROL_PLANE,
-    wanted=lambda cluster, machine: cluster.source == "ec2" and machine.is_master,
+    wanted=lambda cluster, machine: cluster.source.has_cloud_controller and machine.is_master,
     state=_state,
     units=(UNIT, INSTANCES),
     ports=(Port(ports.CLOUD_CONTROLLER_MANAGER, "the cloud controller", listens=Listens.LOOPBACK),),

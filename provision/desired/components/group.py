@@ -83,7 +83,7 @@ GROUP = Component(
     "workers of the Auto Scaling group come and go",
     ComponentPhase.CONTROL_PLANE,
     # Also without a group: the last of its workers may still have Nodes.
-    wanted=lambda cluster, machine: cluster.source == "ec2" and machine.is_master,
+    wanted=lambda cluster, machine: cluster.source.has_group and machine.is_master,
     state=_state,
     units=(UNIT,),
 )

@@ -48,7 +48,7 @@ def labels(cluster: Cluster, machine: Machine) -> dict[str, str]:
     roles = {}
     if machine.is_master:
         roles[CONTROL_PLANE] = ""
-    if cluster.source == "ec2" and Taint(key=CONTROL_PLANE) in taints(cluster, machine):
+    if cluster.source.has_cloud_controller and Taint(key=CONTROL_PLANE) in taints(cluster, machine):
         roles[NO_TARGET] = ""
     if machine in cluster.workers:
         roles[WORKER] = ""

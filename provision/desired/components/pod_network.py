@@ -65,7 +65,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     announcer = unit(POD_CIDR, script=SCRIPT)
     masquerade = unit(MASQUERADE, rules=RULES)
     bird_units = (Unit(BIRD, reload=True, reads=(bird.path, bird_unit.path)),)
-    by_bird = cluster.source != "ec2"
+    by_bird = not cluster.source.routes_pods
     return ComponentState(
         name="pod-network",
         packages=of_distribution(facts, "bird2") if by_bird else (),

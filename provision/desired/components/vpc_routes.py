@@ -58,7 +58,7 @@ VPC_ROUTES = Component(
     "the pods' routes in the VPC's table",
     ComponentPhase.CONTROL_PLANE,
     wanted=lambda cluster, machine: (
-        cluster.source == "ec2" and machine.is_master and cluster.networks.plugin == "routed"
+        cluster.source.routes_pods and machine.is_master and cluster.networks.plugin == "routed"
     ),
     state=_state,
     units=(UNIT,),

@@ -1,0 +1,89 @@
+"""What makes a cluster's machines, as data: one value per kind, with the answers to what callers ask.
+
+A kind is chosen with `cluster["machines"]`. Callers ask its value (`cluster.source.routes_pods`)
+and never compare names. `provision.machines.sources` has the code of each kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BeforeValidator, PlainSerializer
+from pydantic_core import PydanticCustomError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of machines.
+
+    Attributes:
+        name: as the inventory has it, `lab`.
+        machines: what an error calls them, `machines of the lab`.
+        host_fields: what the inventory may say of a machine, under the names of
+            `provision.inventory.draft.HostData`; None: everything.
+        makes_machines: clusterctl creates and removes the machines.
+        chooses_addresses: the source chooses the machines' addresses. Otherwise the inventory
+            gives them.
+        chooses_vip: the source can choose a virtual address: `"api": {"vip": "auto"}`.
+        carries_vip: the machines' network lets a virtual address move between the masters.
+        is_disposable: the machines are for tests. A command may change them without a
+            confirmation, and the drill may harm them.
+        routes_pods: the cloud's route table knows the pods' networks, so that machines need
+            neither BIRD nor a common network.
+        has_cloud_controller: a controller on the masters makes load balancers for Services.
+        has_group: workers of a group join by themselves, and the inventory does not name them.
+    """
+
+    name: str
+    machines: str
+    host_fields: frozenset[str] | None = None
+    makes_machines: bool = True
+    chooses_addresses: bool = True
+    chooses_vip: bool = False
+    carries_vip: bool = True
+    is_disposable: bool = False
+    routes_pods: bool = False
+    has_cloud_controller: bool = False
+    has_group: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+_NODE_FIELDS = frozenset({"labels", "taints"})
+_LOGIN_FIELDS = frozenset({"ssh_user", "ssh_key", "ssh_key_password", "ssh_config_file"})
+
+STATIC = Source(
+    "static", "machines that exist already", makes_machines=False, chooses_addresses=False
+)
+LAB = Source(
+    "lab", "machines of the lab", host_fields=_NODE_FIELDS, chooses_vip=True, is_disposable=True
+)
+VAGRANT = Source(
+    "vagrant", "machines that Vagrant makes", host_fields=_NODE_FIELDS, chooses_vip=True
+)
+EC2 = Source(
+    "ec2",
+    "machines on EC2",
+    host_fields=_NODE_FIELDS | _LOGIN_FIELDS,
+    carries_vip=False,
+    routes_pods=True,
+    has_cloud_controller=True,
+    has_group=True,
+)
+
+SOURCES = {source.name: source for source in (STATIC, LAB, VAGRANT, EC2)}
+
+
+def _named(value: object) -> Source:
+    """Give the kind of that name. The error is pydantic's own for a word that is not in a list."""
+    if isinstance(value, Source):
+        return value
+    if isinstance(value, str) and value in SOURCES:
+        return SOURCES[value]
+    expected = ", ".join(repr(name) for name in SOURCES)
+    raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+
+
+SourceName = Annotated[Source, BeforeValidator(_named), PlainSerializer(str, return_type=str)]
