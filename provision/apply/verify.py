@@ -22,6 +22,7 @@ from provision.apply.session import Session
 from provision.artifacts import images
 from provision.desired.components.control_plane import KUBECTL, OWN_API
 from provision.desired.render import render
+from provision.local.progress import Progress
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import Failure, PhaseError
 from provision.model.observed import Observed, api_view
@@ -40,11 +41,14 @@ class Pod:
     address: str
 
 
-def verify(session: Session, names: Collection[str] | None = None) -> None:
+def verify(
+    session: Session, names: Collection[str] | None = None, progress: Progress | None = None
+) -> None:
     """Look at everything and try everything; takes some seconds.
 
     Args:
         names: of the machines that count; None: all.
+        progress: what it reports to; None: that of the session.
 
     Raises:
         PhaseError: naming each thing that does not work, and where.
@@ -60,7 +64,7 @@ def verify(session: Session, names: Collection[str] | None = None) -> None:
             hint=f"clusterctl status {session.cluster.inventory} shows each component",
         )
     for machine in nodes:
-        session.progress.done(machine.name)
+        (progress or session.progress).done(machine.name)
 
 
 def verify_alone(session: Session) -> None:

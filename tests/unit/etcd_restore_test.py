@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from provision.apply.phases import Work
 from provision.apply.session import Session
 from provision.commands.etcd import recover, restore
 from provision.commands.etcd.snapshot_file import Snapshot
@@ -247,7 +248,7 @@ def installing(fleet, monkeypatch):
     def execute(run, phases):
         fleet.run = run
         for phase in [p for p in phases if p.name == "data"]:
-            phase.run(run, run.machines(phase.machines(run)))
+            phase.run(Work(run, phase, run.machines(phase.machines(run)), run.session.progress))
 
     def judge(_, observed, __):
         fleet.judged = observed

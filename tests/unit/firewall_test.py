@@ -217,7 +217,7 @@ def phase(monkeypatch):
         change = ComponentChange("firewall", start=(firewall.UNIT,), enable=("other.service",))
         monkeypatch.setattr(firewall_phase, "change", lambda *_: change)
 
-        def install(_, __, changes):
+        def install(_, changes):
             assert not any("enable" in program(c) for (c,) in changes.values())
             said.extend(
                 (machine.name, f"restart {c.restart[0]}") for machine, (c,) in changes.items()
@@ -226,7 +226,8 @@ def phase(monkeypatch):
         monkeypatch.setattr(firewall_phase, "install", install)
         engine = SimpleNamespace(shell=shell, connect_anew=connect)
         session = SimpleNamespace(engine=engine)
-        firewall_phase.FIREWALL.run(SimpleNamespace(session=session), ON.masters)
+        work = SimpleNamespace(run=None, session=session, machines=ON.masters)
+        firewall_phase.FIREWALL.run(work)
 
     return run, said
 

@@ -36,8 +36,9 @@ def drained(engine):
     plan = SimpleNamespace(
         running=True, machines={"m1": SimpleNamespace(components={"etcd": etcd})}
     )
-    session = SimpleNamespace(engine=engine, progress=Silent())
-    return without_apiserver(SimpleNamespace(plan=plan, session=session), [M1])
+    session = SimpleNamespace(engine=engine)
+    work = SimpleNamespace(plan=plan, session=session, progress=Silent())
+    return without_apiserver(work, [M1])
 
 
 def test_an_apiserver_is_stopped_while_its_member_restarts():

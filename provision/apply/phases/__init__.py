@@ -18,7 +18,7 @@ from provision.apply.phases.objects import OBJECTS
 from provision.apply.phases.packages import PACKAGES
 from provision.apply.phases.prune import PRUNE
 from provision.apply.phases.ready import READY
-from provision.apply.phases.run import Phase, Run, execute
+from provision.apply.phases.run import Phase, Run, Work, execute
 from provision.apply.phases.services import RENEW_SERVICES, SERVICES
 from provision.apply.phases.verify import VERIFY
 
@@ -64,5 +64,6 @@ __all__ = [
     "VERIFY",
     "Phase",
     "Run",
+    "Work",
     "execute",
 ]

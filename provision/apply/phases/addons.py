@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provision.apply import addons
-from provision.apply.phases.run import Phase, Run, kubectl, leader
+from provision.apply.phases.run import Phase, Run, Work, kubectl, leader
 from provision.desired.addons import Manifest, manifests
 from provision.model.cluster import Machine
 
@@ -16,23 +16,23 @@ def deployed(run: Run) -> list[Manifest]:
     return [m for m in manifests(run.session.cluster, run.trust) if m.deployment]
 
 
-def rolled_out(run: Run, leader: Machine, wanted: list[Manifest]) -> None:
+def rolled_out(work: Work, leader: Machine, wanted: list[Manifest]) -> None:
     """Wait until these are rolled out.
 
     Raises:
         PhaseError: one of them was not in time.
     """
     # What was on a machine that is away comes back elsewhere after minutes, by Kubernetes' rules.
-    if wanted and not run.plan.absent:
+    if wanted and not work.plan.absent:
         names = [m.deployment for m in wanted]
-        kubectl(run, leader, "add-ons", addons.wait_for_deployments(names, READY_TIMEOUT))
+        kubectl(work, leader, "add-ons", addons.wait_for_deployments(names, READY_TIMEOUT))
 
 
-def _addons(run: Run, machines: tuple[Machine, ...]) -> None:
+def _addons(work: Work) -> None:
     """All but DNS; metrics-server is ready only after it has scraped every node twice."""
-    (leader,) = machines
-    rolled_out(run, leader, [m for m in deployed(run) if m.name != DNS])
-    run.session.progress.done(leader.name)
+    (leader,) = work.machines
+    rolled_out(work, leader, [m for m in deployed(work.run) if m.name != DNS])
+    work.progress.done(leader.name)
 
 
 ADDONS = Phase("add-ons", "rolled out", leader, _addons)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from provision.apply.change import ComponentChange
 from provision.apply.deploys import install_component
 from provision.apply.make_change import component_change
-from provision.apply.phases.run import Run
+from provision.apply.phases.run import Run, Work
 from provision.desired.catalog import in_phase
 from provision.desired.components import etcd, haproxy, node
 from provision.desired.model import ComponentPhase, HostFile
@@ -28,24 +28,22 @@ def changing(*components: str) -> Callable[[Run], tuple[str, ...]]:
     return lambda run: run.plan.touching(*components)
 
 
-def components(
-    phase: str, *names: str, rolling: bool = False
-) -> Callable[[Run, tuple[Machine, ...]], None]:
+def components(*names: str, rolling: bool = False) -> Callable[[Work], None]:
     """Bring these components' files in place and their units up, on all machines at once.
 
     Args:
         rolling: one machine after the other when the cluster is already running.
     """
 
-    def run_phase(run: Run, machines: tuple[Machine, ...]) -> None:
-        batches = [(m,) for m in machines] if rolling and run.plan.running else [machines]
-        for batch in batches:
-            install(run, phase, {m: [change(run, m, name) for name in names] for m in batch})
+    def run_phase(work: Work) -> None:
+        one_by_one = rolling and work.plan.running
+        for batch in [(m,) for m in work.machines] if one_by_one else [work.machines]:
+            install(work, {m: [change(work.run, m, name) for name in names] for m in batch})
 
     return run_phase
 
 
-def install(run: Run, phase: str, changes: Mapping[Machine, Sequence[ComponentChange]]) -> None:
+def install(work: Work, changes: Mapping[Machine, Sequence[ComponentChange]]) -> None:
     """Carry out changes of components, on all these machines at once.
 
     Raises:
@@ -56,7 +54,7 @@ def install(run: Run, phase: str, changes: Mapping[Machine, Sequence[ComponentCh
         for change in changes[machine]:
             install_component(change=change)
 
-    run.session.engine.run(phase, body, tuple(changes), run.session.progress)
+    work.on(body, tuple(changes))
 
 
 def change(run: Run, machine: Machine, component: str) -> ComponentChange:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from provision.apply import etcd_members as member_steps
 from provision.apply.phases.components import change, install
 from provision.apply.phases.control_plane import without_apiserver
-from provision.apply.phases.run import Phase, Run
+from provision.apply.phases.run import Phase, Run, Work
 from provision.desired.catalog import desired
 from provision.desired.components import etcd
 from provision.model import paths
@@ -20,28 +20,28 @@ def _changing(run: Run) -> tuple[str, ...]:
     return tuple(name for name in run.plan.machines if name in names)
 
 
-def _etcd(run: Run, machines: tuple[Machine, ...]) -> None:
+def _etcd(work: Work) -> None:
     """First members that do not run, together; then those that join; then restarts, one by one.
 
     So the quorum is as large as it can be before it is made smaller.
     """
-    plans = run.plan.machines
+    run, machines, plans = work.run, work.machines, work.plan.machines
     joining = [m for m in machines if plans[m.name].join_etcd]
     observed = run.session.observed
     stopped = [m for m in machines if m not in joining and not observed[m.name].runs(etcd.UNIT)]
     if stopped:
-        install(run, "etcd", {m: [change(run, m, "etcd")] for m in stopped})
+        install(work, {m: [change(run, m, "etcd")] for m in stopped})
     for machine in joining:
-        _join(run, machine)
+        _join(work, machine)
     others = [m for m in machines if m not in joining and m not in stopped]
     # Without a quorum there is none to keep, and no member gets well alone.
     for batch in [[m] for m in others] if run.plan.running or not others else [others]:
-        with without_apiserver(run, batch):
-            install(run, "etcd", {m: [change(run, m, "etcd")] for m in batch})
+        with without_apiserver(work, batch):
+            install(work, {m: [change(run, m, "etcd")] for m in batch})
 
 
-def _join(run: Run, machine: Machine) -> None:
-    session = run.session
+def _join(work: Work, machine: Machine) -> None:
+    run, session = work.run, work.session
     via = member_steps.healthy_member(session, but=machine.name)
     planned = change(run, machine, "etcd")
     if not session.observed[machine.name].etcd_data:
@@ -53,7 +53,7 @@ def _join(run: Run, machine: Machine) -> None:
     health = desired(session.cluster, machine, run.trust, facts)["etcd"].health
     # A learner answers no linearizable read: that comes after its promotion.
     started = replace(planned, health=member_steps.started(session.cluster, machine))
-    install(run, "etcd", {machine: [started]})
+    install(work, {machine: [started]})
     member_steps.promote(session, via, machine)
     member_steps.seal(session, machine, health)
 

@@ -11,15 +11,15 @@ from provision.apply.change import ComponentChange
 from provision.apply.checked import failure
 from provision.apply.phases.components import change, changing, install
 from provision.apply.phases.prune import prune, removing
-from provision.apply.phases.run import Phase, Run
+from provision.apply.phases.run import Phase, Work
 from provision.desired.components import firewall
 from provision.model.cluster import Machine
 from provision.model.errors import Failure, PhaseError, UnreachableError
 
 
-def _firewall(run: Run, machines: tuple[Machine, ...]) -> None:
+def _firewall(work: Work) -> None:
     """Change the rules so that they undo themselves unless a new connection gets through."""
-    engine = run.session.engine
+    engine, machines = work.session.engine, work.machines
 
     def everywhere(step: Callable[[Machine], Failure | None]) -> list[Failure]:
         jobs = [gevent.spawn(step, machine) for machine in machines]
@@ -50,8 +50,8 @@ def _firewall(run: Run, machines: tuple[Machine, ...]) -> None:
         everywhere(stay)
         hint = "no rule was changed; systemd has to run here, and to let units be disabled"
         raise PhaseError("firewall", failures, hint=hint)
-    changes = {machine: [_unconfirmed(change(run, machine, "firewall"))] for machine in machines}
-    install(run, "firewall", changes)
+    changes = {m: [_unconfirmed(change(work.run, m, "firewall"))] for m in machines}
+    install(work, changes)
     if failures := everywhere(confirm):
         hint = "the rules are gone again; firewall.ssh_from must have the address you come from"
         raise PhaseError("firewall", failures, hint=hint)
@@ -67,5 +67,5 @@ REMOVE_FIREWALL = Phase(
     "remove firewall",
     "it is no longer wanted",
     removing(firewall=True),
-    prune("remove firewall", firewall=True),
+    prune(firewall=True),
 )

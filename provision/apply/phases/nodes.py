@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from provision.apply import addons
 from provision.apply.phases.components import NODE, components
-from provision.apply.phases.run import Phase, Run, kubectl
-from provision.model.cluster import Machine
+from provision.apply.phases.run import Phase, Run, Work, kubectl
 
 
 def _joining(run: Run) -> tuple[str, ...]:
@@ -14,15 +13,15 @@ def _joining(run: Run) -> tuple[str, ...]:
     return tuple(name for name in run.plan.machines if name in names)
 
 
-def _nodes(run: Run, machines: tuple[Machine, ...]) -> None:
+def _nodes(work: Work) -> None:
     """Start kubelets and proxies; give the Nodes their roles; forget the token."""
-    components("nodes", *NODE)(run, machines)
-    leader = run.session.leader()
-    changes = {m.name: c for m in machines if (c := run.plan.machines[m.name].node)}
+    components(*NODE)(work)
+    leader, token = work.session.leader(), work.run.token
+    changes = {m.name: c for m in work.machines if (c := work.plan.machines[m.name].node)}
     if changes:
-        kubectl(run, leader, "labels and taints", addons.mark_nodes(changes))
-    if run.token:
-        kubectl(run, leader, "token", addons.forget_token(run.token.split(".")[0]))
+        kubectl(work, leader, "labels and taints", addons.mark_nodes(changes))
+    if token:
+        kubectl(work, leader, "token", addons.forget_token(token.split(".")[0]))
 
 
 NODES = Phase("nodes", "kubelets and proxies", _joining, _nodes)

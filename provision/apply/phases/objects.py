@@ -6,8 +6,7 @@ import secrets
 from datetime import timedelta
 
 from provision.apply import addons
-from provision.apply.phases.run import Phase, Run, kubectl, leader
-from provision.model.cluster import Machine
+from provision.apply.phases.run import Phase, Run, Work, kubectl, leader
 from provision.model.observed import api_view
 
 TOKEN_LIFE = timedelta(minutes=30)
@@ -19,24 +18,25 @@ def _applying(run: Run) -> tuple[str, ...]:
     return leader(run) if plan.apply or plan.delete or joining else ()
 
 
-def _apply(run: Run, machines: tuple[Machine, ...]) -> None:
-    (leader,) = machines
+def _apply(work: Work) -> None:
+    (leader,) = work.machines
+    run = work.run
     api = api_view(run.session.observed)
     applied = dict(api.applied) if api else {}
     plan = run.plan
     if plan.delete:
-        kubectl(run, leader, "delete", addons.delete_manifests(plan.delete, applied))
+        kubectl(work, leader, "delete", addons.delete_manifests(plan.delete, applied))
         applied = {k: v for k, v in applied.items() if k not in plan.delete}
     if any(p.register for p in plan.machines.values()):
         # Kubernetes' own alphabet for tokens is [a-z0-9].
         token_id, secret = secrets.token_hex(3), secrets.token_hex(8)
         manifest = addons.bootstrap_token(token_id, secret, run.now + TOKEN_LIFE)
         command = f"{addons.APPLY} -f - >/dev/null"
-        kubectl(run, leader, "token for joining nodes", command, manifest)
+        kubectl(work, leader, "token for joining nodes", command, manifest)
         run.token = f"{token_id}.{secret}"
     if plan.apply:
-        kubectl(run, leader, "apply", addons.apply_manifests(plan.apply, applied))
-    run.session.progress.done(leader.name)
+        kubectl(work, leader, "apply", addons.apply_manifests(plan.apply, applied))
+    work.progress.done(leader.name)
 
 
 OBJECTS = Phase("objects", "access rules, add-ons, and a token for kubelets", _applying, _apply)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provision.apply.deploys import install_packages
-from provision.apply.phases.run import Phase, Run
+from provision.apply.phases.run import Phase, Run, Work
 from provision.model.cluster import Machine
 
 
@@ -11,14 +11,14 @@ def _lacking(run: Run) -> tuple[str, ...]:
     return tuple(name for name, plan in run.plan.machines.items() if plan.packages)
 
 
-def _install(run: Run, machines: tuple[Machine, ...]) -> None:
+def _install(work: Work) -> None:
     def body(machine: Machine) -> None:
         install_packages(
-            packages=run.plan.machines[machine.name].packages,
-            os_family=run.session.facts(machine).os_family,
+            packages=work.plan.machines[machine.name].packages,
+            os_family=work.session.facts(machine).os_family,
         )
 
-    run.session.engine.run("packages", body, machines, run.session.progress)
+    work.on(body, work.machines)
 
 
 PACKAGES = Phase("packages", "from the distribution", _lacking, _install)

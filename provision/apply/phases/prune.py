@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from provision.apply.deploys import remove_unwanted
-from provision.apply.phases.run import Phase, Run
+from provision.apply.phases.run import Phase, Run, Work
 from provision.model.cluster import Machine
 from provision.plan.record import Removal
 
@@ -15,14 +15,14 @@ def removing(*, firewall: bool) -> Callable[[Run], tuple[str, ...]]:
     return lambda run: tuple(name for name in run.plan.machines if _removals(run, name, firewall))
 
 
-def prune(phase: str, *, firewall: bool) -> Callable[[Run, tuple[Machine, ...]], None]:
+def prune(*, firewall: bool) -> Callable[[Work], None]:
     """Remove what is no longer wanted: the firewall, or all else."""
 
-    def run_phase(run: Run, machines: tuple[Machine, ...]) -> None:
+    def run_phase(work: Work) -> None:
         def body(machine: Machine) -> None:
-            remove_unwanted(removals=_removals(run, machine.name, firewall))
+            remove_unwanted(removals=_removals(work.run, machine.name, firewall))
 
-        run.session.engine.run(phase, body, machines, run.session.progress)
+        work.on(body, work.machines)
 
     return run_phase
 
@@ -32,6 +32,4 @@ def _removals(run: Run, machine: str, firewall: bool) -> tuple[Removal, ...]:
     return tuple(r for r in removals if (r.component == "firewall") == firewall)
 
 
-PRUNE = Phase(
-    "prune", "what is no longer wanted", removing(firewall=False), prune("prune", firewall=False)
-)
+PRUNE = Phase("prune", "what is no longer wanted", removing(firewall=False), prune(firewall=False))

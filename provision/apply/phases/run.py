@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,6 +12,7 @@ from provision.apply.checked import checked
 from provision.apply.self_join import Bundle
 from provision.apply.session import Session
 from provision.artifacts.model import ArtifactSet
+from provision.local.progress import Progress
 from provision.model.cluster import Machine
 from provision.pki.trust import Trust
 from provision.plan.model import Plan
@@ -54,7 +55,38 @@ class Phase:
     name: str
     summary: str
     machines: Callable[[Run], tuple[str, ...]]
-    run: Callable[[Run, tuple[Machine, ...]], None]
+    run: Callable[[Work], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A phase that is being carried out.
+
+    Attributes:
+        machines: where.
+        progress: what it reports to.
+    """
+
+    run: Run
+    phase: Phase
+    machines: tuple[Machine, ...]
+    progress: Progress
+
+    @property
+    def session(self) -> Session:
+        return self.run.session
+
+    @property
+    def plan(self) -> Plan:
+        return self.run.plan
+
+    def on(self, deploy: Callable[[Machine], object], machines: Sequence[Machine]) -> None:
+        """Call a deploy on machines, side by side.
+
+        Raises:
+            PhaseError: with every machine that failed.
+        """
+        self.session.engine.run(self.phase.name, deploy, machines, self.progress)
 
 
 def execute(run: Run, phases: Iterable[Phase]) -> None:
@@ -69,9 +101,9 @@ def execute(run: Run, phases: Iterable[Phase]) -> None:
         if not names:
             continue
         began = time.monotonic()
-        with progress.phase(phase.name, phase.summary, names):
+        with progress.phase(phase.name, phase.summary, names) as shown:
             try:
-                phase.run(run, run.machines(names))
+                phase.run(Work(run, phase, run.machines(names), shown))
             finally:
                 run.seconds[phase.name] = time.monotonic() - began
 
@@ -86,12 +118,12 @@ def all_nodes(run: Run) -> tuple[str, ...]:
     return tuple(m.name for m in run.session.cluster.nodes if m.name in run.plan.machines)
 
 
-def kubectl(run: Run, leader: Machine, step: str, command: str, stdin: bytes = b"") -> None:
+def kubectl(work: Work, leader: Machine, step: str, command: str, stdin: bytes = b"") -> None:
     """Run a program of kubectl commands on a master.
 
     Raises:
         PhaseError: it failed.
     """
-    answer = api_client.run(run.session, leader, command, stdin)
+    answer = api_client.run(work.session, leader, command, stdin)
     hint = "run the same command again: it goes on where it stopped"
     checked(answer, leader, step, f"kubectl: {step}", hint=hint)

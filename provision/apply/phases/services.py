@@ -17,11 +17,11 @@ SERVICES = Phase(
     "services",
     "container runtime, proxies and routes",
     changing(*COMPONENTS),
-    components("services", *COMPONENTS),
+    components(*COMPONENTS),
 )
 RENEW_SERVICES = Phase(
     "services",
     "the other nodes' runtimes and proxies",
     _elsewhere,
-    components("services", *COMPONENTS),
+    components(*COMPONENTS),
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from provision.apply.fanout import fan_out
-from provision.apply.phases import ETCD, UP, Phase, Run, execute
+from provision.apply.phases import ETCD, UP, Phase, Run, Work, execute
 from provision.apply.session import Session
 from provision.apply.verify import verify_alone
 from provision.commands import converge
@@ -363,8 +363,8 @@ def _expected(view: Observed, *, member: bool, stopped: bool) -> Observed:
 
 
 def _phases(snapshot: Snapshot, outlook: Outlook) -> Iterator[Phase]:
-    def data(run: Run, _: tuple[Machine, ...]) -> None:
-        _bring(run.session, snapshot, outlook)
+    def data(work: Work) -> None:
+        _bring(work.session, snapshot, outlook)
 
     names = tuple(m.name for m in outlook.members)
     for phase in UP:
