@@ -1,12 +1,12 @@
 # The two commands of the README are `make up` and `make test`.
-.PHONY: up down test check unit integration machines aws bench drill clean help
+.PHONY: up down test test-all check unit integration machines aws clusters bench drill clean help
 .DEFAULT_GOAL := help
 
 CLUSTERCTL := .venv/bin/clusterctl
 PYTEST := .venv/bin/python -m pytest
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
 
 up: ## build the lab's highly available cluster, everything included
 	@scripts/setup lab
@@ -15,12 +15,17 @@ up: ## build the lab's highly available cluster, everything included
 down: ## remove that cluster
 	$(CLUSTERCTL) down inventories/ha.py --yes
 
-test: ## all tests: checks, unit, integration and end to end in the lab
+test: ## all tests: checks, unit, integration and end to end in the lab; of long ones another part for each commit
 	@scripts/setup test
 	$(CLUSTERCTL) artifacts build inventories/ha.py
 	@# What needs one core goes side by side; clusters have the computer to themselves.
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=line machines aws check unit
-	CLUSTERCTL_LAB=required $(PYTEST) --capture=no tests/e2e
+	@$(MAKE) --no-print-directory clusters
+
+test-all: export CLUSTERCTL_SAMPLE = all
+test-all: ## the same, of long tests everything: two hours
+	@scripts/setup test-all
+	@$(MAKE) --no-print-directory test
 
 check: ## lint, types, layers, secrets, dependencies
 	@scripts/setup
@@ -46,6 +51,9 @@ machines:
 aws:
 	@scripts/setup test
 	$(PYTEST) tests/integration/aws
+
+clusters: # the tests with clusters, two clusters side by side
+	CLUSTERCTL_LAB=required $(PYTEST) --numprocesses=2 --dist=loadgroup --no-loadscope-reorder tests/e2e
 
 bench: ## measure; writes bench/RESULTS.md
 	@scripts/setup test

@@ -13,7 +13,7 @@ import yaml
 
 from provision.local import private_file
 
-TIMEOUT = 5.0  # seconds, for each of: connect, handshake, answer
+TIMEOUT = 5.0  # seconds
 
 
 class Client:
@@ -22,10 +22,11 @@ class Client:
     Args:
         kubeconfig: with everything embedded, as `clusterctl kubeconfig` writes it. Certificate
             and key are put beside it, 0600: that is the only way in which ssl takes them.
+        timeout: seconds, for each of: connect, handshake, answer.
     """
 
-    def __init__(self, kubeconfig: Path, host: str, port: int) -> None:
-        self.host, self.port = host, port
+    def __init__(self, kubeconfig: Path, host: str, port: int, timeout: float = TIMEOUT) -> None:
+        self.host, self.port, self.timeout = host, port, timeout
         config = yaml.safe_load(kubeconfig.read_text())
         user, cluster = config["users"][0]["user"], config["clusters"][0]["cluster"]
         pem = kubeconfig.with_suffix(".pem")
@@ -42,7 +43,7 @@ class Client:
             OSError, http.client.HTTPException: no answer, or one that is not 2xx.
         """
         connection = http.client.HTTPSConnection(
-            self.host, self.port, timeout=TIMEOUT, context=self._tls
+            self.host, self.port, timeout=self.timeout, context=self._tls
         )
         try:
             content = None if body is None else json.dumps(body)

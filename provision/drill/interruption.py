@@ -24,7 +24,12 @@ HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 
 
 def kill_in_every_phase(
-    command: str, inventory: Path, seed: int, *arguments: str, but: Collection[str] = ()
+    command: str,
+    inventory: Path,
+    seed: int,
+    *arguments: str,
+    but: Collection[str] = (),
+    only: Collection[str] | None = None,
 ) -> tuple[list[str], Ended]:
     """Kill a command in its first phase, run it again, kill it in the second, and so on.
 
@@ -32,6 +37,7 @@ def kill_in_every_phase(
 
     Args:
         but: not in these phases.
+        only: in these phases; None: in all.
 
     Returns:
         The phases in which it was killed, and how the last run ended.
@@ -40,7 +46,8 @@ def kill_in_every_phase(
     killed: list[str] = []
     while True:
         run = Run(command, inventory, *arguments)
-        phase = next((name for name in run.phases() if name not in (*killed, *but)), "")
+        names = (name for name in run.phases() if only is None or name in only)
+        phase = next((name for name in names if name not in (*killed, *but)), "")
         if not phase:
             return killed, run.wait()
         run.within_phase(moments.uniform(0, LONGEST))

@@ -2,7 +2,8 @@
 
 What is asserted is asserted from outside: kubectl, etcdctl, openssl, curl, the container engine.
 CLUSTERCTL_LAB=required turns a missing container engine into a failure; CLUSTERCTL_KEEP=1 keeps the
-machines for a look at them; CLUSTERCTL_ENGINE=docker has Docker run them.
+machines for a look at them; CLUSTERCTL_ENGINE=docker has Docker run them. `lanes.py` says what runs
+side by side, `sample.py` what a run leaves out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from provision.inventory import read
 from provision.machines import container_engine
 from provision.machines.lab import lab_id
 from provision.model.errors import MachinesError
+from tests.e2e import lanes, sample
 
 HERE = Path(__file__).parent
 # Where the lab's machines are containers, who has them: what both can is typed alike.
@@ -74,21 +77,29 @@ def ready(nodes: Iterable[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def until(what: str, condition: Callable[[], object], timeout: float = 90) -> object:
+def containers(*, running: bool = False) -> list[str]:
+    """Names of all containers. One that the other lane removes meanwhile makes podman fail."""
+    which = () if running else ("--all",)
+    for _ in range(3):
+        done = run(ENGINE, "ps", *which, "--format", "{{.Names}}", check=False)
+        if done.returncode == 0:
+            return done.stdout.split()
+        time.sleep(0.5)
+    pytest.fail(f"{ENGINE} ps: {done.stderr}")
+
+
+def until(what: str, condition: Callable[[], object], timeout: float = 120) -> object:
     """Wait for a condition, and say what it was when it does not come.
 
-    It is looked at for half of the time at most: a look can be a whole `clusterctl`.
+    A condition is a cheap look: kubectl, etcdctl or openssl, not a whole `clusterctl`.
     """
     deadline = time.monotonic() + timeout
     while True:
-        began = time.monotonic()
-        value = condition()
-        now = time.monotonic()
-        if value:
+        if value := condition():
             return value
-        if now > deadline:
+        if time.monotonic() > deadline:
             pytest.fail(f"not within {timeout:.0f} s: {what}")
-        time.sleep(max(0.25, now - began))
+        time.sleep(0.25)
 
 
 @dataclass
@@ -118,7 +129,7 @@ class Lab:
         )
 
     def up(self) -> None:
-        """As a user sees it: what it prints goes to the terminal, since it can take minutes."""
+        """As a user sees it: what it prints is printed, and shown if the test fails."""
         done = subprocess.run(
             [CLUSTERCTL, "up", self.inventory, "--yes"], timeout=1800, check=False
         )
@@ -135,9 +146,8 @@ class Lab:
 
     def addresses(self) -> dict[str, str]:
         """Machine -> where it is, in the engine's words; of those that run."""
-        names = run(ENGINE, "ps", "--format", "{{.Names}}").stdout.split()
         shown = "{{.Name}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-        ours = [name for name in names if name.startswith(self.prefix)]
+        ours = [name for name in containers(running=True) if name.startswith(self.prefix)]
         lines = run(ENGINE, "inspect", "--format", shown, *ours).stdout.splitlines()
         return {
             name.removeprefix("/").removeprefix(self.prefix): address
@@ -166,9 +176,7 @@ class Lab:
         )
 
     def container(self, machine: str) -> str:
-        names = run(ENGINE, "ps", "-a", "--format", "{{.Names}}").stdout.split()
-        (name,) = [n for n in names if n.startswith(self.prefix) and n.endswith(f"-{machine}")]
-        return name
+        return f"{self.prefix}{machine}"
 
     def destroy(self, machine: str) -> None:
         """The machine burns down: what was on it is gone, and it does not answer."""
@@ -178,10 +186,29 @@ class Lab:
         listed = run(ENGINE, "volume", "ls", "-q").stdout.split()
         run(ENGINE, "volume", "rm", *(v for v in listed if v.startswith(f"{container}-")))
 
-    @property
+    @cached_property
     def prefix(self) -> str:
         # Another checkout's lab may be there, of the same name.
         return f"{lab_id(read(self.inventory))}-"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the process that starts the lanes: print progress, and remove what an earlier run left."""
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    config.pluginmanager.register(lanes.Progress(reporter), "clusterctl-progress")
+    from tests.e2e import leftovers
+
+    leftovers.remove()
+
+
+def pytest_report_header() -> list[str]:
+    return sample.report()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    lanes.arrange(items)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -193,23 +220,6 @@ def engine() -> None:
         if os.environ.get("CLUSTERCTL_LAB") == "required":
             pytest.fail(str(error))
         pytest.skip(str(error))
-    remove_what_is_left()
-
-
-def remove_what_is_left() -> None:
-    """Labs of an earlier run in this checkout that was cut off: idle clusters slow all others."""
-    names = run(ENGINE, "ps", "-a", "--format", "{{.Names}}").stdout.split()
-    for inventory in sorted((HERE / "inventories").glob("*.py")):
-        lab = Lab(inventory)
-        if any(name.startswith(lab.prefix) for name in names):
-            lab.clusterctl("down", "--yes")
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Say how long it took, as soon as it is known: a run that is cut off says it too."""
-    ours = report.nodeid.startswith("tests/e2e")
-    if ours and (report.when == "call" or report.duration > 5):
-        print(f" {report.nodeid} ({report.when}): {report.duration:.1f} s", flush=True)
 
 
 @pytest.fixture(scope="session")
@@ -225,11 +235,25 @@ def kubectl_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cluster(name: str) -> Iterator[Lab]:
-    """Machines of an inventory, none left of an earlier run; removed in the end."""
+    """Machines of an inventory, which are removed in the end while the next tests run."""
     lab = Lab(HERE / "inventories" / f"{name}.py")
-    lab.clusterctl("down", "--yes")
     try:
         yield lab
     finally:
         if not os.environ.get("CLUSTERCTL_KEEP"):
-            lab.clusterctl("down", "--yes")
+            down = [CLUSTERCTL, "down", lab.inventory, "--yes"]
+            _REMOVALS.append(
+                subprocess.Popen(down, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def removals() -> Iterator[None]:
+    """All that was removed in the background has been removed without an error."""
+    yield
+    for removal in _REMOVALS:
+        _, said = removal.communicate(timeout=300)
+        assert removal.returncode == 0, said
+
+
+_REMOVALS: list[subprocess.Popen[str]] = []

@@ -10,6 +10,7 @@ has credentials of the instance's role. Everybody's signatures and rights are ju
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import shlex
 import subprocess
@@ -28,6 +29,9 @@ from provision.machines.lab import VOLUMES, archive, mac, resolv_conf
 from provision.model.errors import MachinesError
 from tests.aws import Moto, judged, moto_server, operators_policy, proxy_of
 
+INVENTORY = Path(__file__).parent / "inventories" / "ec2.py"
+# Another checkout's lab may be there.
+NAME = f"test-ec2-{hashlib.sha256(str(INVENTORY).encode()).hexdigest()[:8]}"
 LABEL = "clusterctl.test-ec2"
 TOKEN = "of-the-metadata-service"
 AWAIT = "until systemctl show-environment >/dev/null 2>&1; do sleep 0.1; done"
@@ -159,15 +163,21 @@ class Ec2Lab:
 
     def clean(self) -> None:
         """Remove all that `boot` and `follow` made, also of a run that was killed."""
-        self.engine.remove_containers(self.engine.containers(f"{LABEL}={self.name}"))
-        for volume in self.engine.volumes():
-            if volume.startswith(f"{self.name}-"):
-                self.engine.run("volume", "rm", volume)
         for network in self.routes:
             with suppress(subprocess.CalledProcessError):
                 ip("route", "del", network)
-        if any(n.name == self.name for n in self.engine.networks()):
-            self.engine.run("network", "rm", self.name)
+        clean(self.name)
+
+
+def clean(name: str = NAME) -> None:
+    """Remove containers, volumes and network of a lab. Its routes go with the network."""
+    engine = container_engine.working()
+    engine.remove_containers(engine.containers(f"{LABEL}={name}"))
+    for volume in engine.volumes():
+        if volume.startswith(f"{name}-"):
+            engine.run("volume", "rm", volume)
+    if any(n.name == name for n in engine.networks()):
+        engine.run("network", "rm", name)
 
 
 def ip(*arguments: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import subprocess
@@ -24,8 +23,8 @@ from provision.artifacts import images
 from provision.desired.components.control_plane import KUBECTL
 from provision.local import seal
 from tests.aws import REGION
-from tests.e2e.conftest import CLUSTERCTL, HERE, ready, until
-from tests.e2e.ec2_lab import Ec2Lab, ec2_lab
+from tests.e2e.conftest import CLUSTERCTL, ready, until
+from tests.e2e.ec2_lab import INVENTORY, NAME, Ec2Lab, ec2_lab
 from tests.e2e.ec2_load_balancers import (
     nodes_say_which_instance_they_are,
     nothing_of_them_is_left,
@@ -35,7 +34,6 @@ from tests.e2e.ec2_load_balancers import (
 
 pytestmark = pytest.mark.e2e
 
-INVENTORY = HERE / "inventories" / "ec2.py"
 WORKER = "node-role.kubernetes.io/worker"
 TOKENS = "bootstrap.kubernetes.io/token"
 AS_JOINING = (
@@ -55,8 +53,7 @@ spec:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Ec2Lab]:
-    name = f"test-ec2-{hashlib.sha256(str(INVENTORY).encode()).hexdigest()[:8]}"
-    with ec2_lab(tmp_path, inventory.read(INVENTORY).ec2.network, name) as lab:
+    with ec2_lab(tmp_path, inventory.read(INVENTORY).ec2.network, NAME) as lab:
         place = {"LocationConstraint": REGION}
         lab.moto.client("s3").create_bucket(Bucket="shared", CreateBucketConfiguration=place)
         identity = tmp_path / "identity"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import CLUSTERCTL, ENGINE, Lab, cluster, run, until
+from tests.e2e.conftest import ENGINE, Lab, cluster, run, until
 
 pytestmark = pytest.mark.e2e
 
@@ -97,24 +97,3 @@ def test_down_leaves_nothing_of_a_lab_on_this_computer() -> None:
             lambda: not list(Path.home().glob(".local/state/clusterctl/labs/test-kill-*")),
             5,
         )
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("masters = [", "never closed"),
-        ("cluster = {'name': 'x', 'machines': 'lab'}\nworkers = ['w1']\n", "masters"),
-        (
-            "cluster = {'name': 'x', 'machines': 'lab', 'kubernets': '1'}\nmasters = ['m1']\n",
-            "kubernetes",
-        ),
-    ],
-)
-def test_a_wrong_inventory_is_refused_before_anything_is_touched(
-    tmp_path: Path, text: str, expected: str
-) -> None:
-    inventory = tmp_path / "wrong.py"
-    inventory.write_text(text)
-    done = run(CLUSTERCTL, "up", inventory, "--yes", check=False)
-    assert done.returncode == 3
-    assert expected in done.stderr

@@ -1,13 +1,12 @@
 """A cluster on a virtual machine, with a kernel of its own and cgroup v2.
 
-Slow, and asked for: CLUSTERCTL_QEMU=1. QEMU without acceleration takes minutes where a container
-takes seconds, and needs qemu-system-x86 and e2fsprogs.
+Only `make test-all` runs it: QEMU without acceleration takes minutes where a container takes
+seconds. Alone: CLUSTERCTL_SAMPLE=all, with this file. It needs qemu-system-x86 and e2fsprogs.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +14,12 @@ import pytest
 
 from tests.e2e import qemu_machine
 from tests.e2e.conftest import Lab, run, until
+from tests.e2e.sample import only_if_sampled
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(3600),
-    pytest.mark.skipif("CLUSTERCTL_QEMU" not in os.environ, reason="set CLUSTERCTL_QEMU=1"),
+    only_if_sampled("long test", "qemu"),
 ]
 
 

@@ -4,6 +4,8 @@ cluster needs comes in and nothing else; `down` leaves what is not ours.
 
 Machines of the lab are containers: their processes are in this computer's /proc, so one watch sees
 them all, clusterctl included. The canaries are secrets of the inventory, and the cluster's own keys.
+
+The tests run in the order of the file: the third ends the watch, the last removes the cluster.
 """
 
 from __future__ import annotations
@@ -63,7 +65,14 @@ SECRET = {
 
 
 class Watch(threading.Thread):
-    """Every process's argument list and environment, as often as can be; and one-time tokens."""
+    """Every process's argument list and environment, as soon as can be; and one-time tokens.
+
+    A process is looked at in each of its first rounds, in which it may start another program, and
+    then once a second.
+    """
+
+    PERIOD = 0.05  # seconds
+    FIRST, SELDOM = 10, 20  # rounds
 
     def __init__(self, machines: list[str]) -> None:
         """Take the machines' first processes."""
@@ -77,10 +86,13 @@ class Watch(threading.Thread):
         self.rounds = 0
 
     def run(self) -> None:
-        while not self._ended.wait(0.05):
-            for process in os.scandir("/proc"):
-                if process.name.isdigit():
-                    self._look(process.path)
+        ages: dict[str, int] = {}  # process -> rounds since it was first seen
+        while not self._ended.wait(self.PERIOD):
+            here = [entry.name for entry in os.scandir("/proc") if entry.name.isdigit()]
+            ages = {name: ages.get(name, -1) + 1 for name in here}
+            for name, age in ages.items():
+                if age < self.FIRST or age % self.SELDOM == 0:
+                    self._look(f"/proc/{name}")
             for path in self._joining:
                 try:
                     self.tokens |= {found.decode() for found in TOKEN.findall(path.read_bytes())}

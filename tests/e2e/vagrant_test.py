@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Lab, cluster, ready, run
+from tests.e2e.conftest import ENGINE, Lab, cluster, ready, run
+from tests.e2e.sample import only_if_sampled
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, only_if_sampled("test", "vagrant")]
 
 VAGRANT_FOLDER = Path(__file__).parents[2] / "vagrant"
 
@@ -51,9 +52,9 @@ def by_hand(lab: Lab, *arguments: str) -> str:
 def engine_objects() -> set[str]:
     """Containers, networks and volumes of the test, in the engine's words."""
     names = (
-        run("podman", "ps", "-a", "--format", "{{.Names}}").stdout.split()
-        + run("podman", "network", "ls", "--format", "{{.Name}}").stdout.split()
-        + run("podman", "volume", "ls", "--format", "{{.Name}}").stdout.split()
+        run(ENGINE, "ps", "-a", "--format", "{{.Names}}").stdout.split()
+        + run(ENGINE, "network", "ls", "--format", "{{.Name}}").stdout.split()
+        + run(ENGINE, "volume", "ls", "--format", "{{.Name}}").stdout.split()
     )
     return {name for name in names if name.startswith("test-vagrant-")}
 

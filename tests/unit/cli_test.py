@@ -101,6 +101,25 @@ def test_an_inventory_with_an_error_names_the_field(tmp_path, capsys):
     assert "colour" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("masters = [", "never closed"),
+        ("cluster = {'name': 'x', 'machines': 'lab'}\nworkers = ['w1']\n", "masters"),
+        (
+            "cluster = {'name': 'x', 'machines': 'lab', 'kubernets': '1'}\nmasters = ['m1']\n",
+            "kubernetes",
+        ),
+    ],
+)
+def test_a_wrong_inventory_is_refused_before_anything_is_touched(text, expected, tmp_path, capsys):
+    inventory = tmp_path / "wrong.py"
+    inventory.write_text(text)
+
+    assert main(["up", str(inventory), "--yes"]) == 3
+    assert expected in capsys.readouterr().err
+
+
 def test_init_prints_an_inventory_that_can_be_read(tmp_path, capsys):
     assert main(["init", "--name", "tiny", "--masters", "1", "--workers", "2"]) == 0
 

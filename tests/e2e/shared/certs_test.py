@@ -15,9 +15,6 @@ from tests.e2e.traffic import Traffic
 
 pytestmark = pytest.mark.e2e
 
-# Share of requests that may fail: none does on a machine with time to spare; under the load of other
-# work, 1 of 2120 was seen.
-STALLED = 0.005
 FIND = (
     "find /etc/kubernetes /etc/etcd /var/lib/kubelet/pki "
     "-name '*.crt' -o -name 'kubelet-client-current.pem'"
@@ -83,8 +80,7 @@ def test_everything_is_renewed_with_new_keys_and_no_request_fails(ha: Lab) -> No
     before, shown = keys(ha), {name: served(ha, name) for name in ("m1", "m2", "m3")}
     with Traffic(ha.kubeconfig) as traffic:
         done = ha.clusterctl("certs renew", "--all", "-o", "json")
-    assert len(traffic.failures) <= traffic.count * STALLED, traffic.failures
-    assert traffic.count > 50
+    assert traffic.went_on()
     report = json.loads(done.stdout)
     print(f"renewed in {sum(report['seconds'].values()):.0f} s: {report['seconds']}")
     assert sorted(report["issued"]) == ["m1", "m2", "m3", "w1", "w2"]
@@ -103,7 +99,7 @@ def test_a_machine_that_is_away_stops_a_replacement_before_it_begins(ha: Lab) ->
         run(ENGINE, "unpause", ha.container("w2"))
     assert done.returncode == 6
     assert "w2" in done.stderr
-    until("healthy", lambda: ha.clusterctl("status", check=False).returncode == 0, 90)
+    until("healthy", lambda: ha.clusterctl("status", check=False).returncode == 0)
     assert ha.clusterctl("plan").returncode == 0
 
 
@@ -127,8 +123,7 @@ def test_authorities_are_replaced_in_stages_and_no_request_fails(ha: Lab, tmp_pa
         rotation.kill()
         rotation.wait()
         rotation.stderr.close()
-    assert len(traffic.failures) <= traffic.count * STALLED, traffic.failures
-    assert traffic.count > 50
+    assert traffic.went_on()
     # Another computer goes on, which has only SSH and the inventory.
     Cache("test-ha", ha.inventory).forget()
     new_kubeconfig(ha)
@@ -144,7 +139,7 @@ def test_authorities_are_replaced_in_stages_and_no_request_fails(ha: Lab, tmp_pa
         assert word in held_up.stderr
     with Traffic(ha.kubeconfig) as traffic:
         done = ha.clusterctl("certs rotate-ca", "-o", "json")
-    assert len(traffic.failures) <= traffic.count * STALLED, traffic.failures
+    assert traffic.went_on()
     print(f"the rest took {sum(json.loads(done.stdout)['seconds'].values()):.0f} s")
 
     former = tmp_path / "former.crt"

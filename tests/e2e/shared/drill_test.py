@@ -11,21 +11,11 @@ import pytest
 
 from provision.drill.harm import power_off
 from provision.drill.site import Site, open_site
-from tests.e2e import masters_test
+from tests.e2e import faults
 from tests.e2e.conftest import Lab
 from tests.e2e.survival import NAMED, survives
 
 pytestmark = pytest.mark.e2e
-
-FAULTS = (
-    "leader-cut-off", "apiserver-stopped", "apiserver-frozen", "partitioned", "deaf",
-    "worker-replaced", "all-off",
-)  # fmt: skip
-# Tested otherwise, below and in {lock,nodes}_test.py; or so like another that it is for the drill.
-ELSEWHERE = (
-    "machine-off", "leader-off", "mute", "master-replaced", "two-operators", "stale-lock",
-    "network-lost-in-replace", "network-lost-in-restore",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +58,6 @@ def test_the_first_master_of_the_file_can_die_while_it_leads_etcd(
     assert pods() == before
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", faults.of_this_run(faults.SHARED))
 def test_a_cluster_survives(name: str, site: Site, ha: Lab, tmp_path: Path) -> None:
     survives(NAMED[name], site, ha, tmp_path / "log")
-
-
-def test_no_fault_is_forgotten() -> None:
-    assert sorted((*FAULTS, *masters_test.FAULTS, *ELSEWHERE)) == sorted(NAMED)

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from tests.e2e.conftest import Lab, run, until
+from tests.e2e.sample import only_if_sampled
 
 pytestmark = pytest.mark.e2e
 
@@ -102,14 +103,35 @@ def serial(lab: Lab, machine: str, path: str) -> str:
     return lab.on(machine, f"openssl x509 -noout -serial -in {path}")
 
 
-def test_a_cluster_that_nobody_touches_renews_what_is_due(ha: Lab) -> None:
+@dataclass(frozen=True)
+class Renewed:
+    """What m1 and w1 had, and what they have after their timers; what answered before: see SHOWN."""
+
+    before: dict[str, dict[str, Shown]]
+    after: dict[str, dict[str, Shown]]
+    answered: dict[tuple[str, int], str]
+
+
+# Machine, port, the certificate that is shown there.
+SHOWN = (
+    ("m1", 6443, f"{PKI}/apiserver.crt"),
+    ("m1", 5000, f"{PKI}/registry.crt"),
+    ("m1", 2379, "/etc/etcd/pki/server.crt"),
+    ("w1", 10250, "/var/lib/kubelet/pki/kubelet.crt"),
+)
+
+
+@pytest.fixture(scope="module")
+def renewed(ha: Lab) -> Renewed:
+    """Have the timers' services run where all certificates are old."""
     for machine in ("m1", "w1"):
         make_old(ha, machine, 60)
     before = {machine: leaves(ha, machine) for machine in ("m1", "w1")}
-    assert all(leaf.days_left < 61 for found in before.values() for leaf in found.values())
+    answered = {(machine, port): shown(ha, machine, port) for machine, port, _ in SHOWN}
 
     with ThreadPoolExecutor() as pool:
-        timers = [pool.submit(ha.ssh, m, "systemctl start clusterctl-certs") for m in before]
+        command = "systemctl start clusterctl-certs"
+        timers = [pool.submit(ha.ssh, machine, command) for machine in before]
 
         def done() -> bool:
             # Any master will do; by itself each looks every five minutes.
@@ -119,9 +141,13 @@ def test_a_cluster_that_nobody_touches_renews_what_is_due(ha: Lab) -> None:
         until("both have done", done, 180)
         for timer in timers:
             timer.result()
+    return Renewed(before, {machine: leaves(ha, machine) for machine in before}, answered)
 
-    for machine, old in before.items():
-        new = leaves(ha, machine)
+
+def test_a_cluster_that_nobody_touches_renews_what_is_due(ha: Lab, renewed: Renewed) -> None:
+    for machine, old in renewed.before.items():
+        assert all(leaf.days_left < 61 for leaf in old.values())
+        new = renewed.after[machine]
         assert new.keys() == old.keys()
         for path, leaf in new.items():
             assert leaf.days_left > 364, path
@@ -189,16 +215,13 @@ def test_what_could_not_be_renewed_is_said_in_the_journal_and_as_an_event(ha: La
     assert ha.clusterctl("plan").returncode == 0
 
 
-def test_everybody_shows_the_certificate_that_is_there(ha: Lab) -> None:
-    """Last: apiservers and kubelets look for a new one once a minute."""
-    for machine, port, path in (
-        ("m1", 6443, f"{PKI}/apiserver.crt"),
-        ("m1", 5000, f"{PKI}/registry.crt"),
-        ("m1", 2379, "/etc/etcd/pki/server.crt"),
-        ("w1", 10250, "/var/lib/kubelet/pki/kubelet.crt"),
-    ):
+@only_if_sampled("test", "reload")
+def test_everybody_shows_the_certificate_that_is_there(ha: Lab, renewed: Renewed) -> None:
+    """In the end of the file: apiservers and kubelets look for a new one once a minute."""
+    for machine, port, path in SHOWN:
         until(
             f"{machine} shows its new {path}",
             lambda m=machine, o=port, p=path: shown(ha, m, o) == serial(ha, m, p),
             180,
         )
+        assert shown(ha, machine, port) != renewed.answered[machine, port]

@@ -1,11 +1,13 @@
-"""Snapshots that a master takes by itself, their copies elsewhere, and the way back from them."""
+"""Snapshots that a master takes by itself, their copies elsewhere, and restoring them.
+
+The tests run in the order of the file: each begins with the snapshots that the one before left.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,47 +17,20 @@ import pyrage
 import pytest
 import zstandard
 
-from provision import inventory
 from provision.local import private_file
-from provision.machines.lab import Lab as LabSource
 from tests.aws import REGION, Moto, moto_server
-from tests.e2e.conftest import Lab, cluster, run
+from tests.e2e.conftest import Lab
+from tests.e2e.sample import SAMPLES, sampled
+from tests.e2e.single.conftest import COPIES, set_inventory
 
 pytestmark = pytest.mark.e2e
 
 BACKUPS = "/var/lib/clusterctl/backups"
-COPIES = "/srv/copies"
 BUCKET = "snapshots"
 # A snapshot's name tells seconds apart.
 TAKE = "s=$(date +%s); until [ $(date +%s) != $s ]; do sleep 0.1; done; clusterctl-backup"
-ANCIENT = "test-backup-20200101T000000Z-n1.tar.zst.age"
-ANOTHERS = "test-backup-20200101T000000Z-n2.tar.zst.age"
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("key") / "key"
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def lab(key: Path) -> Iterator[Lab]:
-    """One master, up, with the ConfigMap `before`; copies go to a directory behind its own sshd."""
-    for lab in cluster("backup"):
-        lab.clusterctl("machines up")
-        ssh = LabSource().locate(inventory.read(lab.inventory))["n1"].ssh
-        public = key.with_suffix(".pub").read_text().strip()
-        on(lab, f"mkdir -p -m 700 /root/.ssh {COPIES}; echo {public} >>/root/.ssh/authorized_keys")
-        copy_to(
-            to=f"ssh://root@{ssh.hostname}{COPIES}", ssh_key=str(key), ssh_host_key=ssh.host_key
-        )
-        lab.up()
-        lab.clusterctl("kubectl", "--", "create", "configmap", "before", "--from-literal=a=b")
-        try:
-            yield lab
-        finally:
-            copy_to()
+ANCIENT = "test-single-20200101T000000Z-n1.tar.zst.age"
+ANOTHERS = "test-single-20200101T000000Z-n2.tar.zst.age"
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +42,6 @@ def moto(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
             Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
         )
         yield moto
-
-
-def copy_to(**backup: object) -> None:
-    """Have the inventory say where copies go."""
-    os.environ["TEST_BACKUP"] = json.dumps({"keep": 2, **backup})
 
 
 def on(lab: Lab, command: str, stdin: str = "") -> str:
@@ -95,6 +65,12 @@ def config_maps(lab: Lab) -> set[str]:
 def objects(moto: Moto) -> list[str]:
     listed = moto.client("s3").list_objects_v2(Bucket=BUCKET)
     return sorted(item["Key"] for item in listed.get("Contents", ()))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def before(lab: Lab) -> None:
+    """An object that is in all snapshots."""
+    lab.clusterctl("kubectl", "--", "create", "configmap", "before", "--from-literal=a=b")
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +167,15 @@ def test_a_copy_goes_to_s3_and_comes_back_from_there(lab: Lab, moto: Moto) -> No
         PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": allowed}),
     )
     pair = iam.create_access_key(UserName="backup")["AccessKey"]
-    copy_to(
-        to=f"s3://{BUCKET}/clusters/one",
-        s3_endpoint=moto.url,
-        s3_region=REGION,
-        s3_access_key=pair["AccessKeyId"],
-        s3_secret_key=pair["SecretAccessKey"],
+    set_inventory(
+        backup={
+            "keep": 2,
+            "to": f"s3://{BUCKET}/clusters/one",
+            "s3_endpoint": moto.url,
+            "s3_region": REGION,
+            "s3_access_key": pair["AccessKeyId"],
+            "s3_secret_key": pair["SecretAccessKey"],
+        }
     )
     moto.client("s3").put_object(Bucket=BUCKET, Key=f"clusters/one/{ANCIENT}", Body=b"")
     lab.clusterctl("up", "--yes")
@@ -268,6 +247,7 @@ class Opened:
 
 
 def test_bad_snapshots_are_refused_and_nothing_is_touched(lab: Lab, tmp_path: Path) -> None:
+    """Which: sampled; tests/unit/etcd_snapshot_file_test.py and etcd_source_test.py have them all."""
     good, locked, words = tmp_path / "good", tmp_path / "locked", tmp_path / "words"
     private_file.write(words, b"correct horse\n")
     lab.clusterctl("etcd snapshot", "-o", good)
@@ -278,20 +258,28 @@ def test_bad_snapshots_are_refused_and_nothing_is_touched(lab: Lab, tmp_path: Pa
     altered = {**opened.files, "etcd.db": b"x" + opened.files["etcd.db"][1:]}
     cut = tmp_path / "cut"
     cut.write_bytes(good.read_bytes()[:-100])
+    other = opened.saying(cluster="other").write(tmp_path / "other", identity)
+    newer = opened.saying(etcd="3.99.0").write(tmp_path / "newer", identity)
+    foreign = opened.write(tmp_path / "foreign", str(pyrage.x25519.Identity.generate()))
     bad = {
-        cut: "damaged or cut off",
-        opened.saying(cluster="other").write(tmp_path / "other", identity): "of the cluster other",
-        opened.saying(etcd="3.99.0").write(tmp_path / "newer", identity): "made by etcd 3.99.0",
-        Opened(altered).write(tmp_path / "altered", identity): "not those that were saved",
-        opened.write(tmp_path / "foreign", str(pyrage.x25519.Identity.generate())): "none of",
-        locked: "not the passphrase",
-        words: "is not a snapshot",
-        tmp_path / "absent": "neither this computer nor a master",
+        "cut": (cut, "damaged or cut off"),
+        "other": (other, "of the cluster other"),
+        "newer": (newer, "made by etcd 3.99.0"),
+        "altered": (
+            Opened(altered).write(tmp_path / "altered", identity),
+            "not those that were saved",
+        ),
+        "foreign": (foreign, "none of"),
+        "locked": (locked, "not the passphrase"),
+        "words": (words, "is not a snapshot"),
+        "absent": (tmp_path / "absent", "neither this computer nor a master"),
     }
+    assert tuple(bad) == SAMPLES["bad snapshot"].parts
     runs = "systemctl show -p InvocationID etcd kube-apiserver"
     before = on(lab, runs)
 
-    for path, why in bad.items():
+    for name in sampled("bad snapshot"):
+        path, why = bad[name]
         done = lab.clusterctl(
             "etcd restore", "--yes", "--from", path, "--passphrase-file", words, check=False
         )

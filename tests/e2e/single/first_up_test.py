@@ -1,4 +1,7 @@
-"""Two operators: one works, the other is refused; who was killed is no obstacle. Frozen ones: integration."""
+"""The first `up`: two operators, of whom the second is refused; a killed one is no obstacle.
+
+An operator whose computer is frozen: tests/integration/lock_test.py.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from provision import inventory
-from provision.machines.lab import Lab as LabSource
-from tests.e2e.conftest import CLUSTERCTL, Lab, cluster, until
+from tests.e2e.conftest import CLUSTERCTL, Lab, until
+from tests.e2e.single.conftest import ssh_of
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    for lab in cluster("lock"):
-        lab.clusterctl("machines up")
-        yield lab
-
-
 @pytest.fixture
-def colleague(lab: Lab, tmp_path: Path) -> Lab:
-    """The same machines, on the computer of somebody who has never seen them."""
-    ssh = LabSource().locate(inventory.read(lab.inventory))["n1"].ssh
+def colleague(machine: Lab, tmp_path: Path) -> Lab:
+    """The same machine, on the computer of an operator who has never seen it."""
+    ssh = ssh_of(machine)
     data = {"ssh_hostname": ssh.hostname, "ssh_key": str(ssh.key), "ssh_host_key": ssh.host_key}
     path = tmp_path / "theirs.py"
-    text = lab.inventory.read_text().replace('"machines": "lab",', "")
+    text = machine.inventory.read_text().replace('"machines": "lab",', "")
     path.write_text(text.replace('masters = ["n1"]', f"masters = [('n1', {data!r})]"))
     return Lab(path)
 
@@ -57,20 +52,21 @@ def working(lab: Lab) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_the_second_operator_is_refused_and_a_killed_one_is_no_obstacle(
-    lab: Lab, colleague: Lab
+    machine: Lab, colleague: Lab
 ) -> None:
-    with working(lab) as run:
+    assert machine.on("n1", "ls -d /etc/kubernetes 2>/dev/null || true") == "", "not the first up"
+    with working(machine) as run:
         # Only what is refused soon after: the other's `up` ends by itself in half a minute.
         for command in (("up", "--yes"), ("certs renew", "--all", "--yes")):
             refused = colleague.clusterctl(*command, check=False)
             assert refused.returncode == 5
             assert f"(process {run.pid})" in refused.stderr
-            assert f"clusterctl up {lab.inventory}" in refused.stderr
+            assert f"clusterctl up {machine.inventory}" in refused.stderr
             assert f"clusterctl unlock {colleague.inventory}" in refused.stderr
         os.killpg(run.pid, signal.SIGKILL)
 
-    lab.up()
+    machine.up()
 
-    assert lab.on("n1", "ls /run/clusterctl.lock 2>&1 || true").endswith(
+    assert machine.on("n1", "ls /run/clusterctl.lock 2>&1 || true").endswith(
         "No such file or directory\n"
     )

@@ -1,0 +1,26 @@
+"""Remove clusters of the tests that a run which was cut off has left; `python -m tests.e2e.leftovers`."""
+
+from __future__ import annotations
+
+from provision.machines import container_engine
+from provision.model.errors import MachinesError
+from tests.e2e import ec2_lab
+from tests.e2e.conftest import HERE, Lab, containers
+
+
+def remove() -> None:
+    """Remove those of this checkout, where a container engine works. Idle clusters slow others."""
+    try:
+        container_engine.working()
+    except MachinesError:
+        return
+    names = containers()
+    for inventory in sorted((HERE / "inventories").glob("*.py")):
+        lab = Lab(inventory)
+        if any(name.startswith(lab.prefix) for name in names):
+            lab.clusterctl("down", "--yes")
+    ec2_lab.clean()
+
+
+if __name__ == "__main__":
+    remove()
