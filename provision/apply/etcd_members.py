@@ -14,6 +14,7 @@ from provision.apply.session import Session
 from provision.desired.components.etcd import etcdctl, peer_url
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import UnreachableError
+from provision.model.look import Look
 from provision.model.observed import EtcdMember
 from provision.observe.parse import etcd_members
 
@@ -24,18 +25,18 @@ PATIENCE = 60  # seconds
 _LATER = "*unhealthy*|*'not enough started'*|*'in sync'*|*'too many learner'*|*timeout*|*'leader changed'*"
 
 
-def healthy_member(session: Session, *, but: str = "") -> Machine:
+def healthy_member(look: Look, *, but: str = "") -> Machine:
     """A machine whose member has a quorum.
 
     Raises:
         UnreachableError: there is none.
     """
-    for machine in session.cluster.etcd_members:
-        seen = session.observed.get(machine.name)
+    for machine in look.cluster.etcd_members:
+        seen = look.get(machine.name)
         if machine.name != but and seen and seen.etcd and seen.etcd.healthy:
             return machine
-    message = f"no member of {session.cluster.name}'s etcd has a quorum"
-    raise UnreachableError(message, hint=f"clusterctl etcd status {session.cluster.inventory}")
+    message = f"no member of {look.cluster.name}'s etcd has a quorum"
+    raise UnreachableError(message, hint=f"clusterctl etcd status {look.cluster.inventory}")
 
 
 def members(session: Session, via: Machine) -> tuple[EtcdMember, ...]:

@@ -20,7 +20,8 @@ from provision.local.operators import gone, lost, taken, this_operator
 from provision.model import paths
 from provision.model.cluster import Machine
 from provision.model.errors import RefusedError, UnreachableError
-from provision.model.holder import BEAT, HELD, Holder, free, look, parse, take
+from provision.model.holder import BEAT, HELD, Holder, free, inspect, parse, take
+from provision.model.look import Look
 
 RETRY = 5  # seconds until a lock whose connection broke is taken again
 _GRACE = 5  # seconds for the machines to let go
@@ -29,15 +30,17 @@ _KILLED = 128 + 15  # exit status: SIGTERM, from `unlock`
 
 
 @contextmanager
-def hold(session: Session, command: str, *, lock: str = paths.LOCK) -> Iterator[None]:
+def hold(
+    session: Session, command: str, look: Look | None = None, *, lock: str = paths.LOCK
+) -> Iterator[None]:
     """Keep other operators out for as long as the block runs.
 
     If somebody takes the lock away, the block is stopped by the RefusedError. A master whose
     connection breaks is locked again when it is back.
 
     Args:
-        session: whose masters; those that its last look left out or found unreachable stay out.
-        command: of clusterctl, for whoever comes second: `node add`.
+        command: of clusterctl, for the message that a second operator gets: `node add`.
+        look: masters that it left out or found unreachable are not locked; None: try all.
         lock: the file on the machines.
 
     Raises:
@@ -45,16 +48,18 @@ def hold(session: Session, command: str, *, lock: str = paths.LOCK) -> Iterator[
     """
     inventory = session.cluster.inventory
     mine = this_operator(f"clusterctl {command} {inventory}")
-    with session.cache.hold(mine), _held(session, mine, lock):
+    with session.cache.hold(mine), _held(session, mine, _masters(session, look), lock):
         yield
 
 
 @contextmanager
-def _held(session: Session, mine: Holder, lock: str) -> Iterator[None]:
+def _held(
+    session: Session, mine: Holder, masters: tuple[Machine, ...], lock: str
+) -> Iterator[None]:
     """Keep the masters locked."""
     keepers: list[_Keeper] = []
     try:
-        for machine in _masters(session):
+        for machine in masters:
             keeper = _Keeper(session.engine, machine, mine, lock, session.cluster.inventory)
             keepers.append(keeper)
             keeper.settled.wait()
@@ -71,23 +76,23 @@ def _held(session: Session, mine: Holder, lock: str) -> Iterator[None]:
         gevent.killall([keeper.greenlet for keeper in keepers], block=False)
 
 
-def at_work(session: Session) -> Holder | None:
-    """Who else held the lock of some machine at the last look, or has the shared state's now."""
+def at_work(session: Session, look: Look) -> Holder | None:
+    """The other operator who held the lock of a machine at this look, or holds the shared state's now."""
     mine = this_operator()
-    holders = (*(seen.holder for seen in session.observed.values()), session.cache.holder())
+    holders = (*(seen.holder for seen in look.values()), session.cache.holder())
     others = (h for h in holders if h and (h.host, h.pid) != (mine.host, mine.pid))
     return next((holder for holder in others if not gone(holder)), None)
 
 
-def refuse_second(session: Session) -> None:
-    """Refuse to go on if somebody else was at work at the last look.
+def refuse_second(session: Session, look: Look) -> None:
+    """Refuse to go on if another operator was at work at this look.
 
-    `hold` would say so too, but only after all that is judged by a half-made change of theirs.
+    `hold` refuses too, but only after preflight has judged the other operator's half-made change.
 
     Raises:
-        RefusedError: naming them.
+        RefusedError: names the other operator.
     """
-    if holder := at_work(session):
+    if holder := at_work(session, look):
         raise taken(holder, session.cluster.inventory)
 
 
@@ -101,7 +106,7 @@ def holders(session: Session, *, lock: str = paths.LOCK) -> Mapping[str, Holder]
     """
     if holder := session.cache.holder():
         return {session.cache.where: holder}
-    seen = session.engine.fetch(lambda _: look(lock), _masters(session))
+    seen = session.engine.fetch(lambda _: inspect(lock), _masters(session, None))
     if all(answer.error for answer in seen.values()):
         reasons = "; ".join(f"{name}: {answer.error}" for name, answer in seen.items())
         message = f"no master of {session.cluster.name} answers: {reasons}"
@@ -126,14 +131,10 @@ def unlock(session: Session, machines: Mapping[str, Holder], *, lock: str = path
             raise RefusedError(message, hint="somebody has begun in this moment: look again")
 
 
-def _masters(session: Session) -> tuple[Machine, ...]:
-    seen = session.observed
-    there = (
-        m
-        for m in session.cluster.masters
-        if not seen or (m.name in seen and seen[m.name].reachable)
-    )
-    return tuple(sorted(there, key=lambda m: m.name))
+def _masters(session: Session, look: Look | None) -> tuple[Machine, ...]:
+    masters = session.cluster.masters
+    answering = masters if look is None else look.answering(masters)
+    return tuple(sorted(answering, key=lambda m: m.name))
 
 
 class _Keeper:

@@ -7,7 +7,7 @@ import io
 import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -27,15 +27,14 @@ from provision.machines.locate import absent, locate
 from provision.machines.sources import source_of
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import RefusedError, TrustError, UnreachableError
-from provision.model.facts import Facts
-from provision.model.observed import Observed
+from provision.model.look import Look
 from provision.observe import script
 from provision.pki import requests, table
 from provision.pki.trust import PATHS, Trust
 from provision.plan.external_authority import refusal
 
 
-@dataclass
+@dataclass(frozen=True)
 class Session:
     """What a command works with. `open_session` makes and ends it."""
 
@@ -47,7 +46,6 @@ class Session:
     progress: Progress
     log: RunLog
     created: tuple[str, ...] = ()
-    observed: Mapping[str, Observed] = field(default_factory=dict)
 
     def observe(
         self,
@@ -56,11 +54,13 @@ class Session:
         reachability: bool = False,
         deep: bool = False,
         gone: Mapping[str, str] = MappingProxyType({}),
-    ) -> Mapping[str, Observed]:
-        """Look at the machines, one round trip each; keeps and returns what is seen.
+    ) -> Look:
+        """Look at the machines, one round trip each.
 
         Args:
             names: look at these only; None: at all.
+            reachability: ask machines that are new whether they reach the others.
+            deep: hash every binary.
             gone: machine -> why it cannot answer; it is not asked, and nothing waits for it.
         """
         wanted = None if names is None else frozenset(names)
@@ -73,7 +73,7 @@ class Session:
             lambda machine: probe(self.cluster, machine, reachability=reachability, deep=deep),
             machines,
         )
-        self.observed = {
+        observed = {
             machine.name: (
                 observe.parse.unreachable(machine.name, seen.error, seen.hint, off=seen.off)
                 if (seen := fetched[machine.name]).error
@@ -81,42 +81,9 @@ class Session:
             )
             for machine in machines
         } | {name: observe.parse.unreachable(name, why, off=True) for name, why in gone.items()}
-        return self.observed
+        return Look(self.cluster, observed)
 
-    def facts(self, machine: Machine) -> Facts:
-        """What the last look at the machine says of it; preflight has seen that it answered."""
-        facts = self.observed[machine.name].facts
-        assert facts is not None  # noqa: S101
-        return facts
-
-    def silent(self) -> str:
-        """Who did not answer at the last look, and why; empty: all did."""
-        return "; ".join(
-            f"{name}: {view.error}" for name, view in self.observed.items() if not view.reachable
-        )
-
-    def leader(self, *, but: str = "") -> Machine:
-        """A master to talk to the API through: one whose own apiserver is ready, if any is.
-
-        Args:
-            but: not this machine.
-
-        Raises:
-            UnreachableError: no master answers.
-        """
-        looked_at = [m for m in self.cluster.masters if m.name in self.observed and m.name != but]
-        masters = [m for m in looked_at if self.observed[m.name].reachable]
-        for machine in masters:
-            api = self.observed[machine.name].api
-            if api is not None and api.ready:
-                return machine
-        if masters:
-            return masters[0]
-        reasons = "; ".join(f"{m.name}: {self.observed[m.name].error}" for m in looked_at)
-        message = f"no master of {self.cluster.name} answers: {reasons}"
-        raise UnreachableError(message, hint="clusterctl check shows what is wrong with each")
-
-    def trust(self, *, keep: bool = True) -> Trust:
+    def trust(self, look: Look, *, keep: bool = True) -> Trust:
         """The cluster's keys: from the machines, else from the cache, else new ones.
 
         Args:
@@ -126,7 +93,7 @@ class Session:
             TrustError: machines disagree, or the keys do not fit together.
             RefusedError: the authority is external, and has signed nothing yet.
         """
-        trust = self.known_trust()
+        trust = self.known_trust(look)
         if trust is None:
             if self.cluster.certificates.external:
                 raise refusal(self.cluster, "it has signed nothing yet")
@@ -135,14 +102,14 @@ class Session:
                 trust = self.cache.first(trust)
         return trust
 
-    def known_trust(self) -> Trust | None:
+    def known_trust(self, look: Look) -> Trust | None:
         """The cluster's keys; None when neither the machines nor the cache have any.
 
         Raises:
             TrustError: machines disagree, or the keys do not fit together.
             RefusedError: the inventory says that the authority is external, and it is not.
         """
-        trust = self._known_trust()
+        trust = self._known_trust(look)
         if trust and self.cluster.certificates.external and not trust.external:
             message = (
                 f"{self.cluster.name} has authorities of its own, with their keys: the inventory "
@@ -155,47 +122,28 @@ class Session:
             )
         return trust
 
-    def _known_trust(self) -> Trust | None:
+    def _known_trust(self, look: Look) -> Trust | None:
         cached = self.cache.trust()
-        fingerprint = self.fingerprint()
+        fingerprint = look.fingerprint()
         if not fingerprint:
             return cached
-        newest = max((o.trust for o in self.observed.values() if o.trust), default=None)
+        newest = max((o.trust for o in look.values() if o.trust), default=None)
         if cached is not None and fingerprint == cached.fingerprint:
             # Somebody else may have replaced a key since; what has not reached a machine is ours.
             if newest is None or cached.generation > newest[0]:
                 return cached
             if newest == (cached.generation, cached.digest):
                 return cached
-        trust = self._fetch_trust(fingerprint)
+        trust = self._fetch_trust(look, fingerprint)
         self.cache.keep(trust)
         return trust
 
-    def fingerprint(self) -> str:
-        """That of the cluster's authority, by the machines' records; empty when none has one.
-
-        Raises:
-            TrustError: the machines disagree.
-        """
-        prints = {o.fingerprint for o in self.observed.values() if o.fingerprint}
-        if len(prints) > 1:
-            holders = ", ".join(
-                f"{o.machine} ({o.fingerprint[:12]})"
-                for o in self.observed.values()
-                if o.fingerprint
-            )
-            message = f"the machines have different authorities: {holders}"
-            raise TrustError(message, hint="they belong to different clusters: check the addresses")
-        return next(iter(prints), "")
-
-    def _fetch_trust(self, fingerprint: str) -> Trust:
+    def _fetch_trust(self, look: Look, fingerprint: str) -> Trust:
         reasons = []
-        masters = [m for m in self.cluster.masters if m.name in self.observed]
+        masters = [m for m in self.cluster.masters if m.name in look]
         # First those that have the newest; a run that was stopped may have left it half written.
-        for machine in sorted(
-            masters, key=lambda m: self.observed[m.name].trust or (0, ""), reverse=True
-        ):
-            if self.observed[machine.name].fingerprint != fingerprint:
+        for machine in sorted(masters, key=lambda m: look[m.name].trust or (0, ""), reverse=True):
+            if look[machine.name].fingerprint != fingerprint:
                 continue
             try:
                 trust = self.read_trust(machine)

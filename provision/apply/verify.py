@@ -25,6 +25,7 @@ from provision.desired.render import render
 from provision.local.progress import Progress
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import Failure, PhaseError
+from provision.model.look import Look
 from provision.model.observed import Observed, api_view
 
 # After an outage of the API, CoreDNS and kube-proxy hear of a new Service when they have connected
@@ -53,10 +54,10 @@ def verify(
     Raises:
         PhaseError: naming each thing that does not work, and where.
     """
-    observed, failures = _look(session, names)
-    nodes = tuple(m for m in session.cluster.nodes if m.name in observed)
+    look, failures = _look(session, names)
+    nodes = tuple(m for m in session.cluster.nodes if m.name in look)
     if not failures:
-        failures = _try_pods(session, nodes)
+        failures = _try_pods(session, look.leader(), nodes)
     if failures:
         raise PhaseError(
             "verify",
@@ -78,16 +79,14 @@ def verify_alone(session: Session) -> None:
         verify(session)
 
 
-def _look(
-    session: Session, names: Collection[str] | None
-) -> tuple[Mapping[str, Observed], list[Failure]]:
+def _look(session: Session, names: Collection[str] | None) -> tuple[Look, list[Failure]]:
     """What the machines say, once they have come to rest: what just started may be slow to answer."""
     deadline = time.monotonic() + REST
     while True:
-        observed = session.observe(names)
-        failures = judge(session.cluster, observed)
+        look = session.observe(names)
+        failures = judge(session.cluster, look)
         if not failures or time.monotonic() > deadline:
-            return observed, failures
+            return look, failures
         gevent.sleep(1)
 
 
@@ -140,8 +139,7 @@ def judge(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
     return failures
 
 
-def _try_pods(session: Session, nodes: tuple[Machine, ...]) -> list[Failure]:
-    leader = session.leader()
+def _try_pods(session: Session, leader: Machine, nodes: tuple[Machine, ...]) -> list[Failure]:
     # A name of its own for every run: one that was killed may have left its own behind.
     namespace = f"clusterctl-verify-{secrets.token_hex(3)}"
     kubectl = f"{KUBECTL} -n {namespace}"
@@ -169,7 +167,8 @@ def _try_pods(session: Session, nodes: tuple[Machine, ...]) -> list[Failure]:
         pods_json, service_json = answer[1].split("\n---\n")
         pods = _pods(pods_json)
         service = json.loads(service_json)["spec"]["clusterIP"]
-        return _dial(session, namespace, pods, service) + _from_nodes(session, nodes, service)
+        dialled = _dial(session, leader, namespace, pods, service)
+        return dialled + _from_nodes(session, nodes, service)
     finally:
         session.engine.shell(
             leader, f"{KUBECTL} delete namespace {namespace} --wait=false --ignore-not-found"
@@ -184,7 +183,9 @@ def _pods(text: str) -> tuple[Pod, ...]:
     )
 
 
-def _dial(session: Session, namespace: str, pods: tuple[Pod, ...], service: str) -> list[Failure]:
+def _dial(
+    session: Session, leader: Machine, namespace: str, pods: tuple[Pod, ...], service: str
+) -> list[Failure]:
     """From every pod: a name, the Service, and a pod on the next node."""
     domain = session.cluster.networks.domain
     name = f"verify.{namespace}.svc.{domain}"
@@ -210,7 +211,7 @@ def _dial(session: Session, namespace: str, pods: tuple[Pod, ...], service: str)
             lines.append("wait")
     lines.append(f'wait; for i in $(seq 0 {len(tries) - 1}); do tr -d "\\n" <$d/$i; echo; done')
     lines.append("rm -rf $d")
-    _, out, _ = session.engine.shell(session.leader(), "\n".join(lines))
+    _, out, _ = session.engine.shell(leader, "\n".join(lines))
     answers = out.splitlines()
     failures = []
     for (pod, what, _, _), answer in zip(tries, answers, strict=False):

@@ -62,14 +62,16 @@ def kubeconfig(
         message = "--output and --merge: choose one"
         raise typer.BadParameter(message)
     with open_session(inventory, progress()) as session:
-        session.observe()
-        trust = session.known_trust()
+        look = session.observe()
+        trust = session.known_trust(look)
         if trust is None:
             message = f"there is no cluster {session.cluster.name} yet"
             raise RefusedError(message, hint=f"clusterctl up {inventory}")
         name = user or getpass.getuser()
         if session.cluster.certificates.external:
-            credentials = {"token": service_account_token(session, name, timedelta(hours=ttl))}
+            credentials = {
+                "token": service_account_token(session, look, name, timedelta(hours=ttl))
+            }
         else:
             leaf = table.user(name, ("clusterctl:admins",), ttl)
             issued = issue(leaf, trust, datetime.now(UTC))

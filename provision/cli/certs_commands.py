@@ -135,12 +135,13 @@ def _agreed(
 
     agreed = None
     if asks(session, yes=yes):
-        agreed = prepare().plan
+        planned = prepare()
+        look, agreed = planned.look, planned.plan
         if not agreed.empty:
             agree(session.cluster.name, agreed)
     else:
-        session.observe()
-    with hold(session, command):
+        look = session.observe()
+    with hold(session, command, look):
         run = prepare()
         if agreed not in (None, run.plan):
             message = "the machines have changed since you were asked; nothing was touched"
@@ -189,8 +190,7 @@ def csr(
     with open_session(inventory, progress()) as session:
         external_requests.refuse_own(session.cluster)
         name_log(session)
-        session.observe()
-        with hold(session, "certs csr"):
+        with hold(session, "certs csr", session.observe()):
             made = external_requests.request_certificates(
                 session, frozenset(names or ()), everything=everything
             )
@@ -232,8 +232,7 @@ def import_(
         if asks(session, yes=yes):
             question = f"Import certificates of {session.cluster.name} from {directory}?"
             typer.confirm(question, abort=True, err=True)
-        session.observe()
-        with hold(session, "certs import"):
+        with hold(session, "certs import", session.observe()):
             done = external_requests.import_signed(session, directory)
     count = sum(len(names) for names in (done.issued or done.waiting).values())
     if done.issued or not (done.waiting or done.others):
@@ -298,8 +297,7 @@ def rotate(
             typer.confirm(
                 f"Replace {', '.join(parts)} of {session.cluster.name}?", abort=True, err=True
             )
-        session.observe()
-        with hold(session, command):
+        with hold(session, command, session.observe()):
             trust = rotation.prepare(session, parts, distrust=distrust)
             report = rotation.carry_out(session, trust, parts, distrust=distrust)
     if output is Output.JSON:

@@ -88,7 +88,7 @@ def up(
             ask = asks(session, yes=yes)
             if ask and not run.plan.empty:
                 agree(session.cluster.name, run.plan)
-            with hold(session, "up"):
+            with hold(session, "up", run.look):
                 agreed, run = run.plan, converge.look_again(run)
                 if ask and run.plan != agreed:
                     message = "the machines have changed since you were asked; nothing was touched"
@@ -190,12 +190,13 @@ def check(
     from provision.commands import converge
 
     with open_session(inventory, progress()) as session:
-        warnings = converge.check(session, deep=deep)
+        look = converge.look_at_all(session, deep=deep)
+        warnings = converge.check(session, look, deep=deep)
         show_findings(warnings)
         count = len(session.cluster.machines)
         out.print(f"{session.cluster.name}: all {count} machines are fit.")
         if deep:
-            binaries = sum(len(seen.binaries) for seen in session.observed.values())
+            binaries = sum(len(seen.binaries) for seen in look.values())
             out.print(f"All {binaries} binaries are what was installed, by their SHA-256.")
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from provision.commands.etcd.source import Keys
     from provision.commands.etcd.status import Member
     from provision.model.errors import Finding
+    from provision.model.look import Look
 
 app = typer.Typer(help="Look after etcd: its members, snapshots, ways back.", no_args_is_help=True)
 
@@ -135,8 +136,7 @@ def list_(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
     from provision.commands.etcd.copies import listed
 
     with open_session(inventory, progress()) as session:
-        session.observe()
-        copies, silent = listed(session)
+        copies, silent = listed(session, session.observe())
     if output is Output.JSON:
         print_json({"snapshots": [asdict(copy) for copy in copies], "silent": silent})
         return
@@ -164,11 +164,11 @@ def verify(
 
     keys = _keys(identity, passphrase_file)
     with open_session(inventory, progress()) as session:
-        session.observe()
-        with opened(session, source, keys) as found:
-            fit(session.cluster, _fingerprint(session), found)
+        look = session.observe()
+        with opened(session, look, source, keys) as found:
+            fit(session.cluster, look.fingerprint() or None, found)
             out.print(describe(found), soft_wrap=True)
-            done = try_restore(session, found)
+            done = try_restore(session, look, found)
     out.print(
         f"Restored on {done.machine} in {done.seconds:.1f} s: {done.keys} keys at revision "
         f"{done.revision}, as they were saved.",
@@ -191,23 +191,28 @@ def restore(
     from provision.apply.session import open_session
 
     with open_session(inventory, progress(), create=True) as session:
-        session.observe()
-        _restore(session, source, _keys(identity, passphrase_file), yes=yes)
+        _restore(session, session.observe(), source, _keys(identity, passphrase_file), yes=yes)
 
 
 def _restore(
-    session: Session, source: str, keys: Keys, *, command: str = "etcd restore", yes: bool
+    session: Session,
+    look: Look,
+    source: str,
+    keys: Keys,
+    *,
+    command: str = "etcd restore",
+    yes: bool,
 ) -> None:
     from provision.apply.lock import hold
     from provision.commands.etcd.restore import assess, carry_out
     from provision.commands.etcd.source import describe, fit, opened
 
-    with opened(session, source, keys) as found:
-        fit(session.cluster, _fingerprint(session), found)
-        outlook = assess(session, found)
+    with opened(session, look, source, keys) as found:
+        fit(session.cluster, look.fingerprint() or None, found)
+        outlook = assess(session, look, found)
         err.print(describe(found), soft_wrap=True)
         _agree(session, [outlook.lost(found), *_left_out(outlook.left_out)], yes=yes)
-        with hold(session, command):
+        with hold(session, command, look):
             seconds = carry_out(session, found, outlook)
         _finish(session, seconds, outlook.left_out)
 
@@ -234,12 +239,12 @@ def recover(
     from provision.commands.etcd.restore import assess, carry_out
 
     with open_session(inventory, progress()) as session:
-        session.observe()
+        look = session.observe()
         if source:
             keys = _keys(identity, passphrase_file)
-            _restore(session, source, keys, command="recover", yes=yes)
+            _restore(session, look, source, keys, command="recover", yes=yes)
             return
-        remains = what_remains(session)
+        remains = what_remains(session, look)
         lines = [f"{name} has data: {far}" for name, far in remains.survivors.items()]
         lines += [f"{name} is empty, and becomes a member again" for name in remains.empty]
         lines += _left_out(remains.gone)
@@ -248,8 +253,8 @@ def recover(
             "none of these had been told of"
         )
         _agree(session, lines, yes=yes)
-        with hold(session, "recover"), rescued(session, remains) as found:
-            outlook = assess(session, found)
+        with hold(session, "recover", look), rescued(session, look, remains) as found:
+            outlook = assess(session, look, found)
             seconds = carry_out(session, found, outlook)
         _finish(session, seconds, outlook.left_out)
 
@@ -292,10 +297,6 @@ def _finish(session: Session, seconds: float, left_out: Mapping[str, str]) -> No
     out.print(f"Next: clusterctl etcd snapshot {path}", soft_wrap=True)
 
 
-def _fingerprint(session: Session) -> str | None:
-    return next((o.fingerprint for o in session.observed.values() if o.fingerprint), None)
-
-
 def _keys(identity: Path | None, passphrase_file: Path | None) -> Keys:
     from provision.commands.etcd.source import Keys
 
@@ -328,8 +329,7 @@ def key(inventory: Inventory) -> None:
     from provision.pki import age
 
     with open_session(inventory, progress()) as session:
-        session.observe()
-        identity = age.identity(trust_of(session))
+        identity = age.identity(trust_of(session, session.observe()))
     err.print(f"opens every snapshot of {session.cluster.name}: age -d -i FILE", style="dim")
     sys.stdout.write(f"{identity}\n")
 

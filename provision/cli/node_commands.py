@@ -42,8 +42,8 @@ def add(inventory: Inventory, name: Name) -> None:
 
     nodes.named(inventory, name)
     with open_session(inventory, progress(), create=True, names=(name,)) as session:
-        nodes.prepare_add(session, name)
-        with hold(session, "node add"):
+        look = nodes.prepare_add(session, name).look
+        with hold(session, "node add", look):
             run = nodes.prepare_add(session, name)
             up_summary(session, run, converge.up(run), Output.TABLE)
 
@@ -71,9 +71,9 @@ def remove(
         raise RefusedError(message, hint="one after the other, and look at the status in between")
     for count, name in enumerate(names):
         with nodes.leaving(inventory, name, progress(), left=names[:count]) as case:
-            refuse_second(case.session)
+            refuse_second(case.session, case.look)
             _agree(case, "removes", yes=yes)
-            with hold(case.session, "node remove"):
+            with hold(case.session, "node remove", case.look):
                 nodes.remove(nodes.look_again(case), options)
         out.print(f"{name} is out of the cluster. Take its line out of {inventory}, or up adds it.")
 
@@ -100,15 +100,15 @@ def replace(
     live = progress()
     with nodes.leaving(inventory, name, live) as case:
         nodes.refuse_replacing(inventory, case, force=force)
-        refuse_second(case.session)
+        refuse_second(case.session, case.look)
         _agree(case, "replaces", yes=yes)
-        with hold(case.session, "node replace"):
+        with hold(case.session, "node replace", case.look):
             now = nodes.look_again(case)
             nodes.refuse_replacing(inventory, now, force=force)
             nodes.forget(now, _options(pdb, drain_timeout, force=force))
     with open_session(inventory, live, create=True, names=(name,)) as session:
         run, _ = converge.prepare(session)
-        with hold(session, "node replace"):
+        with hold(session, "node replace", run.look):
             run = converge.look_again(run)
             up_summary(session, run, converge.up(run), Output.TABLE)
 

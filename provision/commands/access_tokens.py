@@ -13,12 +13,13 @@ from provision.desired.addons import ADMINS
 from provision.desired.components.control_plane import KUBECTL
 from provision.inventory.rules import is_domain
 from provision.model.errors import Failure, PhaseError, RefusedError
+from provision.model.look import Look
 
 # The API signs none that lives shorter.
 SHORTEST = timedelta(minutes=10)
 
 
-def service_account_token(session: Session, name: str, life: timedelta) -> str:
+def service_account_token(session: Session, look: Look, name: str, life: timedelta) -> str:
     """A token of this administrator's, who is made if there is none of the name.
 
     Raises:
@@ -42,7 +43,7 @@ def service_account_token(session: Session, name: str, life: timedelta) -> str:
         f"printf %s {quote(json.dumps(account))} | {APPLY} -f - >/dev/null && "
         f"{KUBECTL} -n {ADMINS} create token {name} --duration={round(life.total_seconds())}s"
     )
-    leader = session.leader()
+    leader = look.leader()
     code, out, error = kubectl.run(session, leader, program, secret_output=True)
     if code != 0:
         cause = error.strip()[-2000:]

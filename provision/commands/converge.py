@@ -1,8 +1,8 @@
-"""`up`: look, judge, plan, act, verify. And the first half of it alone, for `plan` and `check`."""
+"""Converge a cluster: look, judge, plan, carry out, verify. `plan` and `check` are its first half."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Network
@@ -22,6 +22,7 @@ from provision.model.cluster import Cluster, Ssh
 from provision.model.errors import Finding, PreflightError
 from provision.model.facts import Facts
 from provision.model.located import Located
+from provision.model.look import Look
 from provision.pki import age
 from provision.pki.trust import Trust
 from provision.plan import external_authority
@@ -43,40 +44,37 @@ class Report:
     warnings: tuple[Finding, ...] = ()
 
 
-def check(
-    session: Session,
-    names: Collection[str] | None = None,
-    *,
-    look: bool = True,
-    alone: bool = False,
-    deep: bool = False,
-) -> tuple[Finding, ...]:
-    """Look at the machines and judge whether they are fit. Touches nothing.
+def look_at_all(session: Session, *, deep: bool = False) -> Look:
+    """Look at all machines; new ones also say which others they reach.
 
     Args:
-        names: of the machines that count; None: all.
-        look: False: the session has just looked.
-        alone: refuse if somebody else works on the cluster; else that is a warning.
-        deep: hash every binary; one that is not what was installed is an error.
+        deep: hash every binary.
+    """
+    return session.observe(reachability=True, deep=deep)
+
+
+def check(
+    session: Session, look: Look, *, alone: bool = False, deep: bool = False
+) -> tuple[Finding, ...]:
+    """Judge whether the machines are fit. Touches nothing.
+
+    Args:
+        alone: refuse if another operator works on the cluster; else that is a warning.
+        deep: the look hashed every binary; one that is not what was installed is an error.
 
     Returns:
         Warnings.
 
     Raises:
-        RefusedError: somebody does.
+        RefusedError: another operator works on the cluster.
         PreflightError: with all findings, when at least one is fatal.
     """
-    # Of two machines among many, one is to reach the other only.
-    reachability = names is None
-    observed = (
-        session.observe(names, reachability=reachability, deep=deep) if look else session.observed
-    )
     if alone:
-        refuse_second(session)
+        refuse_second(session, look)
     trust = session.cache.trust()
-    findings = preflight(session.cluster, observed, trust.fingerprint if trust else None)
-    findings = [*session.draft.warnings, *findings, *(altered(observed) if deep else ())]
-    if holder := at_work(session):
+    findings = preflight(session.cluster, look, trust.fingerprint if trust else None)
+    findings = [*session.draft.warnings, *findings, *(altered(look) if deep else ())]
+    if holder := at_work(session, look):
         findings.append(Finding("now", f"at work on this cluster: {holder}", fatal=False))
     if any(finding.fatal for finding in findings):
         raise PreflightError(
@@ -86,19 +84,14 @@ def check(
 
 
 def prepare(
-    session: Session,
-    names: Collection[str] | None = None,
-    *,
-    keep: bool = True,
-    look: bool = True,
+    session: Session, look: Look | None = None, *, keep: bool = True
 ) -> tuple[Run, tuple[Finding, ...]]:
     """Everything up to the plan. Touches no machine.
 
     Args:
-        names: of the machines that count; None: all.
-        keep: this is going to be carried out: nobody else is at work, and a new cluster's keys
-            are made for good, not just to plan with.
-        look: False: the session has just looked at the machines.
+        look: plan from this look; None: look at all machines.
+        keep: the plan is going to be carried out: refuse if another operator is at work, and keep
+            the keys of a new cluster. Else keys are made only to plan with.
 
     Returns:
         The run, ready to be carried out, and warnings.
@@ -106,61 +99,61 @@ def prepare(
     Raises:
         PreflightError, TrustError, ArtifactError, RefusedError: see there.
     """
-    warnings = check(session, names, look=look, alone=keep)
-    trust = session.trust(keep=keep)
-    # To plan a first installation, nobody has to wait for a compiler.
-    make = keep or any(view.binaries for view in session.observed.values())
-    run = _planned(session, trust, needed_artifacts(session, trust, make=make))
-    return run, (
-        *warnings,
-        *external_authority.due(session.cluster, trust, session.observed, run.now),
-    )
+    look = look or look_at_all(session)
+    warnings = check(session, look, alone=keep)
+    trust = session.trust(look, keep=keep)
+    # The plan of a first installation does not wait for a compiler.
+    make = keep or any(view.binaries for view in look.values())
+    run = _planned(session, look, trust, needed_artifacts(session, look, trust, make=make))
+    return run, (*warnings, *external_authority.due(session.cluster, trust, look, run.now))
 
 
 def look_again(run: Run) -> Run:
-    """The same run, planned anew from what the machines are now.
+    """Look at the machines again, and plan the same run anew.
 
-    For who has just taken the lock: another operator may have changed them since the first look.
+    Called after the lock was taken: another operator may have changed machines since the first look.
 
     Raises:
         PreflightError, TrustError, RefusedError: see `prepare`.
     """
-    check(run.session)
-    return _planned(run.session, run.session.trust(), run.artifacts)
+    look = look_at_all(run.session)
+    check(run.session, look)
+    return _planned(run.session, look, run.session.trust(look), run.artifacts)
 
 
-def _planned(session: Session, trust: Trust, ready: ArtifactSet) -> Run:
+def _planned(session: Session, look: Look, trust: Trust, ready: ArtifactSet) -> Run:
     now = datetime.now(UTC)
-    plan = make_plan(session.cluster, trust, session.observed, ready, now)
-    external_authority.refuse_unsigned(session.cluster, trust, session.observed, plan, now)
+    plan = make_plan(session.cluster, trust, look, ready, now)
+    external_authority.refuse_unsigned(session.cluster, trust, look, plan, now)
     if not isinstance(session.source, Cloud) or not (arch := _group_arch(session)):
-        return Run(session, trust, ready, plan, now)
-    bundle = self_join.bundle(session.cluster, trust, _group_facts(session, arch), ready)
+        return Run(session, look, trust, ready, plan, now)
+    bundle = self_join.bundle(session.cluster, trust, _group_facts(look, arch), ready)
     if session.source.offered(session.draft) != bundle.sha256:
         plan = replace(plan, join=bundle.sha256)
-    return Run(session, trust, ready, plan, now, bundle=bundle)
+    return Run(session, look, trust, ready, plan, now, bundle=bundle)
 
 
 def _group_arch(session: Session) -> str:
-    """Architecture of machines that join by themselves; empty: there are none."""
+    """The architecture of machines that join by themselves; empty: there are none."""
     source = session.source
     return source.group_arch(session.draft) if isinstance(source, Cloud) else ""
 
 
-def _group_facts(session: Session, arch: str) -> Facts:
-    """What will be true of a machine that nobody has seen: it is made from the same image."""
-    cluster = session.cluster
-    known = (session.observed[m.name].facts for m in (*cluster.workers, *cluster.masters))
+def _group_facts(look: Look, arch: str) -> Facts:
+    """The facts of a machine that does not exist yet: it is made from the same image as these."""
+    known = (look[m.name].facts for m in (*look.cluster.workers, *look.cluster.masters))
     return replace(next(facts for facts in known if facts), arch=arch)
 
 
-def needed_artifacts(session: Session, trust: Trust, *, make: bool = True) -> ArtifactSet:
+def needed_artifacts(
+    session: Session, look: Look, trust: Trust, *, make: bool = True
+) -> ArtifactSet:
     """What the cluster's machines need, made ready by the inventory's source.
 
     Args:
         make: False: only to plan with.
     """
-    arches = {o.facts.arch for o in session.observed.values() if o.facts}
+    arches = {o.facts.arch for o in look.values() if o.facts}
     if arch := _group_arch(session):
         arches.add(arch)
     return artifacts.prepare(
@@ -181,9 +174,9 @@ def wanted(cluster: Cluster, trust: Trust, arches: Iterable[str]) -> tuple[tuple
 def settled(run: Run) -> bool:
     """Whether there is nothing to do, and nothing to wait for either.
 
-    A run that was killed at its end has put everything in place, and nobody has seen it work.
+    A run that was killed before its last phases changed everything, but did not verify it.
     """
-    there = {n: view for n, view in run.session.observed.items() if view.reachable}
+    there = {name: view for name, view in run.look.items() if view.reachable}
     return run.plan.empty and not judge(run.session.cluster, there)
 
 
@@ -194,7 +187,7 @@ def up(run: Run) -> Report:
         PhaseError: with every machine that failed in the phase that failed.
     """
     cluster = run.session.cluster
-    # Beside a cache that the operator has sealed no key is left open unasked.
+    # An operator who encrypts the cache wants no key on this computer in plain text.
     if cluster.backup.enabled and not run.session.cache.sealed:
         identities.remember(age.identity(run.trust), cluster.name)
     execute(run, UP)

@@ -17,6 +17,7 @@ from provision.machines.locate import absent
 from provision.machines.sources import source_of
 from provision.model.cluster import Machine
 from provision.model.errors import UnreachableError
+from provision.model.look import Look
 
 
 def take_apart(draft: Draft, inventory: Path, progress: Progress) -> dict[str, str]:
@@ -36,9 +37,9 @@ def take_apart(draft: Draft, inventory: Path, progress: Progress) -> dict[str, s
     left: dict[str, str] = {}
     if not draft.source.makes_machines:
         with open_session(inventory, progress) as session:
-            session.observe()
-            with hold(session, "down"):
-                left = _clean(session)
+            look = session.observe()
+            with hold(session, "down", look):
+                left = _clean(session, look)
     elif not absent(source, draft):
         # Somebody's run is not cut off; who begins one from now on finds no machines.
         with open_session(inventory, progress) as session, hold(session, "down"):
@@ -51,18 +52,13 @@ def take_apart(draft: Draft, inventory: Path, progress: Progress) -> dict[str, s
     return left
 
 
-def _clean(session: Session) -> dict[str, str]:
-    observed = session.observed
-    there = [m for m in session.cluster.machines if observed[m.name].reachable]
+def _clean(session: Session, look: Look) -> dict[str, str]:
+    there = look.answering(session.cluster.machines)
     names = tuple(m.name for m in there)
     with session.progress.phase("remove", "what we put on the machines", names):
         hint = "clusterctl down again goes on from here"
         fan_out("remove", there, partial(clean_machine, session), hint=hint)
-    return {
-        m.name: observed[m.name].error
-        for m in session.cluster.machines
-        if not observed[m.name].reachable
-    }
+    return look.unreachable()
 
 
 def clean_machine(session: Session, machine: Machine) -> tuple[int, str, str]:

@@ -22,6 +22,7 @@ from provision.desired.components.control_plane import KUBECTL
 from provision.local.progress import Progress
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import Failure, PhaseError, RefusedError, UnreachableError
+from provision.model.look import Look
 from provision.model.observed import Observed, api_view
 from provision.plan.quorum import against_removal, membership
 
@@ -34,7 +35,7 @@ class Leaving:
     """A machine that is to leave a cluster, as it is now.
 
     Attributes:
-        session: the cluster's.
+        look: the cluster's machines, this one among them.
         machine: the one that leaves.
         answers: whether it can be looked at.
         health: what of it is well; empty: nothing that the cluster would miss.
@@ -42,6 +43,7 @@ class Leaving:
     """
 
     session: Session
+    look: Look
     machine: Machine
     answers: bool
     health: tuple[str, ...]
@@ -50,7 +52,7 @@ class Leaving:
     @property
     def leader(self) -> Machine:
         """A master that stays."""
-        return self.session.leader(but=self.machine.name)
+        return self.look.leader(but=self.machine.name)
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,10 @@ def prepare_add(session: Session, name: str) -> Run:
 def _prepare_alone(session: Session, name: str) -> Run:
     """Plan for one machine, having looked at it and at one master that is ready."""
     for master in session.cluster.masters:
-        if api_view(session.observe((name, master.name))) is None:
+        look = session.observe((name, master.name))
+        if look.api() is None:
             continue
-        run, _ = converge.prepare(session, look=False)
+        run, _ = converge.prepare(session, look)
         if name in run.plan.absent:
             raise UnreachableError(run.plan.absent[name], hint="start it, then again")
         alone = {name: run.plan.machines[name]}
@@ -123,8 +126,8 @@ def leaving(
     others = frozenset(named(path, name)) - {name, *left}
     with open_session(path, progress, names=others) as session:
         machines = tuple(m for m in session.cluster.machines if m.name not in left)
-        session.cluster = session.cluster.model_copy(update={"machines": machines})
-        yield _look(session, name)
+        smaller = session.cluster.model_copy(update={"machines": machines})
+        yield _look(replace(session, cluster=smaller), name)
 
 
 def look_again(case: Leaving) -> Leaving:
@@ -140,20 +143,20 @@ def look_again(case: Leaving) -> Leaving:
 
 def _look(session: Session, name: str) -> Leaving:
     gone = _gone(session, name)
-    observed = session.observe(gone={name: gone} if gone else {})
+    look = session.observe(gone={name: gone} if gone else {})
     machine = session.cluster.machine(name)
-    refuse_leaving(session.cluster, observed, machine)
-    api = api_view({n: view for n, view in observed.items() if n != name})
-    if api is None:
+    refuse_leaving(session.cluster, look, machine)
+    if look.api(but=name) is None:
         message = f"no other apiserver of {session.cluster.name} is ready"
         hint = f"clusterctl status {session.cluster.inventory}"
         raise UnreachableError(message, hint=hint)
     return Leaving(
         session,
+        look,
         machine,
-        observed[name].reachable,
-        health(session.cluster, observed, machine, gone=bool(gone)),
-        workload(session, session.leader(but=name), name),
+        look[name].reachable,
+        health(session.cluster, look, machine, gone=bool(gone)),
+        workload(session, look.leader(but=name), name),
     )
 
 
@@ -223,7 +226,7 @@ def remove(case: Leaving, options: Options) -> None:
         RefusedError, PhaseError: see `drain`; and with what failed.
     """
     _drain(case, options)
-    run, _ = converge.prepare(_without(case.session, case.machine.name), look=False)
+    run, _ = converge.prepare(*_without(case))
     # Before it goes: from here on no proxy sends it anything.
     execute(run, [phase for phase in UP if phase not in (VERIFY, ADDONS)])
     _forget(case)
@@ -256,7 +259,7 @@ def refuse_replacing(path: Path, case: Leaving, *, force: bool) -> None:
             message, hint=f"{wait}to replace it all the same, its pods moved elsewhere: --force"
         )
     if not (made or case.answers):
-        message = f"no machine answers as {name}: {session.observed[name].error}"
+        message = f"no machine answers as {name}: {case.look[name].error}"
         raise RefusedError(
             message,
             hint=f"put the new machine in its place, or its address into {path}, then again. "
@@ -299,7 +302,7 @@ def _drain(case: Leaving, options: Options) -> None:
 
 def _forget_member(case: Leaving) -> None:
     if case.machine.has_etcd:
-        via = etcd_members.healthy_member(case.session, but=case.machine.name)
+        via = etcd_members.healthy_member(case.look, but=case.machine.name)
         etcd_members.remove(case.session, via, case.machine.name)
 
 
@@ -327,14 +330,12 @@ def _forget_node(case: Leaving) -> None:
         raise PhaseError("remove", [Failure(case.leader.name, "delete the Node", error.strip())])
 
 
-def _without(session: Session, name: str) -> Session:
-    """The same session, of a cluster that never had this machine."""
-    machines = staying(session.cluster, session.observed, name)
-    return replace(
-        session,
-        cluster=session.cluster.model_copy(update={"machines": machines}),
-        observed={machine.name: session.observed[machine.name] for machine in machines},
-    )
+def _without(case: Leaving) -> tuple[Session, Look]:
+    """The same session and look, of a cluster that never had this machine."""
+    cluster = case.session.cluster
+    machines = staying(cluster, case.look, case.machine.name)
+    smaller = cluster.model_copy(update={"machines": machines})
+    return replace(case.session, cluster=smaller), case.look.of(smaller)
 
 
 def staying(cluster: Cluster, observed: Mapping[str, Observed], name: str) -> tuple[Machine, ...]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from provision.apply.session import Session
 from provision.model.errors import RefusedError, TrustError, UnreachableError
+from provision.model.look import reasons
 from provision.pki.trust import Trust
 
 
@@ -35,14 +36,11 @@ def fetch_trust(session: Session) -> Fetched:
         RefusedError: no master has keys.
         TrustError: masters disagree, or this computer has another cluster's keys.
     """
-    observed = session.observe()
+    look = session.observe()
     masters = session.cluster.masters
-    passed_over = {
-        m.name: observed[m.name].error for m in masters if not observed[m.name].reachable
-    }
+    passed_over = look.unreachable(masters)
     if len(passed_over) == len(masters):
-        reasons = "; ".join(f"{name}: {why}" for name, why in passed_over.items())
-        message = f"no master of {session.cluster.name} answers: {reasons}"
+        message = f"no master of {session.cluster.name} answers: {reasons(passed_over)}"
         raise UnreachableError(message, hint="one that answers and has its disk is enough")
     trusts: dict[str, Trust] = {}
     for machine in masters:
@@ -52,14 +50,13 @@ def fetch_trust(session: Session) -> Fetched:
             except (TrustError, UnreachableError) as error:
                 passed_over[machine.name] = error.message
     if not trusts:
-        reasons = "; ".join(f"{name}: {why}" for name, why in passed_over.items())
-        message = f"no master of {session.cluster.name} could give its keys: {reasons}"
+        message = f"no master of {session.cluster.name} could give its keys: {reasons(passed_over)}"
         raise RefusedError(
             message,
             hint="is there a cluster? One master with a whole /etc/kubernetes/pki is needed",
         )
     trust = agreed(trusts)
-    recorded = session.fingerprint()
+    recorded = look.fingerprint()
     if recorded and recorded != trust.fingerprint:
         message = (
             f"{', '.join(trusts)} have keys of the authority {trust.fingerprint[:12]}, but the "

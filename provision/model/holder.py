@@ -90,7 +90,7 @@ def take(me: Holder, lock: str = paths.LOCK, life: int = LIFE) -> str:
     return _program(f"{parameters} holder={quote(line)}", _TAKE)
 
 
-def look(lock: str = paths.LOCK) -> str:
+def inspect(lock: str = paths.LOCK) -> str:
     """The program that says who has a machine's lock; nothing when nobody has. POSIX sh."""
     return f"lock={quote(lock)}\n{_BUSY}{_LOOK}"
 

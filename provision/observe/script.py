@@ -105,7 +105,7 @@ class Query:
             "signs": "\n".join(SIGNS),
             "objects": OBJECTS,
             "record": paths.RECORD,
-            "who_holds_the_lock": holder.look(),
+            "who_holds_the_lock": holder.inspect(),
             "etcdctl": f"{paths.BIN}/etcdctl",
             "etcd_endpoint": LOCAL,
             "etcd_ca": CA,

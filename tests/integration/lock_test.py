@@ -25,10 +25,10 @@ import sys
 from gevent import monkey; monkey.patch_all()
 from pathlib import Path
 from time import sleep
-from provision.holder import Holder, take
-from provision.lock import hold
-from provision.progress import Silent
-from provision.session import open_session
+from provision.model.holder import Holder, take
+from provision.apply.lock import hold
+from provision.local.progress import Silent
+from provision.apply.session import open_session
 with open_session(Path(sys.argv[1]), Silent()) as session:
     with hold(session, "down", lock=sys.argv[2]):
         print("held", flush=True)

@@ -9,9 +9,11 @@ import pytest
 
 from provision.commands.certs import rotation
 from provision.model.errors import PhaseError, RefusedError
+from provision.model.look import Look
 from provision.pki.rotation import AUTHORITIES, Part, Stage, advance, begin, reached
 from tests.world import DEFAULT, NOW, artifacts, converged, trust
 
+LOOK = Look(*converged())
 ENCRYPTION = (Part.ENCRYPTION,)
 ACTIVE = advance(begin(trust(), ENCRYPTION, "demo", NOW), ENCRYPTION, NOW)
 OLD = "k8s:enc:secretbox:v1:key1:"
@@ -37,15 +39,13 @@ def rewritten(tmp_path, monkeypatch):
             )
             return done.returncode, done.stdout, done.stderr
 
-        master = DEFAULT.machine("m1")
         progress = SimpleNamespace(phase=lambda *_: nullcontext(), done=lambda _: None)
         session = SimpleNamespace(
             cluster=DEFAULT,
-            leader=lambda: master,
             engine=SimpleNamespace(shell=shell),
             progress=progress,
         )
-        rotation._rewrite_secrets(session, ACTIVE)
+        rotation._rewrite_secrets(session, LOOK, ACTIVE)
 
     return run
 
@@ -89,22 +89,19 @@ def at(stage, parts=ACCOUNTS):
 @pytest.fixture
 def session(monkeypatch):
     """A cluster that is as its inventory says, with the trust of `world`; `kept` are its others."""
-    of, observed = converged()
     kept = []
     session = SimpleNamespace(
-        cluster=of,
-        observed=observed,
-        silent=lambda: "",
+        cluster=DEFAULT,
         kept=kept,
         cache=SimpleNamespace(keep=kept.append, trust=lambda: kept[-1] if kept else None),
         progress=SimpleNamespace(note=lambda _: None),
     )
-    monkeypatch.setattr(rotation.renewal, "as_installed", lambda *_: artifacts(of))
+    monkeypatch.setattr(rotation.renewal, "as_installed", lambda *_: artifacts(DEFAULT))
     return session
 
 
 def prepared(session, monkeypatch, known, parts, *, distrust=False, unfinished=False):
-    monkeypatch.setattr(rotation.renewal, "look", lambda _: known)
+    monkeypatch.setattr(rotation.renewal, "look_at_existing", lambda _: (LOOK, known))
     plan = SimpleNamespace(empty=not unfinished, machines={})
     monkeypatch.setattr(rotation, "make_plan", lambda *_: plan)
     return rotation.prepare(session, parts, distrust=distrust)

@@ -18,7 +18,7 @@ def told(monkeypatch):
     told = []
 
     @contextmanager
-    def hold(_, command):
+    def hold(_, command, look):
         told.append("locked")
         yield
         told.append("unlocked")
@@ -43,7 +43,7 @@ def planning(told, *plans):
 
     def prepare():
         told.append("planned")
-        return SimpleNamespace(plan=next(left))
+        return SimpleNamespace(look=None, plan=next(left))
 
     return prepare
 

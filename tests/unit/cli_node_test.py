@@ -12,6 +12,7 @@ from provision.apply.drain import Workload
 from provision.cli import node_commands
 from provision.commands import nodes
 from provision.model.errors import RefusedError
+from provision.model.look import Look
 from provision.model.source import LAB
 from tests.world import cluster
 
@@ -22,8 +23,8 @@ INVENTORY = Path("ha.py")
 def world(monkeypatch):
     """A dead m2, which becomes well while the operator thinks; `done` is what happens to it."""
     of, done = cluster(), []
-    session = SimpleNamespace(cluster=of, draft=SimpleNamespace(source=LAB), observed={})
-    dead = nodes.Leaving(session, of.machine("m2"), False, (), Workload())
+    session = SimpleNamespace(cluster=of, draft=SimpleNamespace(source=LAB))
+    dead = nodes.Leaving(session, Look(of, {}), of.machine("m2"), False, (), Workload())
     well = replace(dead, answers=True, health=("its etcd member is healthy",))
 
     @contextmanager
@@ -31,7 +32,7 @@ def world(monkeypatch):
         yield dead
 
     monkeypatch.setattr(nodes, "leaving", context)
-    monkeypatch.setattr(lock, "refuse_second", lambda _: None)
+    monkeypatch.setattr(lock, "refuse_second", lambda *_: None)
     monkeypatch.setattr(lock, "hold", context)
     monkeypatch.setattr(nodes, "look_again", lambda _: well)
     for name in ("forget", "remove"):

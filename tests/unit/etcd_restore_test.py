@@ -18,6 +18,7 @@ from provision.model.errors import (
     RefusedError,
     UnreachableError,
 )
+from provision.model.look import Look
 from provision.model.observed import Observed
 from provision.pki import rotation
 from provision.pki.trust import Part
@@ -28,15 +29,14 @@ CLUSTER, SEEN = converged()
 MEMBERS = ("m1", "m2", "m3")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Seat(Session):
     fleet: object = None
 
     def observe(self, *_, **__):
-        self.observed = self.fleet.look()
-        return self.observed
+        return Look(CLUSTER, self.fleet.look())
 
-    def known_trust(self):
+    def known_trust(self, _):
         return self.fleet.known
 
 
@@ -104,9 +104,9 @@ class Fleet:
 
     def type(self):
         """`etcd restore`, with the same snapshot."""
-        self.session.observe()
+        look = self.session.observe()
         self.ran.clear()
-        outlook = restore.assess(self.session, self.snapshot)
+        outlook = restore.assess(self.session, look, self.snapshot)
         restore.carry_out(self.session, self.snapshot, outlook)
         return outlook
 
@@ -297,7 +297,9 @@ def test_what_stands_against_it_is_said_before_anything_is_stopped(installing, m
     assert installing.did(MARKER) == installing.kept == []
 
     snapshot_of = recover.rescued(
-        installing.session, recover.Remains({"m1": ""}, ("m2",), {"m3": ""})
+        installing.session,
+        installing.session.observe(),
+        recover.Remains({"m1": ""}, ("m2",), {"m3": ""}),
     )
     with pytest.raises((RefusedError, PreflightError)), snapshot_of:
         pass
@@ -321,8 +323,8 @@ def test_a_restore_that_was_cut_off_while_it_installed_goes_on_installing(instal
 
 
 def test_who_answers_again_is_not_started_with_the_data_that_it_had(installing):
-    installing.session.observe()
-    outlook = restore.assess(installing.session, installing.snapshot)
+    look = installing.session.observe()
+    outlook = restore.assess(installing.session, look, installing.snapshot)
     installing.away = set()
     with pytest.raises(RefusedError, match="m3 did not answer a moment ago"):
         restore.carry_out(installing.session, installing.snapshot, outlook)

@@ -9,6 +9,7 @@ from provision.commands.etcd.snapshot import trust_of, writing
 from provision.local import identities, seal
 from provision.local.cache import Cache
 from provision.model.errors import RefusedError
+from provision.model.look import Look
 from tests.world import cluster, trust
 
 
@@ -42,6 +43,7 @@ def test_the_key_of_snapshots_is_kept_unless_the_cache_is_sealed(tmp_path, monke
         cache.keep(trust())
         monkeypatch.delenv(seal.PASSPHRASE_FILE)
 
-    trust_of(SimpleNamespace(known_trust=trust, cluster=cluster(), cache=cache))
+    session = SimpleNamespace(known_trust=lambda _: trust(), cluster=cluster(), cache=cache)
+    trust_of(session, Look(cluster(), {}))
 
     assert identities.path().exists() is not bool(sealed)

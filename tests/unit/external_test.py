@@ -16,6 +16,7 @@ from provision.apply.make_change import component_change
 from provision.commands.certs import external_requests
 from provision.desired.catalog import desired
 from provision.model.errors import RefusedError, TrustError
+from provision.model.look import Look
 from provision.model.observed import ObservedFile
 from provision.model.settings.components import Addons
 from provision.model.settings.security import Certificates, PodSecurity
@@ -217,7 +218,7 @@ def successor(at):
 
 def order(observed, authorities, now, signed_by=None):
     """What is wrong with importing these authorities, and certificates of all machines by one."""
-    session = SimpleNamespace(cluster=OF, observed=observed)
+    look = Look(OF, observed)
     read = {
         m.name: [
             Signed(f"{leaf.name}.crt", leaf, "", issue(leaf, signed_by, now).certificate)
@@ -226,10 +227,8 @@ def order(observed, authorities, now, signed_by=None):
         for m in OF.machines
         if signed_by
     }
-    in_use = external_requests._in_use(session, WITHOUT_KEYS, now)
-    return [
-        f.what for f in external_requests._order(session, read, WITHOUT_KEYS, authorities, in_use)
-    ]
+    in_use = external_requests._in_use(look, WITHOUT_KEYS, now)
+    return [f.what for f in external_requests._order(look, read, WITHOUT_KEYS, authorities, in_use)]
 
 
 def formed(observed):
@@ -283,9 +282,9 @@ EDITED = cluster(pod_security=PodSecurity(enforce="privileged"))
 
 def others(of, observed, known=None, renewal=None):
     plan = make_plan(of, known or trust(), observed, artifacts(of), NOW, renewal)
-    session = SimpleNamespace(observed=observed)
-    return external_requests._others(session, plan), external_requests._late(
-        session, plan, known or trust()
+    look = Look(of, observed)
+    return external_requests._others(look, plan), external_requests._late(
+        look, plan, known or trust()
     )
 
 
@@ -324,16 +323,14 @@ def importing(monkeypatch, tmp_path):
         of, observed = converged()
         session = SimpleNamespace(
             cluster=inventory,
-            observed=observed,
-            known_trust=lambda: known,
-            silent=lambda: "",
-            observe=lambda: None,
+            known_trust=lambda _: known,
+            observe=lambda **_: Look(inventory, observed),
             cache=SimpleNamespace(keep=lambda _: done.append("kept")),
         )
         leaf = table.apiserver(of, of.machine("m1"))
         signed = Signed("x.crt", leaf, "", issue(leaf, trust(), NOW).certificate)
         patches = {
-            "_asked": lambda _: {},
+            "_asked": lambda *_: {},
             "_read": lambda *_: ({} if new else {"m1": [signed]}, []),
             "_trust": lambda *_: new or known,
             "_order": lambda *_: [],
@@ -343,7 +340,7 @@ def importing(monkeypatch, tmp_path):
         }
         for name, patch in patches.items():
             monkeypatch.setattr(external_requests, name, patch)
-        monkeypatch.setattr(external_requests.converge, "check", lambda _: None)
+        monkeypatch.setattr(external_requests.converge, "check", lambda *_: None)
         monkeypatch.setattr(external_requests.renewal, "as_installed", lambda *_: artifacts(of))
         monkeypatch.setattr(external_requests.requests, "findings", lambda *_: [])
         return external_requests.import_signed(session, tmp_path)

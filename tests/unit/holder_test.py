@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.model.holder import Holder, free, look, parse, take
+from provision.model.holder import Holder, free, inspect, parse, take
 
 ME = Holder("alice", "laptop", 4711, "clusterctl up inventories/ha.py", computer="boot/1")
 OTHER = Holder("bob", "desk", 12, "clusterctl down inventories/ha.py")
@@ -112,11 +112,11 @@ def test_only_one_of_many_at_once_gets_it(taking):
 
 
 def test_looking_tells_the_holder_and_takes_nothing(taking, lock):
-    assert run(look(lock)).stdout == ""
+    assert run(inspect(lock)).stdout == ""
     assert not Path(lock).exists()
     assert said(taking(ME)) == "held"
-    assert parse(run(look(lock)).stdout).user == "alice"
-    assert parse(run(look(lock)).stdout).user == "alice"
+    assert parse(run(inspect(lock)).stdout).user == "alice"
+    assert parse(run(inspect(lock)).stdout).user == "alice"
 
 
 def test_freeing_ends_the_holders_program_and_tells_it_why(taking, lock):

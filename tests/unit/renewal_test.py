@@ -7,6 +7,7 @@ import pytest
 
 from provision.commands.certs import renewal
 from provision.model.errors import PhaseError
+from provision.model.look import Look
 from tests.world import NOW, artifacts, converged, trust
 
 ALL = frozenset()
@@ -22,11 +23,11 @@ def renewing(tmp_path, monkeypatch):
     notes, executed = [], []
     session = SimpleNamespace(
         cluster=of,
-        observed=observed,
         cache=SimpleNamespace(directory=lambda: tmp_path),
         progress=SimpleNamespace(note=notes.append),
     )
-    monkeypatch.setattr(renewal, "look", lambda _: trust())
+    look = Look(of, observed)
+    monkeypatch.setattr(renewal, "look_at_existing", lambda _: (look, trust()))
     monkeypatch.setattr(renewal, "as_installed", lambda *_: artifacts(of))
     monkeypatch.setattr(renewal, "execute", lambda run, _: executed.append(run))
     return SimpleNamespace(session=session, notes=notes, executed=executed)

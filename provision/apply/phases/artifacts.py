@@ -15,7 +15,7 @@ def _deliver(work: Work) -> None:
     wants = {}
     for machine in work.machines:
         plan = work.plan.machines[machine.name]
-        arch = work.session.facts(machine).arch
+        arch = work.run.look.facts(machine).arch
         wants[machine.name] = tuple(
             Want(binary.artifact, binary.path, arch) for binary in plan.binaries
         ) + ((Want(IMAGES, paths.REGISTRY, arch),) if plan.images else ())

@@ -72,7 +72,7 @@ def change(run: Run, machine: Machine, component: str) -> ComponentChange:
         extra = (_bootstrap_kubeconfig(run),)
         # With the old one it would not ask for another.
         remove = (node.KUBECONFIG, KUBELET_CLIENT)
-    observed = run.session.observed[machine.name]
+    observed = run.look[machine.name]
     return component_change(
         plan,
         tuple(outside.obtain(change.leaf, run.trust, observed, run.now) for change in plan.leaves),

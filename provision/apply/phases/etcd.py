@@ -27,8 +27,8 @@ def _etcd(work: Work) -> None:
     """
     run, machines, plans = work.run, work.machines, work.plan.machines
     joining = [m for m in machines if plans[m.name].join_etcd]
-    observed = run.session.observed
-    stopped = [m for m in machines if m not in joining and not observed[m.name].runs(etcd.UNIT)]
+    look = run.look
+    stopped = [m for m in machines if m not in joining and not look[m.name].runs(etcd.UNIT)]
     if stopped:
         install(work, {m: [change(run, m, "etcd")] for m in stopped})
     for machine in joining:
@@ -42,14 +42,14 @@ def _etcd(work: Work) -> None:
 
 def _join(work: Work, machine: Machine) -> None:
     run, session = work.run, work.session
-    via = member_steps.healthy_member(session, but=machine.name)
+    via = member_steps.healthy_member(run.look, but=machine.name)
     planned = change(run, machine, "etcd")
-    if not session.observed[machine.name].etcd_data:
+    if not run.look[machine.name].etcd_data:
         expected = member_steps.add_learner(session, via, machine)
         files = (*planned.files, etcd.join_file("existing", expected))
         # It may have been a member before, under the same name.
         planned = replace(planned, files=files, remove=(paths.ETCD_FORMED,))
-    facts = session.facts(machine)
+    facts = run.look.facts(machine)
     health = desired(session.cluster, machine, run.trust, facts)["etcd"].health
     # A learner answers no linearizable read: that comes after its promotion.
     started = replace(planned, health=member_steps.started(session.cluster, machine))

@@ -16,7 +16,7 @@ def _joining(run: Run) -> tuple[str, ...]:
 def _nodes(work: Work) -> None:
     """Start kubelets and proxies; give the Nodes their roles; forget the token."""
     components(*NODE)(work)
-    leader, token = work.session.leader(), work.run.token
+    leader, token = work.run.look.leader(), work.run.token
     changes = {m.name: c for m in work.machines if (c := work.plan.machines[m.name].node)}
     if changes:
         kubectl(work, leader, "labels and taints", addons.mark_nodes(changes))

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 from provision.apply import addons
 from provision.apply.phases.run import Phase, Run, Work, kubectl, leader
-from provision.model.observed import api_view
 
 TOKEN_LIFE = timedelta(minutes=30)
 
@@ -21,7 +20,7 @@ def _applying(run: Run) -> tuple[str, ...]:
 def _apply(work: Work) -> None:
     (leader,) = work.machines
     run = work.run
-    api = api_view(run.session.observed)
+    api = run.look.api()
     applied = dict(api.applied) if api else {}
     plan = run.plan
     if plan.delete:

@@ -8,7 +8,7 @@ from provision.apply.phases.run import Phase, Work, all_nodes, kubectl
 
 
 def _ready(work: Work) -> None:
-    leader = work.session.leader()
+    leader = work.run.look.leader()
     names = [m.name for m in work.machines]
     kubectl(work, leader, "nodes Ready", addons.wait_for_nodes(names, READY_TIMEOUT))
     rolled_out(work, leader, [m for m in deployed(work.run) if m.name == DNS])

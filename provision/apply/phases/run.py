@@ -14,6 +14,7 @@ from provision.apply.session import Session
 from provision.artifacts.model import ArtifactSet
 from provision.local.progress import Progress
 from provision.model.cluster import Machine
+from provision.model.look import Look
 from provision.pki.trust import Trust
 from provision.plan.model import Plan
 
@@ -23,12 +24,14 @@ class Run:
     """What the phases of one run share.
 
     Attributes:
+        look: the machines as they were when this was planned.
         token: with which kubelets ask for their first certificate; empty: no machine registers.
         bundle: what machines that join by themselves are given; None: there are no such machines.
         seconds: phase -> wall time.
     """
 
     session: Session
+    look: Look
     trust: Trust
     artifacts: ArtifactSet
     plan: Plan
@@ -110,7 +113,7 @@ def execute(run: Run, phases: Iterable[Phase]) -> None:
 
 def leader(run: Run) -> tuple[str, ...]:
     """The master through which this run talks to the API, for phases that do nothing else."""
-    return (run.session.leader().name,)
+    return (run.look.leader().name,)
 
 
 def all_nodes(run: Run) -> tuple[str, ...]:

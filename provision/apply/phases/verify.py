@@ -8,7 +8,7 @@ from provision.apply.verify import verify
 
 def _verify(work: Work) -> None:
     # The leader's answer counts too, and one node alone needs a pod on another to talk to.
-    verify(work.session, {*work.plan.machines, work.session.leader().name}, work.progress)
+    verify(work.session, {*work.plan.machines, work.run.look.leader().name}, work.progress)
 
 
 VERIFY = Phase("verify", "names, pods and Services, from every node", all_nodes, _verify)

@@ -21,7 +21,7 @@ from provision.commands import converge
 from provision.commands.certs import renewal
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import CertificatesError, Finding, RefusedError, UnreachableError
-from provision.model.observed import api_view
+from provision.model.look import Look, reasons
 from provision.pki import requests, table
 from provision.pki.leaf import Leaf, ends
 from provision.pki.requests import Signed, authority_file, signed_by_one_of
@@ -92,16 +92,17 @@ def request_certificates(
         PreflightError: the machines are not fit.
         PhaseError: a machine could not make them.
     """
-    converge.check(session)
-    trust = session.known_trust()
+    look = converge.look_at_all(session)
+    converge.check(session, look)
+    trust = session.known_trust(look)
     known = renewal.leaf_names(session)
     if unknown := sorted(names - known):
         message = f"no machine has a certificate called {', '.join(unknown)}"
         raise RefusedError(message, hint=f"there are: {', '.join(sorted(known))}")
     now = datetime.now(UTC)
     wanted: dict[Machine, list[Leaf]] = {}
-    for machine in _there(session):
-        seen = session.observed[machine.name]
+    for machine in look.answering(session.cluster.machines):
+        seen = look[machine.name]
         for leaf in table.node_leaves(session.cluster, machine):
             needed = trust is None or (
                 leaf_problem(leaf, trust, seen, now)
@@ -134,39 +135,40 @@ def import_signed(session: Session, directory: Path) -> Imported:
         UnreachableError: authorities change, and a machine would not hear of it.
         PhaseError: with every machine that failed in the phase that failed.
     """
-    converge.check(session)
-    known = session.known_trust()
+    look = converge.look_at_all(session)
+    converge.check(session, look)
+    known = session.known_trust(look)
     now = datetime.now(UTC)
-    asked = _asked(session)
+    asked = _asked(session, look)
     authorities, findings = _authorities(directory, known, now)
-    read, more = _read(session, directory, asked, known)
+    read, more = _read(look, directory, asked, known)
     findings += more
     accepted = {a: x509.load_pem_x509_certificates(pem) for a, pem in authorities.items()}
     for signed in (signed for of_one in read.values() for signed in of_one):
         findings += requests.findings(signed, accepted.get(signed.leaf.authority, ()), now)
-    in_use = _in_use(session, known, now) if known else []
+    in_use = _in_use(look, known, now) if known else []
     if known and not findings:
-        findings += _order(session, read, known, authorities, in_use)
+        findings += _order(look, read, known, authorities, in_use)
     if findings:
         message = f"{directory}: this is not what {session.cluster.name} needs; nothing was touched"
         raise CertificatesError(message, findings)
-    trust = _trust(session, known, authorities)
+    trust = _trust(look, known, authorities)
     if trust is known and not any(read.values()):
         message = f"no machine of {session.cluster.name} waits for a certificate"
         hint = f"clusterctl certs csr {session.cluster.inventory} --all -o DIR asks for all anew"
         raise RefusedError(message, hint=hint)
-    if trust is not known and _exists(session):
-        _all_answer(session)
+    if trust is not known and look.installed:
+        _all_answer(look)
     plan = Plan({})
-    if known and _formed(session):
+    if known and _formed(look):
         try:
-            plan = _without_it(session, known, now)
+            plan = _without_it(look, known, now)
         except RefusedError:
             if in_use and trust is not known:
                 raise
             # It will be again, once certificates are laid: who replaces a machine needs them there.
-    others = _others(session, plan)
-    if in_use and others and known and (trust is not known or _late(session, plan, known)):
+    others = _others(look, plan)
+    if in_use and others and known and (trust is not known or _late(look, plan, known)):
         message = (
             f"authorities change alone, in one stage after the other, and {session.cluster.name} is "
             f"not as its inventory says ({', '.join(others)})"
@@ -175,41 +177,40 @@ def import_signed(session: Session, directory: Path) -> Imported:
         raise RefusedError(message, hint=hint)
     session.cache.keep(trust)
     _lay(session, read)
-    session.observe()
-    return _use(session, trust, others)
+    return _use(session, session.observe(), trust, others)
 
 
-def _use(session: Session, trust: Trust, others: tuple[str, ...]) -> Imported:
+def _use(session: Session, look: Look, trust: Trust, others: tuple[str, ...]) -> Imported:
     """Put what was signed in its place, if the cluster is otherwise as its inventory says."""
     now = datetime.now(UTC)
-    installed = renewal.as_installed(session, trust)
-    plan = make_plan(session.cluster, trust, session.observed, installed, now)
+    installed = renewal.as_installed(look, trust)
+    plan = make_plan(session.cluster, trust, look, installed, now)
     waiting = renewal.issued(plan)
-    if not _formed(session) or others:
+    if not _formed(look) or others:
         return Imported(waiting=waiting, others=others)
-    external_authority.refuse_unsigned(session.cluster, trust, session.observed, plan, now)
-    run = Run(session, trust, installed, plan, now)
+    external_authority.refuse_unsigned(session.cluster, trust, look, plan, now)
+    run = Run(session, look, trust, installed, plan, now)
     # With all of them expired nothing runs: there are no turns to be taken.
     execute(run, RENEW if plan.running else UP)
     return Imported(issued=waiting, seconds=run.seconds)
 
 
-def _formed(session: Session) -> bool:
-    return any(view.etcd_formed for view in session.observed.values())
+def _formed(look: Look) -> bool:
+    return any(view.etcd_formed for view in look.values())
 
 
-def _without_it(session: Session, known: Trust, now: datetime) -> Plan:
+def _without_it(look: Look, known: Trust, now: datetime) -> Plan:
     """What `up` would do if nothing was imported."""
-    installed = renewal.as_installed(session, known)
-    return make_plan(session.cluster, known, session.observed, installed, now)
+    installed = renewal.as_installed(look, known)
+    return make_plan(look.cluster, known, look, installed, now)
 
 
-def _others(session: Session, plan: Plan) -> tuple[str, ...]:
+def _others(look: Look, plan: Plan) -> tuple[str, ...]:
     """Where more than certificates, and units that read them, is to change.
 
     Of objects in the cluster nobody can tell while no apiserver answers.
     """
-    answers = api_view(session.observed) is not None
+    answers = look.api() is not None
     names = [
         name
         for name, machine in plan.machines.items()
@@ -227,29 +228,25 @@ def _others(session: Session, plan: Plan) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _late(session: Session, plan: Plan, known: Trust) -> bool:
+def _late(look: Look, plan: Plan, known: Trust) -> bool:
     """Whether a machine of the cluster has not got the authorities of the import before."""
     contents = {file.content for file in known.files().values()}
     return any(
         change.was is not None and change.file.content in contents
         for name, machine in plan.machines.items()
-        if session.observed[name].fingerprint
+        if look[name].fingerprint
         for component in machine.components.values()
         for change in component.files
     )
-
-
-def _there(session: Session) -> tuple[Machine, ...]:
-    return tuple(m for m in session.cluster.machines if session.observed[m.name].reachable)
 
 
 def _named(machines: Iterable[Machine]) -> Iterator[str]:
     return (machine.name for machine in machines)
 
 
-def _asked(session: Session) -> Requests:
+def _asked(session: Session, look: Look) -> Requests:
     """What machines have asked for, and has not been put in its place."""
-    there = _there(session)
+    there = look.answering(session.cluster.machines)
     answers = _everywhere(session, dict.fromkeys(there, (requests.READ, b"")))
     found: Requests = {}
     for machine in there:
@@ -260,7 +257,7 @@ def _asked(session: Session) -> Requests:
 
 
 def _read(
-    session: Session, directory: Path, asked: Requests, known: Trust | None
+    look: Look, directory: Path, asked: Requests, known: Trust | None
 ) -> tuple[dict[str, list[Signed]], list[Finding]]:
     """Machine -> what came back for it."""
     read: dict[str, list[Signed]] = {}
@@ -270,7 +267,7 @@ def _read(
         for leaf, request in leaves.items():
             where = requests.file_name(name, leaf, "crt")
             file = directory / where
-            laid = known and external_authority.ready(leaf, known, session.observed[name], now)
+            laid = known and external_authority.ready(leaf, known, look[name], now)
             if file.is_file():
                 read.setdefault(name, []).append(Signed(where, leaf, request, file.read_bytes()))
             elif not laid:
@@ -308,7 +305,7 @@ def _authorities(
 
 
 def _order(
-    session: Session,
+    look: Look,
     read: Mapping[str, list[Signed]],
     known: Trust,
     authorities: Mapping[Authority, bytes],
@@ -318,7 +315,7 @@ def _order(
 
     Each must accept what all have now, and what all get. What has expired nobody accepts anyway.
     """
-    if not _exists(session):
+    if not look.installed:
         return
     coming = {a: Signer(certificate, None).accepted for a, certificate in authorities.items()}
     for machine, leaf, pem in in_use:
@@ -337,13 +334,13 @@ def _order(
             yield Finding(signed.where, what, hint)
 
 
-def _in_use(session: Session, known: Trust, now: datetime) -> list[tuple[str, Leaf, bytes]]:
+def _in_use(look: Look, known: Trust, now: datetime) -> list[tuple[str, Leaf, bytes]]:
     """Machine, leaf and certificate, of all that somebody still accepts."""
     return [
         (machine.name, leaf, pem.encode())
-        for machine in _there(session)
-        for leaf in table.node_leaves(session.cluster, machine)
-        if (pem := session.observed[machine.name].certificates.get(leaf.cert_path))
+        for machine in look.answering(look.cluster.machines)
+        for leaf in table.node_leaves(look.cluster, machine)
+        if (pem := look[machine.name].certificates.get(leaf.cert_path))
         and _counts(pem.encode(), known.authority(leaf.authority).accepted, now)
     ]
 
@@ -355,14 +352,11 @@ def _counts(pem: bytes, authorities: list[x509.Certificate], now: datetime) -> b
         return False
 
 
-def _exists(session: Session) -> bool:
-    return any(view.fingerprint for view in session.observed.values())
-
-
-def _all_answer(session: Session) -> None:
-    if reasons := session.silent():
+def _all_answer(look: Look) -> None:
+    if unreachable := look.unreachable():
         message = (
-            f"all machines change their authorities together, and one does not answer. {reasons}"
+            "all machines change their authorities together, and one does not answer. "
+            f"{reasons(unreachable)}"
         )
         raise UnreachableError(
             message,
@@ -371,7 +365,7 @@ def _all_answer(session: Session) -> None:
         )
 
 
-def _trust(session: Session, known: Trust | None, authorities: Mapping[Authority, bytes]) -> Trust:
+def _trust(look: Look, known: Trust | None, authorities: Mapping[Authority, bytes]) -> Trust:
     """The cluster's trust with these authorities; what it has already stays."""
     signers = {a: Signer(certificate, None) for a, certificate in authorities.items()}
     if known is None:
@@ -383,7 +377,7 @@ def _trust(session: Session, known: Trust | None, authorities: Mapping[Authority
         kubernetes=signers[Authority.KUBERNETES],
         etcd=signers[Authority.ETCD],
         front_proxy=signers[Authority.FRONT_PROXY],
-        identity=known.fingerprint if _exists(session) else "",
+        identity=known.fingerprint if look.installed else "",
         generation=known.generation + 1,
     )
 

@@ -19,6 +19,7 @@ from provision.commands import converge
 from provision.desired.catalog import desired
 from provision.local import private_file
 from provision.model.errors import RefusedError
+from provision.model.look import Look
 from provision.pki import table
 from provision.pki.trust import Trust
 from provision.plan.make import make_plan
@@ -41,19 +42,20 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def look(session: Session) -> Trust:
-    """Look at all machines of a cluster that is there.
+def look_at_existing(session: Session) -> tuple[Look, Trust]:
+    """Look at all machines of a cluster that exists.
 
     Raises:
         RefusedError: there is no cluster yet.
         PreflightError: a machine is not what it should be.
     """
-    converge.check(session)
-    trust = session.known_trust()
-    if trust is None or not any(view.fingerprint for view in session.observed.values()):
+    look = converge.look_at_all(session)
+    converge.check(session, look)
+    trust = session.known_trust(look)
+    if trust is None or not look.installed:
         message = f"there is no cluster {session.cluster.name} yet"
         raise RefusedError(message, hint=f"clusterctl up {session.cluster.inventory}")
-    return trust
+    return look, trust
 
 
 def prepare(session: Session, names: frozenset[str], *, now: datetime | None = None) -> Run:
@@ -67,12 +69,12 @@ def prepare(session: Session, names: frozenset[str], *, now: datetime | None = N
         RefusedError: no leaf has such a name, or the cluster is not as its inventory says.
     """
     now = now or datetime.now(UTC)
-    trust = look(session)
+    look, trust = look_at_existing(session)
     known = leaf_names(session)
     if unknown := sorted(names - known):
         message = f"no machine has a certificate called {', '.join(unknown)}"
         raise RefusedError(message, hint=f"there are: {', '.join(sorted(known))}")
-    installed = as_installed(session, trust)
+    installed = as_installed(look, trust)
     begun = _begun(_memory(session), names, now)
     renewal = Renewal(names, begun or now)
     if begun:
@@ -81,10 +83,10 @@ def prepare(session: Session, names: frozenset[str], *, now: datetime | None = N
             "then is not issued again"
         )
     else:
-        plan = make_plan(session.cluster, trust, session.observed, installed, now)
+        plan = make_plan(session.cluster, trust, look, installed, now)
         refuse_unfinished(session, plan)
-    plan = make_plan(session.cluster, trust, session.observed, installed, now, renewal)
-    return Run(session, trust, installed, plan, now)
+    plan = make_plan(session.cluster, trust, look, installed, now, renewal)
+    return Run(session, look, trust, installed, plan, now)
 
 
 def renew(run: Run, names: frozenset[str]) -> Report:
@@ -109,14 +111,14 @@ def renew(run: Run, names: frozenset[str]) -> Report:
 
 def prepare_recovery(session: Session) -> Run:
     """Plan to bring back a cluster whose certificates have expired; touches nothing."""
-    trust = look(session)
+    look, trust = look_at_existing(session)
     now = datetime.now(UTC)
-    ready = as_installed(session, trust)
-    plan = make_plan(session.cluster, trust, session.observed, ready, now)
+    ready = as_installed(look, trust)
+    plan = make_plan(session.cluster, trust, look, ready, now)
     if any(machine.binaries for machine in plan.machines.values()):
-        ready = converge.needed_artifacts(session, trust)
-        plan = make_plan(session.cluster, trust, session.observed, ready, now)
-    return Run(session, trust, ready, plan, now)
+        ready = converge.needed_artifacts(session, look, trust)
+        plan = make_plan(session.cluster, trust, look, ready, now)
+    return Run(session, look, trust, ready, plan, now)
 
 
 def recover(run: Run) -> Report:
@@ -148,15 +150,15 @@ def leaf_names(session: Session) -> frozenset[str]:
     return frozenset({*names, table.kubelet_client(cluster, cluster.nodes[0]).name})
 
 
-def as_installed(session: Session, trust: Trust) -> ArtifactSet:
+def as_installed(look: Look, trust: Trust) -> ArtifactSet:
     """The artifacts that the machines have: with these, no plan wants any."""
     items = {}
-    for machine in session.cluster.machines:
-        seen = session.observed[machine.name]
+    for machine in look.cluster.machines:
+        seen = look[machine.name]
         if seen.facts is None:
             continue
         arch = seen.facts.arch
-        for state in desired(session.cluster, machine, trust, seen.facts).values():
+        for state in desired(look.cluster, machine, trust, seen.facts).values():
             for binary in state.binaries:
                 there = seen.binaries.get(binary.path)
                 key = (binary.artifact, arch)

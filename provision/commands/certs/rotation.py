@@ -21,7 +21,8 @@ from provision.desired.components.control_plane import KUBECTL
 from provision.desired.components.group import LABEL
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import Failure, PhaseError, RefusedError, UnreachableError
-from provision.model.observed import ApiView, api_view
+from provision.model.look import Look, reasons
+from provision.model.observed import ApiView
 from provision.pki.rotation import advance, begin, reached
 from provision.pki.trust import Part, Stage, Trust
 from provision.plan.make import make_plan
@@ -64,11 +65,11 @@ def prepare(session: Session, parts: Iterable[Part], *, distrust: bool = False) 
             or not yet.
         UnreachableError: a machine does not answer.
     """
-    trust = renewal.look(session)
+    look, trust = renewal.look_at_existing(session)
     wanted = tuple(dict.fromkeys(parts))
-    _all_answer(session, trust)
+    _all_answer(look, trust)
     if Part.KUBERNETES in wanted:
-        refuse_cutting_off(session.cluster, api_view(session.observed))
+        refuse_cutting_off(session.cluster, look.api())
     now = datetime.now(UTC)
     under_way = tuple(p for p in wanted if trust.rotation(p))
     if not distrust:
@@ -77,8 +78,8 @@ def prepare(session: Session, parts: Iterable[Part], *, distrust: bool = False) 
         _refuse_some(session.cluster, trust, under_way)
     # Who has not come so far may still be signing with the old one.
     if not distrust or any(_waits(trust, part) for part in wanted):
-        installed = renewal.as_installed(session, trust)
-        plan = make_plan(session.cluster, trust, session.observed, installed, now)
+        installed = renewal.as_installed(look, trust)
+        plan = make_plan(session.cluster, trust, look, installed, now)
         renewal.refuse_unfinished(session, plan)
     if distrust:
         return _withdrawn(trust, wanted, now)
@@ -183,22 +184,22 @@ def _withdrawn(trust: Trust, parts: tuple[Part, ...], now: datetime) -> Trust:
 def _reach(session: Session, trust: Trust, parts: tuple[Part, ...], *, again: bool) -> float:
     """Bring every machine to this Trust; returns wall time in seconds."""
     began = datetime.now(UTC)
-    session.observe()
-    _all_answer(session, trust)
-    installed = renewal.as_installed(session, trust)
+    look = session.observe()
+    _all_answer(look, trust)
+    installed = renewal.as_installed(look, trust)
     # Of a run that was stopped nobody knows whether they have read their new certificates.
     anew = Renewal(_SLOW, began) if again and _any(trust, parts, Stage.ACTIVE) else None
-    plan = make_plan(session.cluster, trust, session.observed, installed, began, anew)
+    plan = make_plan(session.cluster, trust, look, installed, began, anew)
     if not plan.empty:
-        execute(Run(session, trust, installed, plan, began), RENEW)
-        session.observe()
-        _all_answer(session, trust)
-        left = make_plan(session.cluster, trust, session.observed, installed, datetime.now(UTC))
+        execute(Run(session, look, trust, installed, plan, began), RENEW)
+        look = session.observe()
+        _all_answer(look, trust)
+        left = make_plan(session.cluster, trust, look, installed, datetime.now(UTC))
         if unready := [name for name, machine in left.machines.items() if not machine.empty]:
             failures = [Failure(name, "reach the stage", "has something left") for name in unready]
             raise PhaseError("rotation", failures, hint=_again(trust))
     if Part.ENCRYPTION in parts and _any(trust, (Part.ENCRYPTION,), Stage.ACTIVE):
-        _rewrite_secrets(session, trust)
+        _rewrite_secrets(session, look, trust)
     return (datetime.now(UTC) - began).total_seconds()
 
 
@@ -206,12 +207,14 @@ def _any(trust: Trust, parts: Iterable[Part], stage: Stage) -> bool:
     return any(r.stage is stage for r in trust.rotations if r.part in parts)
 
 
-def _all_answer(session: Session, trust: Trust) -> None:
-    reasons = session.silent()
-    if not reasons:
+def _all_answer(look: Look, trust: Trust) -> None:
+    unreachable = look.unreachable()
+    if not unreachable:
         return
     stages = _describe(trust, [r.part for r in trust.rotations])
-    message = f"the stage is not passed, a machine does not answer. {reasons}. Now: {stages}"
+    message = (
+        f"the stage is not passed, a machine does not answer. {reasons(unreachable)}. Now: {stages}"
+    )
     raise UnreachableError(
         message,
         hint="everything goes on working as it is; when the machine is back, or taken out with "
@@ -232,12 +235,12 @@ def _again(trust: Trust) -> str:
     return f"run the same command again ({_describe(trust, [r.part for r in trust.rotations])})"
 
 
-def _rewrite_secrets(session: Session, trust: Trust) -> None:
+def _rewrite_secrets(session: Session, look: Look, trust: Trust) -> None:
     """Have every Secret encrypted with the key that is used now, and look into etcd for others."""
     rotation = trust.rotation(Part.ENCRYPTION)
     assert rotation is not None  # noqa: S101 - the caller has seen it
     old = rotation.other.public.decode()
-    leader = session.leader()
+    leader = look.leader()
     with session.progress.phase("secrets", "encrypted with the new key", (leader.name,)):
         rewrite = _pipe(
             f"{KUBECTL} get secrets -A -o json", f"{KUBECTL} replace -f - 2>&1 >/dev/null"

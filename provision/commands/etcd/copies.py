@@ -17,6 +17,7 @@ from provision.model import paths
 from provision.model.backup_place import S3Place, SshPlace, place
 from provision.model.cluster import Machine
 from provision.model.errors import RefusedError, UnreachableError
+from provision.model.look import Look
 from provision.model.settings.backup import Backup
 
 CONNECT = 20  # seconds
@@ -37,14 +38,10 @@ class Copy:
     size: int
 
 
-def listed(session: Session) -> tuple[tuple[Copy, ...], dict[str, str]]:
-    """All of this cluster's, newest first; and who could not be asked -> why.
-
-    The machines have been looked at.
-    """
-    seen = session.observed
-    masters = [m for m in session.cluster.masters if seen[m.name].reachable]
-    silent = {m.name: seen[m.name].error for m in session.cluster.masters if m not in masters}
+def listed(session: Session, look: Look) -> tuple[tuple[Copy, ...], dict[str, str]]:
+    """All snapshots of this cluster, newest first; and place -> why it could not be asked."""
+    masters = look.answering(session.cluster.masters)
+    silent = look.unreachable(session.cluster.masters)
     find = f"find {paths.BACKUPS} -maxdepth 1 -type f -printf '%s %f\\n' 2>/dev/null || true"
     answers = session.engine.fetch(lambda _: find, masters)
     found = [Copy(n, m.name, s) for m in masters for s, n in _lines(answers[m.name].output)]

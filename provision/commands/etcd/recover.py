@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from provision.apply.session import Session
 from provision.commands.etcd import restore, snapshot_file
@@ -21,6 +21,7 @@ from provision.desired.etcd_programs import Target
 from provision.local import private_file
 from provision.model.cluster import Machine
 from provision.model.errors import Failure, PhaseError, RefusedError
+from provision.model.look import Look
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,16 @@ class Remains:
     gone: Mapping[str, str]
 
 
-def what_remains(session: Session) -> Remains:
-    """Find out what is left; the machines have been looked at. Touches nothing.
+def what_remains(session: Session, look: Look) -> Remains:
+    """Find out what is left of the cluster. Touches nothing.
 
     Raises:
         RefusedError: there is a quorum, or there are no data.
     """
-    seen = session.observed
     now = members(session)
     path = session.cluster.inventory
     # A recovery that was killed may have its quorum again, but not all its members.
-    unfinished = any(view.restoring for view in seen.values())
+    unfinished = any(view.restoring for view in look.values())
     if any(m.quorum for m in now) and not unfinished:
         raise RefusedError(
             f"etcd of {session.cluster.name} has its quorum: there is nothing to recover",
@@ -57,36 +57,36 @@ def what_remains(session: Session) -> Remains:
     survivors = {
         m.machine: f"revision {m.revision}" if m.answers else "its etcd does not answer"
         for m in now
-        if seen[m.machine].etcd_data
+        if look[m.machine].etcd_data
     }
     if not survivors:
         raise RefusedError(
             f"no machine of {session.cluster.name} that answers has etcd's data",
             hint=f"from a snapshot: clusterctl recover {path} --from FILE",
         )
-    answering = [m.machine for m in now if seen[m.machine].reachable]
+    answering = look.answering(session.cluster.etcd_members)
     return Remains(
         survivors,
-        tuple(name for name in answering if name not in survivors),
-        {m.machine: seen[m.machine].error for m in now if not seen[m.machine].reachable},
+        tuple(m.name for m in answering if m.name not in survivors),
+        look.unreachable(session.cluster.etcd_members),
     )
 
 
 @contextmanager
-def rescued(session: Session, remains: Remains) -> Iterator[Snapshot]:
+def rescued(session: Session, look: Look, remains: Remains) -> Iterator[Snapshot]:
     """Stop everything, and get what the furthest survivor has, as a snapshot.
 
     Raises:
         PreflightError, ArtifactError, RefusedError: nothing was touched; see `restore.planned`.
         PhaseError: it could not be read; its data are as they were.
     """
-    trust = trust_of(session)
-    there = tuple(m for m in session.cluster.etcd_members if session.observed[m.name].reachable)
-    # Its marker: the snapshot is not made yet, so the restore that follows has another.
+    trust = trust_of(session, look)
+    there = look.answering(session.cluster.etcd_members)
+    # The snapshot does not exist yet: the marker names no snapshot, and the restore replaces it.
     waiting = Target("rescue", 0, tuple(m.name for m in there))
-    outlook = Outlook(there, {}, waiting, 0, restore.fresh(session, there))
+    outlook = Outlook(look, there, {}, waiting, 0, restore.fresh(look, there))
     if outlook.fresh:
-        restore.planned(session, trust, outlook)
+        outlook = replace(outlook, look=restore.planned(session, trust, outlook).look)
     restore.stop(session, outlook)
     machine = _furthest(session, [m for m in there if m.name in remains.survivors])
     with private_file.scratch(session.cache.directory()) as scratch:

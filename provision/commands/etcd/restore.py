@@ -33,6 +33,7 @@ from provision.model.errors import (
     RefusedError,
     UnreachableError,
 )
+from provision.model.look import Look, reasons
 from provision.model.observed import Observed
 from provision.pki.trust import Trust
 from provision.plan.external_authority import refuse_unsigned
@@ -55,6 +56,7 @@ class Outlook:
     """What a restore would do, before it does it.
 
     Attributes:
+        look: the machines as they were when this was judged.
         members: the machines that will have the restored data.
         left_out: machine -> why it does not take part.
         revision: the cluster's now; 0 when no member says.
@@ -62,6 +64,7 @@ class Outlook:
         brought: all members have the restored data already.
     """
 
+    look: Look
     members: tuple[Machine, ...]
     left_out: Mapping[str, str]
     target: Target
@@ -81,22 +84,21 @@ class Outlook:
         return f"{since} ({manifest.age} ago) is lost"
 
 
-def assess(session: Session, snapshot: Snapshot) -> Outlook:
-    """Find out what a restore would do; the machines have been looked at. Touches nothing.
+def assess(session: Session, look: Look, snapshot: Snapshot) -> Outlook:
+    """Find out what a restore would do. Touches nothing.
 
     Raises:
         UnreachableError: no machine that etcd belongs on answers.
         RefusedError: one of them has no room, or nobody could decrypt the Secrets.
     """
-    seen = session.observed
-    there = tuple(m for m in session.cluster.etcd_members if seen[m.name].reachable)
+    there = look.answering(session.cluster.etcd_members)
     if not there:
-        reasons = "; ".join(f"{m.name}: {seen[m.name].error}" for m in session.cluster.etcd_members)
-        raise UnreachableError(f"no machine with etcd answers: {reasons}")
-    if known := _known_trust(session):
+        unreachable = look.unreachable(session.cluster.etcd_members)
+        raise UnreachableError(f"no machine with etcd answers: {reasons(unreachable)}")
+    if known := _known_trust(session, look):
         refuse_unreadable(session.cluster, known, snapshot)
     revision = max((m.revision for m in members(session)), default=0)
-    saved, begun = snapshot.manifest.revision, _begun(seen, snapshot.manifest.sha256)
+    saved, begun = snapshot.manifest.revision, _begun(look, snapshot.manifest.sha256)
     target = Target(snapshot.manifest.sha256, begun, tuple(sorted(m.name for m in there)))
     brought = begun > 0 and _brought(session, there, target)
     if not brought:
@@ -105,31 +107,27 @@ def assess(session: Session, snapshot: Snapshot) -> Outlook:
         # What was begun may have run, on machines that are away now.
         target = replace(target, bump=bump_for(saved, max(revision, saved + begun)))
     return Outlook(
+        look=look,
         members=there,
-        left_out={
-            m.name: seen[m.name].error
-            for m in session.cluster.machines
-            if not seen[m.name].reachable
-        },
+        left_out=look.unreachable(),
         target=target,
         revision=revision,
-        fresh=fresh(session, there),
+        fresh=fresh(look, there),
         brought=brought,
     )
 
 
-def fresh(session: Session, there: tuple[Machine, ...]) -> bool:
-    """Whether machines have to be installed, or a restore that began with that was cut off."""
-    seen = session.observed
+def fresh(look: Look, there: tuple[Machine, ...]) -> bool:
+    """Whether machines have to be installed, or a restore that installs machines was interrupted."""
     return not (
-        all(_installed(seen[m.name], ETCD_UNITS) for m in there)
-        and all(_installed(seen[m.name], CONTROL_PLANE) for m in _masters(session))
-    ) or any(view.restoring.endswith(INSTALLS) for view in seen.values())
+        all(_installed(look[m.name], ETCD_UNITS) for m in there)
+        and all(_installed(look[m.name], CONTROL_PLANE) for m in _masters(look))
+    ) or any(view.restoring.endswith(INSTALLS) for view in look.values())
 
 
-def _known_trust(session: Session) -> Trust | None:
-    """The keys that masters have, which stay; None where they are all new."""
-    return session.known_trust() if any(v.trust for v in session.observed.values()) else None
+def _known_trust(session: Session, look: Look) -> Trust | None:
+    """The keys that masters have, which stay; None when all masters are new."""
+    return session.known_trust(look) if any(view.trust for view in look.values()) else None
 
 
 def _refuse_narrow(session: Session, machines: tuple[Machine, ...], snapshot: Snapshot) -> None:
@@ -176,8 +174,9 @@ def carry_out(session: Session, snapshot: Snapshot, outlook: Outlook) -> float:
     began = time.monotonic()
     run = None
     if outlook.fresh:
-        known = _known_trust(session)
+        known = _known_trust(session, outlook.look)
         run = planned(session, known or snapshot.trust, outlook)
+        outlook = replace(outlook, look=run.look)
         if not known:
             session.cache.keep(snapshot.trust)
     if not outlook.brought:
@@ -202,7 +201,7 @@ def carry_out(session: Session, snapshot: Snapshot, outlook: Outlook) -> float:
         session,
         "control plane",
         "apiservers and controllers",
-        _masters(session),
+        _masters(outlook.look),
         lambda _: etcd_programs.start_control_plane(),
     )
     _finish(session, outlook)
@@ -216,7 +215,7 @@ def stop(session: Session, outlook: Outlook) -> None:
     """Stop what uses etcd's data, then etcd; on every machine that answers."""
     marker = f"{outlook.target.sha256} {outlook.target.bump}{INSTALLS if outlook.fresh else ''}"
     for name, summary, machines, units in (
-        ("stop", "apiservers and controllers", _masters(session), CONTROL_PLANE),
+        ("stop", "apiservers and controllers", _masters(outlook.look), CONTROL_PLANE),
         ("stop etcd", "the members", outlook.members, ETCD_UNITS),
     ):
         _each(
@@ -224,17 +223,17 @@ def stop(session: Session, outlook: Outlook) -> None:
             name,
             summary,
             machines,
-            lambda m, units=units: etcd_programs.stop(marker, _present(session, m, units)),  # type: ignore[misc]
+            lambda m, units=units: etcd_programs.stop(marker, _present(outlook.look, m, units)),  # type: ignore[misc]
         )
 
 
-def _present(session: Session, machine: Machine, units: tuple[str, ...]) -> tuple[str, ...]:
-    seen = session.observed[machine.name].units
+def _present(look: Look, machine: Machine, units: tuple[str, ...]) -> tuple[str, ...]:
+    seen = look[machine.name].units
     return tuple(unit for unit in units if unit in seen and seen[unit].load == "loaded")
 
 
-def _masters(session: Session) -> tuple[Machine, ...]:
-    return tuple(m for m in session.cluster.masters if session.observed[m.name].reachable)
+def _masters(look: Look) -> tuple[Machine, ...]:
+    return look.answering(look.cluster.masters)
 
 
 def _bring(session: Session, snapshot: Snapshot, outlook: Outlook) -> None:
@@ -253,7 +252,7 @@ def _bring(session: Session, snapshot: Snapshot, outlook: Outlook) -> None:
 
 def _finish(session: Session, outlook: Outlook) -> None:
     """Take the markers away, and only when there is none any more what was kept aside."""
-    machines = dict.fromkeys((*_masters(session), *outlook.members))
+    machines = dict.fromkeys((*_masters(outlook.look), *outlook.members))
     _each(
         session,
         "release",
@@ -321,31 +320,31 @@ def planned(session: Session, trust: Trust, outlook: Outlook) -> Run:
     Raises:
         PreflightError, ArtifactError, RefusedError: see there.
     """
-    observed = session.observe()
+    look = session.observe()
     names = {m.name for m in outlook.members}
     back = [m.name for m in session.cluster.etcd_members if m.name not in names]
-    if back := [name for name in back if observed[name].reachable]:
+    if back := [name for name in back if look[name].reachable]:
         message = f"{', '.join(back)} did not answer a moment ago, and does now"
         raise RefusedError(message, hint="run the same command again: it takes part then")
     # Who is away is fatal to what is new; not to what was begun without it.
     begun = {
         name: replace(view, etcd_formed=view.etcd_formed or bool(view.restoring))
-        for name, view in observed.items()
+        for name, view in look.items()
     }
     findings = preflight(session.cluster, begun, trust.fingerprint)
     if any(f.fatal for f in findings):
         raise PreflightError(f"{session.cluster.name}: the machines are not fit", findings)
-    artifacts = converge.needed_artifacts(session, trust)
+    artifacts = converge.needed_artifacts(session, look, trust)
     now = datetime.now(UTC)
     views = {
         name: _expected(view, member=name in names, stopped=not outlook.brought)
-        for name, view in observed.items()
+        for name, view in look.items()
     }
     plan = make_plan(session.cluster, trust, views, artifacts, now)
     refuse_unsigned(session.cluster, trust, views, plan, now)
     # Nothing serves yet: nothing has to be changed one machine after the other.
     plan = replace(plan, running=False)
-    return Run(replace(session, observed=views), trust, artifacts, plan, now)
+    return Run(session, Look(session.cluster, views), trust, artifacts, plan, now)
 
 
 def _expected(view: Observed, *, member: bool, stopped: bool) -> Observed:

@@ -17,6 +17,7 @@ from provision.desired import etcd_programs
 from provision.local import identities, private_file
 from provision.model.cluster import Machine
 from provision.model.errors import Failure, PhaseError, RefusedError
+from provision.model.look import Look
 from provision.model.snapshot import Manifest
 from provision.pki import age
 from provision.pki.trust import Trust
@@ -31,15 +32,15 @@ def members(session: Session) -> tuple[Member, ...]:
     return tuple(parse(m.name, seen[m.name].output, seen[m.name].error) for m in machines)
 
 
-def trust_of(session: Session) -> Trust:
-    """The keys of the cluster, which has been looked at; its snapshots' key is kept for good.
+def trust_of(session: Session, look: Look) -> Trust:
+    """The keys of the cluster. The key of its snapshots is also kept for good on this computer.
 
-    Beside a cache that the operator has sealed no key is left open unasked.
+    An operator who encrypts the cache wants no key there in plain text: then it is not kept.
 
     Raises:
         RefusedError: there is no such cluster yet.
     """
-    trust = session.known_trust()
+    trust = session.known_trust(look)
     if trust is None:
         raise RefusedError(
             f"there is no cluster {session.cluster.name} yet",
@@ -79,15 +80,15 @@ def take(session: Session, target: Path | None, passphrase: str | None) -> Taken
         PhaseError: why each machine could not give one.
     """
     began = time.monotonic()
-    session.observe()
-    trust = trust_of(session)
+    look = session.observe()
+    trust = trust_of(session, look)
     if target is not None and target.exists():
         raise RefusedError(f"{target} exists", hint="give another name with -o")
     if passphrase is None:  # what was asked for can be opened, whatever becomes of the cluster
         identities.remember(age.identity(trust), session.cluster.name)
     with writing(), private_file.scratch(session.cache.directory()) as scratch:
         plain = scratch / "plain"
-        machine = _fetch(session, plain)
+        machine = _fetch(session, look, plain)
         snapshot = snapshot_file.unpack(plain, scratch, f"the snapshot of {machine.name}")
         manifest = snapshot.manifest
         name = snapshot_file.name(manifest.cluster, manifest.created, machine.name)
@@ -119,11 +120,11 @@ def writing() -> Iterator[None]:
         ) from error
 
 
-def _fetch(session: Session, target: Path) -> Machine:
+def _fetch(session: Session, look: Look, target: Path) -> Machine:
     """The snapshot of the first master that can give one."""
     inventory = session.cluster.inventory.read_bytes()
     failures = []
-    masters = [m for m in session.cluster.masters if session.observed[m.name].reachable]
+    masters = look.answering(session.cluster.masters)
     with session.progress.phase(
         "snapshot", "from a healthy member", tuple(m.name for m in masters)
     ):
@@ -144,9 +145,8 @@ def _fetch(session: Session, target: Path) -> Machine:
                 Failure(machine.name, "take a snapshot", error.strip() or f"exit status {code}")
             )
     failures += [
-        Failure(m.name, "connect", session.observed[m.name].error)
-        for m in session.cluster.masters
-        if not session.observed[m.name].reachable
+        Failure(name, "connect", why)
+        for name, why in look.unreachable(session.cluster.masters).items()
     ]
     hint = (
         f"clusterctl etcd status {session.cluster.inventory} shows what is wrong with each member"

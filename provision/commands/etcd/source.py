@@ -17,6 +17,7 @@ from provision.commands.etcd.snapshot_file import Snapshot
 from provision.local import identities, private_file
 from provision.model.cluster import Cluster
 from provision.model.errors import RefusedError
+from provision.model.look import Look
 from provision.model.snapshot import Manifest
 from provision.pki import age
 from provision.pki.trust import Trust
@@ -38,12 +39,12 @@ class Keys:
 
 
 @contextmanager
-def opened(session: Session, chosen: str, keys: Keys) -> Iterator[Snapshot]:
+def opened(session: Session, look: Look, chosen: str, keys: Keys) -> Iterator[Snapshot]:
     """A snapshot, decrypted into a directory of ours that goes in the end.
 
     Args:
-        chosen: a file; else the name of a snapshot that a master took by itself, or `newest`: of
-            those. The machines have been looked at.
+        chosen: a file; else the name of a snapshot that a master took by itself; or `newest`, the
+            newest of those.
 
     Raises:
         RefusedError: there is none, it is not whole, or nothing that is known opens it.
@@ -54,18 +55,18 @@ def opened(session: Session, chosen: str, keys: Keys) -> Iterator[Snapshot]:
         file, shown = Path(chosen), chosen
         if chosen == NEWEST or not file.exists():
             file = directory / "file"
-            shown = _fetched(session, chosen, file)
+            shown = _fetched(session, look, chosen, file)
         plain = directory / "plain"
         plain.touch(0o600)
         if age.wants_passphrase(file):
             age.decrypt_with_passphrase(file, plain, keys.passphrase())
         else:
-            age.decrypt(file, plain, _identities(session, keys))
+            age.decrypt(file, plain, _identities(session, look, keys))
         yield snapshot_file.unpack(plain, directory, shown)
 
 
-def _identities(session: Session, keys: Keys) -> tuple[str, ...]:
-    trust = session.known_trust()
+def _identities(session: Session, look: Look, keys: Keys) -> tuple[str, ...]:
+    trust = session.known_trust(look)
     known = [age.identity(trust)] if trust else []
     if identities.path().exists():
         known += age.identities(identities.path())
@@ -74,9 +75,9 @@ def _identities(session: Session, keys: Keys) -> tuple[str, ...]:
     return tuple(dict.fromkeys(known))
 
 
-def _fetched(session: Session, chosen: str, target: Path) -> str:
+def _fetched(session: Session, look: Look, chosen: str, target: Path) -> str:
     """Get a snapshot that a master took by itself; where it was."""
-    copies, silent = listed(session)
+    copies, silent = listed(session, look)
     copy = next((c for c in copies if chosen in {NEWEST, c.name}), None)
     for where, why in silent.items():
         session.progress.note(f"{where} could not be asked for snapshots: {why}")

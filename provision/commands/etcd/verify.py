@@ -12,6 +12,7 @@ from provision.commands.etcd.source import compressed
 from provision.desired import etcd_programs
 from provision.model.cluster import Machine
 from provision.model.errors import Failure, PhaseError, RefusedError, UnreachableError
+from provision.model.look import Look
 
 TIMEOUT = 1800  # seconds
 
@@ -32,7 +33,7 @@ class Trial:
     seconds: float
 
 
-def try_restore(session: Session, snapshot: Snapshot) -> Trial:
+def try_restore(session: Session, look: Look, snapshot: Snapshot) -> Trial:
     """Restore a snapshot beside the cluster, on a member's machine, and compare.
 
     Raises:
@@ -41,7 +42,7 @@ def try_restore(session: Session, snapshot: Snapshot) -> Trial:
         RefusedError: it does not have what was saved.
     """
     began = time.monotonic()
-    machine = _somewhere(session)
+    machine = _somewhere(look)
     with session.progress.phase("verify", "restore into a throw-away etcd", (machine.name,)):
         code, out, error = session.engine.stream(
             machine,
@@ -79,17 +80,17 @@ def compare(snapshot: Snapshot, trial: Trial, saved: int) -> None:
         )
 
 
-def _somewhere(session: Session) -> Machine:
-    """A member's machine that answers; better not the leader's."""
-    there = [m for m in session.cluster.etcd_members if session.observed[m.name].reachable]
+def _somewhere(look: Look) -> Machine:
+    """A member's machine that answers; the leader's only if there is no other."""
+    there = look.answering(look.cluster.etcd_members)
     if not there:
         raise UnreachableError(
-            f"no machine of {session.cluster.name} with etcd answers",
-            hint=f"clusterctl check {session.cluster.inventory}",
+            f"no machine of {look.cluster.name} with etcd answers",
+            hint=f"clusterctl check {look.cluster.inventory}",
         )
-    return min(there, key=lambda m: _leads(session, m))
+    return min(there, key=lambda m: _leads(look, m))
 
 
-def _leads(session: Session, machine: Machine) -> bool:
-    view = session.observed[machine.name].etcd
+def _leads(look: Look, machine: Machine) -> bool:
+    view = look[machine.name].etcd
     return view is not None and view.id == view.leader
