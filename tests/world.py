@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from provision.apply.make_change import component_change
+from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet, Ready
 from provision.desired.addons import manifests
 from provision.desired.catalog import artifacts_of
@@ -33,7 +34,7 @@ from provision.pki import table
 from provision.pki.leaf import issue
 from provision.pki.table import KUBELET_CLIENT
 from provision.pki.trust import Trust
-from provision.plan.make import IMAGES, make_plan
+from provision.plan.make import make_plan
 from provision.plan.node_change import LABELS, TAINTS, node_change
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -27,6 +27,7 @@ from provision.apply.install import SAY
 from provision.apply.operations.deliver import TIMEOUT, take
 from provision.apply.ssh import last_lines
 from provision.artifacts import compressed
+from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet, Ready
 from provision.local.progress import Progress
 from provision.model import paths, ports
@@ -36,7 +37,6 @@ from provision.model.paths import NEW
 from provision.model.settings.network import HttpProxy
 
 PHASE = "artifacts"
-IMAGES = "images"
 UNIT = "clusterctl-artifacts.service"
 REACH = 3  # seconds until a seed that does not answer counts as unreachable
 STALLED = 60  # seconds without anything after which a download or a copy is given up

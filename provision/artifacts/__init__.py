@@ -1,4 +1,4 @@
-"""Artifacts: what is pinned, where it comes from, how it is made ready."""
+"""Artifacts: their pins, their sources, and how they are made ready."""
 
 from provision.artifacts.bundle import compressed, open_bundle, write_bundle
 from provision.artifacts.catalogue import pins

@@ -1,7 +1,7 @@
-"""One file with everything in it, for machines and operators without a network.
+"""Bundles: one file with all artifacts, for machines and operators without a network.
 
-A tar, compressed with zstd: `manifest.json` first, which lists every file with its SHA-256, then
-the files in its order.
+A bundle is a tar, compressed with zstd. Its first file, `manifest.json`, lists every file with its
+SHA-256; the files follow in that order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _LARGEST_MANIFEST = 1 << 20
 _BUNDLE_LEVEL = 6
 _PUSH_LEVEL = 1
 _PIECE = 1 << 20
-_AGAIN = "make it again with `clusterctl artifacts bundle INVENTORY FILE`, or copy it again"
+_MAKE = "clusterctl artifacts bundle INVENTORY FILE"
+_AGAIN = f"copy the bundle again, or make a new one: {_MAKE}"
 
 
 class _Item(BaseModel):
@@ -54,7 +55,7 @@ class _Manifest(BaseModel):
 
 
 def write_bundle(artifacts: ArtifactSet, path: Path, progress: Progress | None = None) -> Path:
-    """Put every artifact into one file; what is not on this computer yet is downloaded first.
+    """Write every artifact into one file. Missing artifacts are downloaded first.
 
     Raises:
         ArtifactError: a download failed.
@@ -101,8 +102,8 @@ def open_bundle(path: Path, progress: Progress | None = None) -> ArtifactSet:
     """Verify a bundle and unpack it to the cache, once.
 
     Raises:
-        ArtifactError: it is not a bundle, it is cut off, or a file in it has the wrong hash; the
-            error says which, and nothing of the bundle is used.
+        ArtifactError: the file is not a bundle or is cut off, or a file in it has the wrong hash.
+            Nothing of the bundle is used then.
     """
     progress = progress or Silent()
     try:
@@ -113,11 +114,13 @@ def open_bundle(path: Path, progress: Progress | None = None) -> ArtifactSet:
         ):
             manifest, home = _read_manifest(tar)
             lock = home.with_name(f"{home.name}.lock")
-            with cache.locked(lock, lambda: progress.note("another clusterctl unpacks the bundle")):
+            with cache.locked(
+                lock, lambda: progress.note("waiting: another clusterctl unpacks the bundle")
+            ):
                 if not _is_unpacked(manifest, home):
                     _unpack(tar, manifest, home, path, progress)
     except FileNotFoundError as error:
-        raise ArtifactError(f"there is no bundle {path}", hint=_AGAIN) from error
+        raise ArtifactError(f"there is no bundle {path}", hint=f"make it: {_MAKE}") from error
     except (zstandard.ZstdError, tarfile.TarError, EOFError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise ArtifactError(f"{path} is not a whole bundle: {reason}", hint=_AGAIN) from error
@@ -129,7 +132,7 @@ def open_bundle(path: Path, progress: Progress | None = None) -> ArtifactSet:
 
 
 def _read_manifest(tar: tarfile.TarFile) -> tuple[_Manifest, Path]:
-    """The manifest, and where in the cache the files that it lists are."""
+    """Read the manifest, and find the folder in the cache for its files."""
     first = tar.next()
     file = tar.extractfile(first) if first and first.name == _MANIFEST else None
     if first is None or file is None or first.size > _LARGEST_MANIFEST:
@@ -147,7 +150,7 @@ def _is_unpacked(manifest: _Manifest, home: Path) -> bool:
 def _unpack(
     tar: tarfile.TarFile, manifest: _Manifest, home: Path, path: Path, progress: Progress
 ) -> None:
-    """Files become visible only when all of them were right."""
+    """Verify and unpack all files, then move them to the cache together."""
     scratch = home.with_name(f".{home.name}.new")
     shutil.rmtree(scratch, ignore_errors=True)
     with progress.phase("unpack", f"verify and unpack {path.name}", (path.name,)):
@@ -183,30 +186,33 @@ def _unpack_one(tar: tarfile.TarFile, item: _Item, target: Path, path: Path) -> 
 def choose(
     bundle: ArtifactSet, kubernetes: str, wanted: Collection[tuple[str, str]]
 ) -> ArtifactSet:
-    """What a cluster needs of a bundle; its images are left out where it has none.
+    """Choose what a cluster needs from a bundle. A bundle without images is accepted.
 
     Raises:
-        ArtifactError: something is not in it, or it is for another version of Kubernetes.
+        ArtifactError: an artifact is missing, or the bundle is for another version of Kubernetes.
     """
     items = {pair: bundle.items[pair] for pair in wanted if pair in bundle.items}
     missing = [pair for pair in wanted if pair not in items and pair[0] != IMAGES]
     if missing:
         listed = ", ".join(f"{name} {arch}" for name, arch in missing)
-        raise ArtifactError(f"the bundle does not have {listed}", hint=_AGAIN)
+        options = " ".join(f"--arch {arch}" for arch in sorted({arch for _, arch in wanted}))
+        raise ArtifactError(
+            f"the bundle does not have {listed}", hint=f"make a new one: {_MAKE} {options}"
+        )
     other = {i.version for i in items.values() if i.name.startswith("kubernetes/")} - {kubernetes}
     if other:
         raise ArtifactError(
-            f"the bundle has Kubernetes {', '.join(sorted(other))}, the inventory wants {kubernetes}",
-            hint='make a bundle of that version, or set "kubernetes" in the inventory to it',
+            f"the bundle has Kubernetes {', '.join(sorted(other))}, but the inventory has {kubernetes}",
+            hint=f'make a bundle of {kubernetes}: {_MAKE}; or change "kubernetes" in the inventory',
         )
     return ArtifactSet(bundle.source, items)
 
 
 def compressed(ready: Ready) -> Path:
-    """The artifact compressed with zstd, for pushing; made once and kept.
+    """Compress an artifact with zstd for delivery. The compressed file is kept in the cache.
 
     Raises:
-        ValueError: it is not on this computer.
+        ValueError: the artifact has no local file.
     """
     if ready.local is None:
         raise ValueError(f"{ready.name} is not local")

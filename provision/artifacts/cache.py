@@ -1,4 +1,4 @@
-"""Files in the user's cache: whole or absent, and safe when two programs make the same one."""
+"""Files in the user's cache. A file is whole or absent, also when two programs make the same one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def root() -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; it takes its place if the block succeeds, else it goes."""
+    """Give a temporary path beside `path`. It replaces `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -36,9 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold an exclusive lock; `waiting` is called once if somebody else has it.
+    """Hold an exclusive lock; `waiting` is called once if another process has it.
 
-    The lock goes with the process, so a killed one blocks nobody.
+    The lock ends with its process, even if the process is killed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as lock:
@@ -51,7 +51,7 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
                 if not told:
                     waiting()
                 told = True
-                # Not a blocking flock: under gevent that would stop every other greenlet.
+                # A blocking flock would stop every other greenlet under gevent.
                 time.sleep(0.2)
         yield
 
@@ -68,7 +68,7 @@ def sha256_of(content: bytes) -> str:
 
 
 def record(path: Path) -> str:
-    """Hash a file that was just made, and keep the hash beside it."""
+    """Hash a file that was just made, and write the hash beside it."""
     digest, status = sha256(path), path.stat()
     note = {"sha256": digest, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
     with replacing(_note(path)) as temporary:
@@ -77,9 +77,9 @@ def record(path: Path) -> str:
 
 
 def recorded(path: Path) -> str | None:
-    """The hash that was kept, or None where there is none or the file is not the same any more.
+    """Read the hash that `record` wrote; None if there is none, or the file changed since.
 
-    Hashing a gigabyte on every run would take longer than a run that has nothing to do.
+    Hashing a gigabyte in every run would take longer than a run without changes.
     """
     try:
         note, status = json.loads(_note(path).read_text()), path.stat()

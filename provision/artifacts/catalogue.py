@@ -1,20 +1,26 @@
-"""The catalogue: every file that we install, with version, publisher's URL and SHA-256."""
+"""The catalogue: every file that clusterctl installs, with version, publisher's URL and SHA-256."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from provision.artifacts.model import Pin
 from provision.model.errors import ArtifactError
 
 ARCHES = ("amd64", "arm64")
 DATA = Path(__file__).with_name("catalogue.yaml")
-BUILD_HINT = 'artifacts: {"source": "build"} in the inventory compiles it from pinned Go modules'
+BUILD_HINT = (
+    '"artifacts": {"source": "build"} in the inventory compiles them from pinned Go modules'
+)
+
+
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Strict(BaseModel):
@@ -24,7 +30,7 @@ class _Strict(BaseModel):
 class _Archive(_Strict):
     url: str
     members: dict[str, str]
-    sha256: dict[str, str]
+    sha256: dict[str, _Sha256]
 
     def pin(self, name: str, arch: str) -> tuple[str, str | None]:
         return self.sha256.get(arch, ""), self.members[name]
@@ -36,7 +42,7 @@ class _Archive(_Strict):
 
 class _Files(_Strict):
     url: str
-    sha256: dict[str, dict[str, str]]
+    sha256: dict[str, dict[str, _Sha256]]
 
     def pin(self, name: str, arch: str) -> tuple[str, str | None]:
         return self.sha256[name].get(arch, ""), None
@@ -50,7 +56,7 @@ _Releases = dict[str, _Archive | _Files]
 
 
 class Catalogue(_Strict):
-    """The file as it is: for each component its releases, and which belong together."""
+    """The file: the releases of each component, and the set of each version of Kubernetes."""
 
     sets: dict[str, dict[str, str]]
     kubernetes: _Releases
@@ -73,7 +79,7 @@ class Catalogue(_Strict):
         return tuple(self.sets)
 
     def pins(self, kubernetes: str) -> Mapping[tuple[str, str], Pin]:
-        """(name, arch) -> pin, for one version of Kubernetes; `sha256` is "" where unknown.
+        """Give (name, arch) -> pin, for one version of Kubernetes; an unknown `sha256` is empty.
 
         Raises:
             ArtifactError: the version is not in the catalogue.
@@ -81,7 +87,7 @@ class Catalogue(_Strict):
         if kubernetes not in self.sets:
             raise ArtifactError(
                 f"Kubernetes {kubernetes} is not in the catalogue",
-                hint=f"versions that are: {', '.join(self.versions)}",
+                hint=f"the catalogue has: {', '.join(self.versions)}",
             )
         pins = self._component("kubernetes", kubernetes, self.kubernetes)
         result = {(pin.name, pin.arch): pin for pin in pins}
@@ -109,12 +115,12 @@ class Catalogue(_Strict):
 
 @cache
 def catalogue() -> Catalogue:
-    """The catalogue that is shipped."""
+    """Read the catalogue of this release of clusterctl."""
     return Catalogue.read()
 
 
 def pins(kubernetes: str) -> tuple[Pin, ...]:
-    """All pins of one version of Kubernetes, every architecture.
+    """Give all pins of one version of Kubernetes, for every architecture.
 
     Raises:
         ArtifactError: the version is not in the catalogue.
@@ -123,10 +129,10 @@ def pins(kubernetes: str) -> tuple[Pin, ...]:
 
 
 def require_checksums(wanted: Iterable[Pin]) -> None:
-    """Fail closed: nothing without a checksum is ever downloaded.
+    """Refuse files without a checksum: they are never downloaded.
 
     Raises:
-        ArtifactError: naming every file that has none.
+        ArtifactError: names every file without a checksum.
     """
     unknown = sorted({f"{pin.name} {pin.version} {pin.arch}" for pin in wanted if not pin.sha256})
     if unknown:

@@ -1,4 +1,4 @@
-"""Release files, downloaded to the user's cache: verified and whole, or not there at all."""
+"""Download release files to the user's cache. Only whole and verified files are kept."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from provision.artifacts import cache
 from provision.artifacts.model import ArtifactSet, Ready
@@ -26,12 +27,12 @@ _AGAIN = (408, 429)
 
 @dataclass(frozen=True)
 class Http:
-    """How patient downloads are.
+    """When a download fails, and how often it is tried.
 
     Attributes:
-        timeout: seconds without a byte until an attempt is given up.
-        attempts: how often a file is tried.
-        pause: seconds before the second attempt; doubled for each further one.
+        timeout: seconds without a byte, after which an attempt fails.
+        attempts: the most attempts for one file.
+        pause: seconds before the second attempt; doubled for each further attempt.
     """
 
     timeout: float = 30
@@ -40,7 +41,7 @@ class Http:
 
 
 class _AttemptError(Exception):
-    """An attempt that failed, and whether another may go better."""
+    """An attempt that failed, and whether another attempt can succeed."""
 
     def __init__(self, cause: str, *, again: bool = True) -> None:
         super().__init__(cause)
@@ -48,14 +49,14 @@ class _AttemptError(Exception):
 
 
 def fetch(artifacts: ArtifactSet, progress: Progress, http: Http = Http()) -> ArtifactSet:
-    """Download what is not here yet, so that every artifact has a local file.
+    """Download the artifacts that have no local file yet.
 
     Args:
-        artifacts: as prepared; those that are local already stay as they are.
+        artifacts: as prepared. Artifacts with a local file stay as they are.
 
     Raises:
-        ArtifactError: a file is missing, cut off or not what the catalogue pins; with its URL,
-            and the hashes that were expected and got. Nothing of it is kept.
+        ArtifactError: a file is missing or cut off, or its SHA-256 is not the pinned one. The
+            message has the URL and both hashes. The file is not kept.
     """
     remote = {r.url: f"{Path(r.url).name} {r.arch}" for r in artifacts.items.values() if r.url}
     if not remote:
@@ -100,22 +101,29 @@ def _download(url: str, sha256: str, file: Path, report: Callable[[str], None], 
                 if got != sha256:
                     raise ArtifactError(
                         f"{url}: wrong hash: expected SHA-256 {sha256}, got {got}",
-                        hint="the file is not what its publisher released, or a proxy altered it;"
-                        " nothing of it was kept",
+                        hint="the publisher replaced the file, or a proxy changed it; it was not"
+                        " kept. Try again without the proxy",
                     )
             break
         except _AttemptError as error:
             if not error.again or attempt == http.attempts:
                 times = f" ({attempt} attempts)" if attempt > 1 else ""
+                check = "check the network" if error.again else "check the address"
                 raise ArtifactError(
-                    f"{url}: {error}{times}; expected SHA-256 {sha256}, got nothing whole",
-                    hint="check the address and the network, or set artifacts in the inventory to"
-                    ' {"source": "build"} or to a bundle that was made elsewhere',
+                    f"{url}: {error}{times}; the file with SHA-256 {sha256} was not received",
+                    hint=f'{check}, or set "artifacts" in the inventory to {{"source": "build"}} or'
+                    " to a bundle that was made on another computer",
                 ) from error
             report(f"{error}; trying again")
             time.sleep(pause)
             pause *= 2
     cache.record(file)
+
+
+def mirrored(base: str, url: str) -> str:
+    """Give the URL at a mirror: `https://HOST/PATH` -> `BASE/HOST/PATH`."""
+    parts = urlsplit(url)
+    return f"{base.rstrip('/')}/{parts.netloc}{parts.path}"
 
 
 def _attempt(url: str, file: Path, report: Callable[[str], None], timeout: float) -> str:
@@ -156,14 +164,15 @@ def _extract(archive: Path, member: str, file: Path) -> None:
                 shutil.copyfileobj(source, out, _PIECE)
     except (KeyError, tarfile.TarError) as error:
         raise ArtifactError(
-            f"{archive.name} has no {member} in it", hint="the catalogue's `members` is wrong"
+            f"{archive.name} has no {member} in it",
+            hint="correct `members` of this release in catalogue.yaml",
         ) from error
     file.chmod(0o755)
     cache.record(file)
 
 
 def answers(url: str, seconds: float) -> bool:
-    """Whether the server gives this file, within so many seconds in all, look-up included."""
+    """Tell whether the server has this file. The name look-up counts towards `seconds`."""
     found = threading.Event()
 
     def ask() -> None:
@@ -174,7 +183,7 @@ def answers(url: str, seconds: float) -> bool:
         except (OSError, http.client.HTTPException):
             return
 
-    # A resolver that does not answer cannot be interrupted: the thread is left behind.
+    # A resolver that does not answer cannot be interrupted: the thread goes on without us.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds)

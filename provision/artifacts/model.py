@@ -1,4 +1,4 @@
-"""Artifacts as values: what the catalogue pins, and what a source has made ready."""
+"""Artifacts as values: pins of the catalogue, and artifacts that a source made ready."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Pin:
         name: the artifact, `kubernetes/kubelet`.
         version: without a leading `v`.
         arch: `amd64` or `arm64`.
-        url: where its publisher has it.
+        url: at its publisher.
         sha256: of the file at `url`.
-        member: path inside the archive at `url`; None when the file is the executable itself.
+        member: path inside the archive at `url`; None if the file is the executable itself.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Ready:
     Attributes:
         name, version, arch: as in the catalogue; name `images` is the set of images, a tar of
             the registry's storage (its root is `docker/registry/v2`).
-        pin: the SHA-256 that identifies it: of the release file when machines download it, of
-            `local` otherwise. A machine's record keeps it.
-        local: the very file to install, on the operator's machine, or None:
-        url: where machines download it from, when `local` is None.
+        pin: the SHA-256 that identifies the artifact: of `local`, or of the release file if
+            machines download it. A machine's record has it.
+        local: the file to install, on the operator's computer; None: machines download it.
+        url: from which machines download it, if `local` is None.
         member: path inside the archive at `url`.
     """
 
@@ -53,10 +53,10 @@ class Ready:
 
 @dataclass(frozen=True)
 class ArtifactSet:
-    """All that a cluster needs, made ready by one source.
+    """All artifacts of a cluster, made ready by one source.
 
     Attributes:
-        source: which one it was in the end (`auto` is resolved).
+        source: the source that was used; never `auto`.
         items: (name, arch) -> Ready.
     """
 
@@ -64,9 +64,9 @@ class ArtifactSet:
     items: Mapping[tuple[str, str], Ready]
 
     def get(self, name: str, arch: str) -> Ready:
-        """The artifact.
+        """Give an artifact.
 
         Raises:
-            KeyError: it was not asked for when the set was made.
+            KeyError: the set was made without it.
         """
         return self.items[(name, arch)]

@@ -1,6 +1,6 @@
-"""A bundle's bill of materials, in CycloneDX 1.6: what is in it, by version and SHA-256. Pure.
+"""A bundle's bill of materials in CycloneDX 1.6: its files, by version and SHA-256. Pure.
 
-One component for each file. What a program is made of in turn is in its `go.sum`, under
+Each file is one component. The modules of a program are in its `go.sum`, under
 `provision/artifacts/modules`.
 """
 
@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 
+from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet
 
 
 def cyclonedx(artifacts: ArtifactSet, name: str) -> str:
-    """The document, as JSON; the same artifacts give the same text.
+    """Write the document as JSON. The same artifacts give the same text.
 
     Args:
-        artifacts: what the bundle has.
+        artifacts: in the bundle.
         name: of the bundle's file.
     """
     components = [
         {
-            "type": "container" if item.name == "images" else "application",
+            "type": "container" if item.name == IMAGES else "application",
             "bom-ref": f"{item.name}@{item.version}?arch={arch}",
             "name": item.name,
             "version": item.version,

@@ -1,4 +1,4 @@
-"""From the inventory's `artifacts` to an `ArtifactSet`: which source, and what it has ready."""
+"""Make artifacts ready by the source that the inventory names in `artifacts`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from provision.artifacts import build, bundle, catalogue, download
+from provision.artifacts import build, bundle, catalogue, download, recipes
 from provision.artifacts.catalogue import Catalogue
+from provision.artifacts.download import mirrored
 from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet, Pin, Ready
-from provision.artifacts.web import mirrored
 from provision.local.progress import Progress
 from provision.model.errors import ArtifactError
 from provision.model.settings.components import ArtifactsSource
 
-# How long the publishers have to answer before `auto` builds instead.
+# Seconds for the publishers to answer, after which `auto` builds instead.
 _PATIENCE = 3.0
 
 _Wanted = tuple[tuple[str, str], ...]
@@ -35,27 +35,28 @@ def prepare(
     Args:
         settings: the inventory's `artifacts`.
         kubernetes: the version.
-        wanted: (name, arch); the name `images` is the set of images, which the sources
-            `official` and `mirror` do not have: nodes pull from upstream then.
-        known: the catalogue; the shipped one by default.
-        make: False: only to plan for machines that have none yet; what would be built here has
-            no pin then, and is not built.
+        wanted: (name, arch). The name `images` is the set of images. The sources `official` and
+            `mirror` do not have it: nodes then pull images from upstream.
+        known: the catalogue; by default that of this release.
+        make: False: only plan. Nothing is compiled, and artifacts that would be have no pin.
 
     Raises:
-        ArtifactError: something cannot be had from that source, and what to do.
+        ArtifactError: the source does not have an artifact.
     """
     known = known or catalogue.catalogue()
     all_wanted = tuple(wanted)
     if settings.source in {"build", "bundle"}:
         return _published(settings, kubernetes, all_wanted, progress, known, make=make)
-    unpublished = tuple(pair for pair in all_wanted if pair[0] in build.UNPUBLISHED)
+    unpublished = tuple(pair for pair in all_wanted if pair[0] in recipes.UNPUBLISHED)
     published = tuple(pair for pair in all_wanted if pair not in unpublished)
     ready = _published(settings, kubernetes, published, progress, known, make=make)
     if not unpublished:
         return ready
     if ready.source != "build":
         names = ", ".join(sorted({name for name, _ in unpublished}))
-        progress.note(f"artifacts: built here, since nobody publishes it as a file: {names}")
+        progress.note(
+            f"artifacts: compiled on this computer, because no publisher has a binary: {names}"
+        )
     also = _build(kubernetes, unpublished, progress, make=make)
     return replace(ready, items={**ready.items, **also.items})
 
@@ -69,7 +70,7 @@ def _published(
     *,
     make: bool,
 ) -> ArtifactSet:
-    """What one source has."""
+    """Make ready what publishers have as files, by the source of the settings."""
     match settings.source:
         case "official":
             return ArtifactSet("official", _official(_pins(known, kubernetes, all_wanted)))
@@ -80,8 +81,8 @@ def _published(
         case "bundle":
             if settings.bundle is None:
                 raise ArtifactError(
-                    "the source is `bundle`, and no file is named",
-                    hint='artifacts: {"source": "bundle", "bundle": "FILE"}',
+                    "the artifacts' source is `bundle`, but the inventory names no file",
+                    hint='"artifacts": {"source": "bundle", "bundle": "FILE"}',
                 )
             return bundle.choose(
                 bundle.open_bundle(settings.bundle, progress), kubernetes, all_wanted
@@ -93,17 +94,24 @@ def _published(
 
 
 def _pins(known: Catalogue, kubernetes: str, wanted: _Wanted) -> tuple[Pin, ...]:
-    """The pins of what is wanted, images left out."""
+    """Find the pins of the wanted files; images are not files.
+
+    Raises:
+        ArtifactError: an architecture or a name is not in the catalogue.
+    """
     pins = known.pins(kubernetes)
-    unknown = [
-        f"{name} {arch}" for name, arch in wanted if name != IMAGES and (name, arch) not in pins
-    ]
-    if unknown:
+    files = [(name, arch) for name, arch in wanted if name != IMAGES]
+    if arches := sorted({arch for _, arch in files} - set(catalogue.ARCHES)):
         raise ArtifactError(
-            f"not in the catalogue: {', '.join(unknown)}",
-            hint=f"architectures are {' and '.join(catalogue.ARCHES)}; see `clusterctl artifacts list`",
+            f"the catalogue has no binaries for the architecture {', '.join(arches)}",
+            hint=f"it has: {', '.join(catalogue.ARCHES)}",
         )
-    return tuple(pins[pair] for pair in wanted if pair[0] != IMAGES)
+    if names := sorted({name for name, arch in files if (name, arch) not in pins}):
+        raise ArtifactError(
+            f"the catalogue's set of Kubernetes {kubernetes} does not have {', '.join(names)}",
+            hint=f"it has: {', '.join(sorted({name for name, _ in pins}))}",
+        )
+    return tuple(pins[pair] for pair in files)
 
 
 def _official(pins: Iterable[Pin]) -> Mapping[tuple[str, str], Ready]:
@@ -118,12 +126,12 @@ def _official(pins: Iterable[Pin]) -> Mapping[tuple[str, str], Ready]:
 
 
 def _mirror(base: str | None, pins: Iterable[Pin]) -> Mapping[tuple[str, str], Ready]:
-    """As official, from `BASE/HOST/PATH`: `https://mirror/dl.k8s.io/v1.36.3/bin/...`."""
+    """Like official, with URLs `BASE/HOST/PATH`: `https://mirror/dl.k8s.io/v1.36.3/bin/...`."""
     if not base:
         raise ArtifactError(
-            "the source is `mirror`, and no base URL is given",
-            hint='artifacts: {"source": "mirror", "mirror": "https://mirror.example.com"}; files are'
-            " expected under BASE/HOST/PATH, as in BASE/dl.k8s.io/v1.36.3/bin/linux/amd64/kubelet",
+            "the artifacts' source is `mirror`, but the inventory has no base URL",
+            hint='"artifacts": {"source": "mirror", "mirror": "https://mirror.example.com"}; the mirror'
+            " has files at BASE/HOST/PATH, as in BASE/dl.k8s.io/v1.36.3/bin/linux/amd64/kubelet",
         )
     return _official(replace(pin, url=mirrored(base, pin.url)) for pin in pins)
 
@@ -137,7 +145,7 @@ def _build(kubernetes: str, wanted: _Wanted, progress: Progress, *, make: bool) 
 def _auto(
     known: Catalogue, kubernetes: str, wanted: _Wanted, progress: Progress, *, make: bool
 ) -> ArtifactSet:
-    """Official where that is pinned whole and answers, else build; the user is told why."""
+    """Use `official` if every file has a checksum and the publisher answers; else `build`."""
     pins = _pins(known, kubernetes, wanted)
     unpinned = sorted({f"{p.name.partition('/')[0]} {p.version}" for p in pins if not p.sha256})
     if unpinned:

@@ -99,11 +99,9 @@ def lock(
     versions are those of the newest set; to build it, its Go modules are needed as well.
     """
     from provision.artifacts.catalogue import Catalogue
-    from provision.artifacts.catalogue_edit import with_sums, with_version
-    from provision.artifacts.lock import lock as look_at
-    from provision.artifacts.lock import sums
-    from provision.artifacts.signatures import Signatures
-    from provision.artifacts.web import Web
+    from provision.artifacts.maintain import lock as locking
+    from provision.artifacts.maintain.edit import with_sums, with_version
+    from provision.artifacts.maintain.web import Web
 
     if not re.fullmatch(r"\d+\.\d+\.\d+", kubernetes):
         message = f"--kubernetes: {kubernetes!r} is not a version, such as 1.36.4"
@@ -114,8 +112,9 @@ def lock(
     if all(pin.sha256 for pin in known.pins(kubernetes).values()):
         out.print(f"{catalogue} has every checksum of {kubernetes}.", soft_wrap=True)
         return
-    locked = look_at(known, kubernetes, web, Signatures(web, trusted_root), progress())
-    catalogue.write_text(with_sums(text, kubernetes, sums(locked)))
+    signatures = locking.verifier(web, trusted_root)
+    locked = locking.lock(known, kubernetes, web, signatures, progress())
+    catalogue.write_text(with_sums(text, kubernetes, locking.sums(locked)))
     table = Table(box=None, pad_edge=False)
     for heading in ("FILE", "SHA256", "SIGNED BY"):
         table.add_column(heading, overflow="fold")

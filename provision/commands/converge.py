@@ -13,6 +13,7 @@ from provision.apply.lock import at_work, refuse_second
 from provision.apply.phases import UP, Run, execute
 from provision.apply.session import Session
 from provision.apply.verify import judge
+from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet
 from provision.desired.catalog import artifacts_of
 from provision.inventory import Draft, complete
@@ -26,7 +27,7 @@ from provision.model.look import Look
 from provision.pki import age
 from provision.pki.trust import Trust
 from provision.plan import external_authority
-from provision.plan.make import IMAGES, make_plan
+from provision.plan.make import make_plan
 from provision.plan.preflight import altered, preflight
 
 

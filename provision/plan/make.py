@@ -12,6 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import datetime
 
+from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet
 from provision.desired.addons import manifests
 from provision.desired.catalog import desired
@@ -45,7 +46,6 @@ from provision.plan.quorum import (
 )
 from provision.plan.record import Wanted
 
-IMAGES = "images"
 # By then a kubelet has renewed its own: it does so after 70 to 90 % of its life.
 KUBELETS_RESERVE = 0.1
 SIGNED = "signed anew"

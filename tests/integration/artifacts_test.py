@@ -22,11 +22,11 @@ import pytest
 
 from provision.artifacts import fetch, open_bundle, prepare, write_bundle
 from provision.artifacts import go as go_tool
-from provision.artifacts.build import RECIPES, UNPUBLISHED
 from provision.artifacts.catalogue import Catalogue
 from provision.artifacts.download import Http
 from provision.artifacts.images import TABLE, TOOLS
 from provision.artifacts.oci import split_reference
+from provision.artifacts.recipes import RECIPES, UNPUBLISHED
 from provision.local.progress import Silent
 from provision.model.errors import ArtifactError
 from provision.model.settings.components import ArtifactsSource
@@ -597,7 +597,7 @@ def test_what_does_not_compile_is_reported_with_the_compilers_words(
     source.mkdir(parents=True)
     (source / "go.mod").write_text("module pause\n\ngo 1.26.0\n")
     (source / "main.go").write_text("package main\n\nfunc main() { nowhere() }\n")
-    monkeypatch.setattr("provision.artifacts.build.MODULES", source.parent)
+    monkeypatch.setattr("provision.artifacts.recipes.MODULES", source.parent)
     progress = Notes()
     with pytest.raises(ArtifactError, match="undefined: nowhere"):
         prepare(ArtifactsSource(source="build"), "1.36.3", [("pause/pause", ARCH)], progress)

@@ -146,12 +146,13 @@ def test_a_cluster_takes_what_it_needs_from_a_bundle(bundle):
 
 def test_what_is_not_in_the_bundle_is_listed(bundle):
     wanted = [("runc/runc", "arm64"), ("etcd/etcd", "amd64")]
-    with pytest.raises(ArtifactError, match="runc/runc arm64, etcd/etcd amd64"):
+    with pytest.raises(ArtifactError, match="runc/runc arm64, etcd/etcd amd64") as caught:
         choose(open_bundle(bundle), "1.36.3", wanted)
+    assert caught.value.hint.endswith("INVENTORY FILE --arch amd64 --arch arm64")
 
 
 def test_a_bundle_of_another_version_is_refused(bundle):
-    with pytest.raises(ArtifactError, match=r"1\.36\.3, the inventory wants 1\.35\.4"):
+    with pytest.raises(ArtifactError, match=r"1\.36\.3, but the inventory has 1\.35\.4"):
         choose(open_bundle(bundle), "1.35.4", [("kubernetes/kubelet", "amd64")])
 
 

@@ -3,13 +3,14 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from provision.artifacts import pins
-from provision.artifacts.build import RECIPES, plan
+from provision.artifacts import pins, prepare
 from provision.artifacts.catalogue import ARCHES, Catalogue, catalogue, require_checksums
 from provision.artifacts.images import TABLE, refs
 from provision.artifacts.oci import split_reference
+from provision.artifacts.recipes import RECIPES, buildable, plan
+from provision.local.progress import Silent
 from provision.model.errors import ArtifactError
-from provision.model.settings.components import KUBERNETES_DEFAULT
+from provision.model.settings.components import KUBERNETES_DEFAULT, ArtifactsSource
 
 VERSIONS = ("1.36.3", "1.35.4")
 UNPINNED = {"etcd", "containerd"}
@@ -112,13 +113,50 @@ def test_every_image_names_programs_that_have_a_recipe():
             assert name in RECIPES[component].packages
 
 
-def test_a_version_without_pinned_modules_cannot_be_built():
-    with pytest.raises(ArtifactError, match=r"1\.34\.0"):
+def test_a_version_without_pinned_modules_cannot_be_built_and_the_hint_has_those_that_can():
+    with pytest.raises(ArtifactError, match=r"1\.34\.0") as caught:
         plan("kubernetes/kubelet", "amd64", "1.34.0")
+    assert caught.value.hint == "versions that can be built: 1.36.3, 1.35.4"
+
+
+def test_versions_that_can_be_built_are_those_with_pinned_modules(tmp_path, monkeypatch):
+    monkeypatch.setattr("provision.artifacts.recipes.MODULES", tmp_path)
+    for name in ("kubernetes-1.9.10", "kubernetes-1.36.3", "etcd"):
+        (tmp_path / name).mkdir()
+    assert buildable() == ("1.36.3", "1.9.10")
+
+
+def test_a_program_without_a_recipe_is_refused_with_those_that_have_one():
+    with pytest.raises(ArtifactError, match="etcd has no program 'etcdx'") as caught:
+        plan("etcd/etcdx", "amd64", "1.36.3")
+    assert caught.value.hint == "programs of etcd: etcd, etcdctl, etcdutl"
+    with pytest.raises(ArtifactError, match="flannel is unknown") as caught:
+        plan("flannel/flanneld", "amd64", "1.36.3")
+    assert "coredns" in caught.value.hint
+
+
+def test_what_the_catalogue_lacks_is_refused_for_its_own_reason():
+    official = ArtifactsSource(source="official")
+    with pytest.raises(ArtifactError, match="for the architecture riscv64") as caught:
+        prepare(official, "1.36.3", [("runc/runc", "riscv64")], Silent())
+    assert caught.value.hint == "it has: amd64, arm64"
+    with pytest.raises(
+        ArtifactError, match="Kubernetes 1.36.3 does not have flannel/flanneld"
+    ) as e:
+        prepare(official, "1.36.3", [("flannel/flanneld", "amd64")], Silent())
+    assert "runc/runc" in e.value.hint
+    assert "arm64" not in e.value.hint
+
+
+@pytest.mark.parametrize("checksum", ["ab" * 31, "AB" * 32, "xy" * 32, ""])
+def test_a_checksum_that_is_not_64_hex_digits_is_refused(checksum):
+    text = f"sets: {{}}\nkubernetes: {{}}\nrunc: {{'1': {{url: x, sha256: {{runc: {{amd64: '{checksum}'}}}}}}}}\n"
+    with pytest.raises(ValidationError, match="sha256"):
+        Catalogue.parse(text)
 
 
 def test_a_changed_pin_or_recipe_is_another_build_and_the_same_one_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr("provision.artifacts.build.MODULES", tmp_path)
+    monkeypatch.setattr("provision.artifacts.recipes.MODULES", tmp_path)
     (tmp_path / "pause").mkdir()
     source = tmp_path / "pause" / "go.mod"
     source.write_text("module pause\n")

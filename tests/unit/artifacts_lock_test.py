@@ -1,9 +1,13 @@
+import sys
+
 import pytest
 
 from provision.artifacts.catalogue import DATA, Catalogue
-from provision.artifacts.catalogue_edit import with_sums, with_version
-from provision.artifacts.lock import checksum
-from provision.artifacts.publishers import PUBLISHERS
+from provision.artifacts.maintain.edit import with_sums, with_version
+from provision.artifacts.maintain.lock import checksum, verifier
+from provision.artifacts.maintain.publishers import PUBLISHERS
+from provision.artifacts.maintain.web import Web
+from provision.model.errors import ArtifactError
 
 SUM, OTHER = "ab" * 32, "cd" * 32
 
@@ -62,3 +66,11 @@ def test_checksums_go_where_they_belong_and_comments_stay():
     assert [line for line in new.splitlines() if line.startswith("#")] == [
         line for line in text.splitlines() if line.startswith("#")
     ]
+
+
+def test_without_the_package_for_signatures_the_error_says_what_to_type(monkeypatch):
+    monkeypatch.delitem(sys.modules, "provision.artifacts.maintain.signatures", raising=False)
+    monkeypatch.setitem(sys.modules, "sigstore.errors", None)
+    with pytest.raises(ArtifactError, match="sigstore, which is not installed") as caught:
+        verifier(Web(), None)
+    assert caught.value.hint == "pip install 'clusterctl[maintainer]'"

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import yaml
 
-from provision.artifacts import build, catalogue
+from provision.artifacts import catalogue, recipes
 from provision.desired.addons import manifests
 from provision.desired.catalog import UNITS, artifacts_of
 from provision.desired.components import node
@@ -94,10 +94,10 @@ def test_it_is_on_masters_on_ec2_and_nowhere_else():
 
 def test_what_nobody_publishes_has_a_recipe_and_is_needed_on_ec2_only():
     pinned = {name for name, _ in catalogue.catalogue().pins("1.36.3")}
-    assert set(artifacts_of(ON_EC2, trust())) - pinned == build.UNPUBLISHED
-    assert not set(artifacts_of(DEFAULT, trust())) & build.UNPUBLISHED
-    for name in build.UNPUBLISHED:
-        assert build.plan(name, "arm64", "1.36.3").version
+    assert set(artifacts_of(ON_EC2, trust())) - pinned == recipes.UNPUBLISHED
+    assert not set(artifacts_of(DEFAULT, trust())) & recipes.UNPUBLISHED
+    for name in recipes.UNPUBLISHED:
+        assert recipes.plan(name, "arm64", "1.36.3").version
 
 
 def test_its_certificates_are_of_the_table_and_its_user_is_who_the_rules_name():

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from provision.artifacts.images import IMAGES
 from provision.desired.addons import manifests
 from provision.desired.catalog import COMPONENTS, desired
 from provision.desired.model import reads
@@ -20,7 +21,7 @@ from provision.model.settings.network import Networks
 from provision.pki import table
 from provision.pki.leaf import issue
 from provision.pki.trust import Trust
-from provision.plan.make import IMAGES, make_plan
+from provision.plan.make import make_plan
 from provision.plan.model import Renewal
 from tests.world import (
     LAB,

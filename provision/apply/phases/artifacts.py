@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from provision.apply.delivery import IMAGES, Want, deliver
+from provision.apply.delivery import Want, deliver
 from provision.apply.phases.run import Phase, Run, Work
+from provision.artifacts.images import IMAGES
 from provision.model import paths
 
 

@@ -1,4 +1,4 @@
-"""How publishers say what their files are: where their checksums lie, and how they sign.
+"""Where publishers have the checksums of their files, and how they sign.
 
 Sources:
     kubernetes: kubernetes.io, "Verify Signed Kubernetes Artifacts": cosign, keyless, detached.
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Signer:
-    """Who must have signed, as Fulcio's certificate says; `{version}` is filled in.
+    """The signer that Fulcio's certificate must name; `{version}` is filled in.
 
     Attributes:
         identity: mail address, or the URI of a workflow.
-        issuer: who vouched for that.
-        repository: on GitHub, whose attestations have the signature; where there is none the
-            signature lies beside the file, as FILE.sig and FILE.cert.
+        issuer: of the identity, as an OpenID Connect URL.
+        repository: on GitHub, whose attestations have the signature; empty: the signature is
+            beside the file, as FILE.sig and FILE.cert.
     """
 
     identity: str

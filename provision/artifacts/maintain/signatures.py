@@ -1,7 +1,7 @@
-"""Publishers' signatures, verified by Sigstore's own library.
+"""Verify publishers' signatures with Sigstore's own library.
 
-What it verifies: the certificate's chain, at the time that the transparency log says; its own entry
-in the certificates' log; the log's proof that it has the signature; who signed; the signature.
+It verifies the certificate's chain at the time in the transparency log, the certificate's entry in
+the certificates' log, the log's proof that it has the signature, the signer, and the signature.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sigstore.models import Bundle, ClientTrustConfig, TrustedRoot
 from sigstore.verify import Verifier, policy
 from sigstore_models.common.v1 import HashAlgorithm
 
-from provision.artifacts.publishers import Signer
-from provision.artifacts.web import Web
+from provision.artifacts.maintain.publishers import Signer
+from provision.artifacts.maintain.web import Web
 from provision.model.errors import ArtifactError
 
 REKOR = "https://rekor.sigstore.dev/api/v1/log/entries/retrieve"
@@ -32,13 +32,13 @@ _STATEMENT = "application/vnd.in-toto+json"
 
 
 class Signatures:
-    """Verifies, against one root of trust."""
+    """Verifies signatures against one root of trust."""
 
     def __init__(self, web: Web, trusted_root: Path | None = None) -> None:
-        """Take Sigstore's public root, by its own update protocol; or one from a file.
+        """Load a root of trust: from a file, or Sigstore's public root by its update protocol.
 
         Raises:
-            ArtifactError: there is no root to be had.
+            ArtifactError: the root of trust cannot be loaded.
         """
         self._web = web
         try:
@@ -49,18 +49,18 @@ class Signatures:
             )
             self._verifier = Verifier(trusted_root=root)
         except (SigstoreError, OSError, ValueError) as error:
-            message = f"Sigstore's root of trust: {error}"
-            hint = "--trusted-root takes it from a file: trusted_root.json of Sigstore's TUF repository"
+            message = f"Sigstore's root of trust cannot be loaded: {error}"
+            hint = "give trusted_root.json of Sigstore's TUF repository: --trusted-root FILE"
             raise ArtifactError(message, hint=hint) from error
 
     def verify(self, url: str, sha256: str, version: str, signer: Signer) -> str:
         """Verify that `signer` signed the file at `url`.
 
         Returns:
-            Who signed.
+            the signer's identity.
 
         Raises:
-            ArtifactError: there is no signature, it is somebody else's, or of another file.
+            ArtifactError: there is no signature, or it is by another signer or of another file.
         """
         who = signer.identity.format(version=version)
         expected = policy.Identity(identity=who, issuer=signer.issuer)
@@ -71,14 +71,14 @@ class Signatures:
                 self._detached(url, sha256, expected)
         except (SigstoreError, ValidationError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
-                f"{url}: the signature of {who} does not hold: {error}",
-                hint="nothing was written; the file is not what its publisher released, or the"
-                " publisher signs in another way now: provision/artifacts/publishers.py",
+                f"{url}: the signature of {who} is not valid: {error}",
+                hint="nothing was written; if the publisher signs in another way now, correct"
+                " provision/artifacts/maintain/publishers.py",
             ) from error
         return who
 
     def _detached(self, url: str, sha256: str, expected: policy.VerificationPolicy) -> None:
-        """FILE.sig and FILE.cert, as cosign writes them; Rekor has the rest."""
+        """Verify FILE.sig and FILE.cert of cosign, with the entry in the transparency log Rekor."""
         signature = self._web.read(f"{url}.sig").strip().decode()
         certificate = load_pem_x509_certificate(_pem(self._web.read(f"{url}.cert")))
         pem = base64.b64encode(certificate.public_bytes(Encoding.PEM)).decode()
@@ -96,9 +96,9 @@ class Signatures:
         if not found:
             raise ArtifactError(
                 f"{url}: the transparency log does not have its signature",
-                hint="it is not one that its publisher made in public",
+                hint="nothing was written; the publisher did not enter this signature in Rekor",
             )
-        # Anybody may enter it again later.
+        # Anyone may enter the signature again later: the first entry counts.
         oldest = min(found, key=lambda log: int(log["integratedTime"]))
         digest = base64.b64encode(bytes.fromhex(sha256)).decode()
         bundle = {
@@ -116,7 +116,7 @@ class Signatures:
         self._verifier.verify_artifact(hashed, Bundle.from_json(json.dumps(bundle)), expected)
 
     def _attested(self, repository: str, sha256: str, expected: policy.VerificationPolicy) -> None:
-        """One of the attestations that GitHub keeps for this digest must hold."""
+        """Verify that one of GitHub's attestations for this digest is valid."""
         answer = self._web.json(ATTESTATIONS.format(repository=repository, sha256=sha256))
         bundles = [each["bundle"] for each in answer["attestations"] if each.get("bundle")]
         problem = "there is none"
@@ -136,13 +136,13 @@ class Signatures:
 
 
 def _pem(content: bytes) -> bytes:
-    """Cosign writes certificates in PEM, and that in base64 once more."""
+    """Decode a certificate: cosign encodes PEM in base64 a second time."""
     if content.startswith(b"-----"):
         return content
     try:
         return base64.b64decode(content, validate=False)
     except binascii.Error as error:
-        raise ValueError("FILE.cert is no certificate") from error
+        raise ValueError("FILE.cert is not a certificate") from error
 
 
 def _der(content: bytes) -> str:
@@ -150,7 +150,7 @@ def _der(content: bytes) -> str:
 
 
 def _tlog_entry(log: dict[str, Any]) -> dict[str, Any]:
-    """Rekor's answer in the form that a bundle has it in."""
+    """Convert Rekor's answer to the form of a bundle."""
     body = json.loads(base64.b64decode(log["body"]))
     proof = log["verification"]["inclusionProof"]
 

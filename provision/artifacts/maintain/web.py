@@ -1,4 +1,4 @@
-"""Small files and hashes of large ones, from publishers or from a mirror of theirs."""
+"""Read small files, and hash large ones, at their publishers or at a mirror."""
 
 from __future__ import annotations
 
@@ -10,43 +10,37 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
+from provision.artifacts.download import mirrored
 from provision.model.errors import ArtifactError
 
 _PIECE = 1 << 20
 
 
-def mirrored(base: str, url: str) -> str:
-    """`https://HOST/PATH` at a mirror: `BASE/HOST/PATH`."""
-    parts = urlsplit(url)
-    return f"{base.rstrip('/')}/{parts.netloc}{parts.path}"
-
-
 @dataclass(frozen=True)
 class Web:
-    """Where addresses lead to.
+    """Reads URLs, at their publishers or at a mirror.
 
     Attributes:
-        mirror: base URL of a mirror; without one, the publishers themselves.
-        timeout: seconds without a byte until it is given up.
+        mirror: base URL of a mirror; empty: the publishers themselves.
+        timeout: seconds without a byte, after which a read fails.
     """
 
     mirror: str = ""
     timeout: float = 30
 
     def read(self, url: str) -> bytes:
-        """What is at `url`.
+        """Read the file at `url`.
 
         Raises:
-            ArtifactError: it is not there, or nobody answers.
+            ArtifactError: the file does not exist, or the server does not answer.
         """
         pieces: list[bytes] = []
         self._stream(urllib.request.Request(self._at(url)), pieces.append)  # noqa: S310
         return b"".join(pieces)
 
     def sha256(self, url: str, report: Callable[[str], None]) -> str:
-        """SHA-256 of what is at `url`; nothing of it is kept.
+        """Hash the file at `url` with SHA-256, without keeping it.
 
         Raises:
             ArtifactError: as `read`.
@@ -63,12 +57,12 @@ class Web:
         return digest.hexdigest()
 
     def json(self, url: str, posted: object = None) -> Any:  # noqa: ANN401
-        """The JSON document that is the answer to GET, or to POST of another.
+        """Read a JSON document, by GET, or by POST of another document.
 
         Raises:
-            ArtifactError: as `read`, or it is no JSON.
+            ArtifactError: as `read`; or the answer is not JSON.
         """
-        # GitHub's API has whole bundles in this version of it.
+        # This version of GitHub's API answers with whole bundles.
         headers = {"Accept": "application/json", "X-GitHub-Api-Version": "2022-11-28"}
         data = None
         if posted is not None:
@@ -79,7 +73,7 @@ class Web:
         try:
             return json.loads(b"".join(pieces))
         except ValueError as error:
-            raise ArtifactError(f"{url}: the answer is no JSON") from error
+            raise ArtifactError(f"{url}: the answer is not JSON") from error
 
     def _at(self, url: str) -> str:
         return mirrored(self.mirror, url) if self.mirror else url
@@ -95,7 +89,9 @@ class Web:
                     received += len(piece)
         except urllib.error.HTTPError as error:
             message = f"{url}: the server answered {error.code} {error.reason}"
-            raise ArtifactError(message, hint="is there such a release?") from error
+            absent = error.code == http.client.NOT_FOUND
+            hint = "check that this release exists" if absent else "try again later"
+            raise ArtifactError(message, hint=hint) from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise ArtifactError(f"{url}: {reason}", hint="check the network") from error

@@ -1,4 +1,4 @@
-"""A release more in the catalogue's own text: comments and everything else stay as they are."""
+"""Add a release to the text of the catalogue. Comments and all other lines stay as they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Sums = Mapping[tuple[str, str], str]
 
 
 def with_version(text: str, kubernetes: str) -> str:
-    """Add a version of Kubernetes without any checksums, and the newest set's components to it."""
+    """Add a version of Kubernetes without checksums, with the components of the newest set."""
     known = Catalogue.parse(text)
     if kubernetes in known.versions:
         return text
@@ -29,9 +29,9 @@ def with_sums(text: str, kubernetes: str, sums: Sums) -> str:
     """Add checksums.
 
     Args:
-        text: of the catalogue; it has the version.
-        kubernetes: the version of Kubernetes that they belong to.
-        sums: (name, arch) -> SHA-256, `("kubernetes/kubelet", "amd64")`.
+        text: of the catalogue, with the version.
+        kubernetes: the version of Kubernetes whose set has these files.
+        sums: (name, arch) -> SHA-256; such as `("kubernetes/kubelet", "amd64")` -> 64 digits.
     """
     known = Catalogue.parse(text)
     versions = {"kubernetes": kubernetes, **known.sets[kubernetes]}

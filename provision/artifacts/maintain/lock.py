@@ -1,28 +1,28 @@
-"""A new entry of the catalogue: every file looked at, its publisher's word for it verified."""
+"""Find the checksums that the catalogue lacks, and verify them against their publishers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from provision.artifacts.catalogue import Catalogue
+from provision.artifacts.maintain.publishers import PUBLISHERS, Signer
+from provision.artifacts.maintain.web import Web
 from provision.artifacts.model import Pin
-from provision.artifacts.publishers import PUBLISHERS, Signer
-from provision.artifacts.web import Web
 from provision.local.progress import Progress
 from provision.model.errors import ArtifactError
 
 
 @dataclass(frozen=True)
 class Locked:
-    """A file whose SHA-256 is known now.
+    """A release file whose SHA-256 was found.
 
     Attributes:
-        pins: the artifacts that are in it; those of an archive have it in common.
-        signed_by: empty where its publisher does not sign; then its checksum is their word.
+        pins: the artifacts in the file; an archive has several.
+        signed_by: empty if the publisher does not sign; then only its checksum was compared.
     """
 
     pins: tuple[Pin, ...]
@@ -42,14 +42,14 @@ class Verifier(Protocol):
 def lock(
     known: Catalogue, kubernetes: str, web: Web, signatures: Verifier, progress: Progress
 ) -> tuple[Locked, ...]:
-    """Establish every checksum that `known` lacks for a version of Kubernetes.
+    """Find every checksum that `known` lacks for a version of Kubernetes.
 
-    Each file is downloaded and hashed; the hash is compared with the checksum that its publisher
-    has beside it; where the publisher signs, the signature is verified. One that is pinned already
-    is not looked at.
+    Each file is downloaded and hashed. The hash is compared with the checksum that the publisher
+    has beside the file. If the publisher signs, the signature is verified. Files that are pinned
+    already are skipped.
 
     Raises:
-        ArtifactError: a file is not there, or not what its publisher says. Nothing is returned then.
+        ArtifactError: a file is missing, or its checksum or signature does not match.
     """
     missing: dict[str, list[Pin]] = {}
     for pin in known.pins(kubernetes).values():
@@ -66,8 +66,9 @@ def lock(
             publisher = PUBLISHERS.get(component)
             if publisher is None:
                 raise ArtifactError(
-                    f"{component} {pins[0].version} has no checksums by its publisher",
-                    hint="nothing was written; pin the version that the catalogue has",
+                    f"the publisher of {component} {pins[0].version} has no checksums to compare",
+                    hint=f"nothing was written; keep the version of {component} that has a"
+                    " checksum in the catalogue",
                 )
             sha256 = web.sha256(url, lambda text, url=url: progress.update(names[url], text))  # type: ignore[misc]
             folder = url.rpartition("/")[0]
@@ -75,8 +76,9 @@ def lock(
             said = checksum(web.read(where).decode(errors="replace"), subjects[url])
             if said != sha256:
                 raise ArtifactError(
-                    f"{url} has SHA-256 {sha256}; {where} says {said or 'nothing of it'}",
-                    hint="nothing was written; is the release whole, is the mirror?",
+                    f"{url} has SHA-256 {sha256}; "
+                    + (f"{where} says {said}" if said else f"{where} does not list the file"),
+                    hint="nothing was written; check that the release and the mirror are whole",
                 )
             signer = publisher.signer
             signed_by = signatures.verify(url, sha256, pins[0].version, signer) if signer else ""
@@ -85,8 +87,26 @@ def lock(
     return tuple(locked)
 
 
+def verifier(web: Web, trusted_root: Path | None) -> Verifier:
+    """Load what verifies signatures, with Sigstore's public root of trust or one from a file.
+
+    Raises:
+        ArtifactError: the package sigstore is not installed, or the root cannot be loaded.
+    """
+    try:
+        from provision.artifacts.maintain.signatures import Signatures  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"sigstore", "sigstore_models"}:
+            raise
+        raise ArtifactError(
+            "verifying signatures needs the Python package sigstore, which is not installed",
+            hint="pip install 'clusterctl[maintainer]'",
+        ) from error
+    return Signatures(web, trusted_root)
+
+
 def checksum(text: str, name: str) -> str:
-    """The SHA-256 of file `name`: from lines as sha256sum writes them, or from one that is alone."""
+    """Find the SHA-256 of file `name`, in lines of sha256sum or in a text that is one checksum."""
     lines = [line.split() for line in text.splitlines()]
     for words in lines:
         if len(words) == 2 and PurePosixPath(words[1].removeprefix("*")).name == name:
@@ -96,5 +116,5 @@ def checksum(text: str, name: str) -> str:
 
 
 def sums(locked: Iterable[Locked]) -> Mapping[tuple[str, str], str]:
-    """(name, arch) -> SHA-256, as `catalogue_edit.with_sums` takes them."""
+    """(name, arch) -> SHA-256, as `edit.with_sums` takes them."""
     return {(pin.name, pin.arch): each.sha256 for each in locked for pin in each.pins}
