@@ -17,51 +17,68 @@ GROUPS = {"masters": Role.MASTER, "workers": Role.WORKER, "etcd": Role.ETCD}
 
 
 class HostData(Model):
-    """Data of one machine, or of a group: as it stands in the file, under pyinfra's names."""
+    """Data of one machine, or of a group: as it is in the file, under pyinfra's names."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
     address: IPv4Address | None = Field(
         default=None,
-        description="on the machines' own network, where it differs from `ssh_hostname`",
+        description="address on the machines' own network, if it is not `ssh_hostname`",
+        examples=["192.0.2.11"],
     )
     ssh_hostname: str | None = Field(
-        default=None, description="name or address that SSH connects to; else the machine's name"
+        default=None,
+        description="name or address for SSH; without it, the machine's name",
+        examples=["192.0.2.11"],
     )
-    ssh_port: int = Field(default=22, ge=1, le=65535, strict=True, description="SSH's port")
-    ssh_user: str = Field(default="root", description="root, or one who may use sudo")
+    ssh_port: int = Field(default=22, ge=1, le=65535, strict=True, description="port of SSH")
+    ssh_user: str = Field(default="root", description="root, or a user that may use sudo")
     ssh_key: Path | None = Field(
         default=None,
-        description="private key file; else the SSH agent and the keys in ~/.ssh are tried",
+        description="private key file; without it, the SSH agent and the keys in ~/.ssh are tried",
+        examples=["~/.ssh/id_ed25519"],
     )
     ssh_key_password: str | None = Field(
-        default=None, repr=False, description="the key's passphrase"
+        default=None, repr=False, description="passphrase of the key"
     )
-    ssh_password: str | None = Field(default=None, repr=False, description="a key is better")
+    ssh_password: str | None = Field(
+        default=None, repr=False, description="password for SSH; a key is better"
+    )
     ssh_config_file: Path | None = Field(
-        default=None, description="ssh_config, for bastions (ProxyJump); else ~/.ssh/config"
+        default=None,
+        description="ssh_config file, for bastions (ProxyJump); without it, ~/.ssh/config",
+        examples=["ssh_config"],
     )
     ssh_known_hosts_file: Path | None = Field(
-        default=None, description="host keys; else ~/.ssh/known_hosts"
+        default=None,
+        description="file with host keys; without it, ~/.ssh/known_hosts",
+        examples=["known_hosts"],
     )
     ssh_host_key: str | None = Field(
         default=None,
-        description="the machine's public host key, `ssh-ed25519 AAAA...`: then no other is taken",
+        description="the machine's public host key; clusterctl then accepts no other",
+        examples=[
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1kYg7Oq4Nn3b8m2uFZ1eYpF9w7yq2nq7m4T1m0zYbR"
+        ],
     )
     ssh_strict_host_key_checking: Literal["yes"] = Field(
-        default="yes", description="host keys are always verified; for the pyinfra command"
+        default="yes",
+        description="clusterctl always verifies host keys; the field is for the pyinfra command",
     )
     sudo: bool = Field(default=False, alias="_sudo", description="become root with sudo")
     sudo_password: str | None = Field(
-        default=None, alias="_sudo_password", repr=False, description="where sudo asks for one"
+        default=None, alias="_sudo_password", repr=False, description="password for sudo"
     )
     labels: dict[str, str] = Field(
-        default_factory=dict, description="of the Node; a machine's are added to its group's"
+        default_factory=dict,
+        description="labels of the Node; a machine has its own and its group's",
+        examples=[{"disk": "nvme"}],
     )
     taints: tuple[str, ...] = Field(
         default=(),
-        description="of the Node, as kubectl writes them: `key=value:NoSchedule`; a machine's "
-        "are added to its group's",
+        description="taints of the Node, as kubectl writes them; a machine has its own and its "
+        "group's",
+        examples=[["dedicated=db:NoSchedule"]],
     )
 
 

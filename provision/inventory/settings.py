@@ -21,7 +21,7 @@ class ClusterData(Settings):
     source: SourceName = Field(
         default=STATIC,
         alias="machines",
-        description="what makes the machines; left out: they exist, and have addresses",
+        description="what makes the machines; static: they exist, and you give their addresses",
     )
 
 

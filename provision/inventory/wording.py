@@ -7,40 +7,43 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from provision.model import form
 from provision.model.errors import Finding
 
 M = TypeVar("M", bound=BaseModel)
 
 _DEEPEST = 8
+_CLOSE = 0.6  # how much alike two names are, for difflib
 _SECRET = re.compile(r"pass(word|wd|phrase)|secret|token", re.I)
 _USERINFO = re.compile(r"//.*@", re.S)
+# The type of pydantic's error -> what is allowed.
 _ALLOWED = {
     "string_type": "a text",
+    "string_unicode": "a text in Unicode",
     "int_type": "a whole number",
     "int_parsing": "a whole number",
+    "int_parsing_size": "a whole number",
     "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a number",
     "bool_type": "True or False",
     "bool_parsing": "True or False",
     "dict_type": "a dict",
     "model_type": "a dict",
     "tuple_type": "a list",
     "path_type": "a file's path",
-    "ip_v4_address": "an IPv4 address, such as 192.0.2.10",
-    "ip_v4_network": "an IPv4 network, such as 10.244.0.0/16",
-    "string_pattern_mismatch": "lower-case letters, digits and '-', 40 characters at most",
+    "ip_v4_address": "an IPv4 address",
+    "ip_v4_network": "an IPv4 network",
 }
-
-# Of fields whose pattern is another than that of names.
-_FORMS = {
-    "cluster.state": "s3://BUCKET/PREFIX",
-    "cluster.ec2.owner": "letters, digits, spaces and _.@+-, 128 characters at most",
-    "cluster.ec2.vpc": "a VPC's id, such as vpc-0123456789abcdef0",
-}
+_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 
 def plain(value: object, where: str, findings: list[Finding], depth: int = 0) -> object:
@@ -57,18 +60,22 @@ def plain(value: object, where: str, findings: list[Finding], depth: int = 0) ->
             inner = f"{where}.{value[0]}" if named else where
             return tuple(plain(item, inner, findings, depth + 1) for item in value)
         if isinstance(value, dict):
-            named_items = ((k if isinstance(k, str) else show(k), v) for k, v in value.items())
+            named_items = ((_key(k), v) for k, v in value.items())
             return {k: plain(v, f"{where}.{k}", findings, depth + 1) for k, v in named_items}
     what = "is nested too deep" if depth >= _DEEPEST else f"is a {type(value).__name__}"
-    # What the file calls it need not be text that can be printed.
-    printable = where.encode(errors="backslashreplace").decode()
-    findings.append(Finding(printable, what, "text, numbers, lists and dicts are allowed"))
+    findings.append(Finding(where, what, "text, numbers, lists and dicts are allowed"))
     return None
+
+
+def _key(key: object) -> str:
+    """A dict's key as text that can be printed."""
+    text = key if isinstance(key, str) else show(key)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def show(value: object, where: str = "") -> str:
     """Give a value as it would be typed, short; passwords never."""
-    if _SECRET.search(where):
+    if _is_secret(where):
         return "the value (hidden)"
     if isinstance(value, str):
         masked = _USERINFO.sub("//...@", value)
@@ -82,10 +89,14 @@ def show(value: object, where: str = "") -> str:
     return f"a {type(value).__name__}"
 
 
+def _is_secret(where: str) -> bool:
+    return _SECRET.search(where) is not None
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Ask `did you mean ...?`, or list what is known."""
     known = tuple(known)
-    close = get_close_matches(word.lower(), known, n=1, cutoff=0.6)
+    close = get_close_matches(word.lower(), known, n=1, cutoff=_CLOSE)
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known: {', '.join(known)}"
@@ -100,72 +111,155 @@ def validate(
         model: to make.
         raw: plain values.
         where: prefix of the findings' fields.
-        needed: stands in for required fields that are missing or wrong.
+        needed: values for required fields that are missing or wrong.
 
     Returns:
         the model; the findings; dotted names of the fields whose values were dropped.
     """
-    data: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in raw.items()}
+    try:
+        return model.model_validate(raw), [], frozenset()
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+    right: dict[str, Any] = {k: dict(v) if isinstance(v, dict) else v for k, v in raw.items()}
     findings: dict[str, Finding] = {}
     broken: set[str] = set()
-    while True:
-        try:
-            return model.model_validate(data), list(findings.values()), frozenset(broken)
-        except ValidationError as error:
-            for problem in error.errors(include_url=False):
-                location = tuple(str(step) for step in problem["loc"] if step != "[key]")
-                field = ".".join((where, *location))
-                findings.setdefault(field, _finding(model, field, problem))
-                broken.add(".".join(location[:2]))
-                _drop(data, location, needed)
+    for problem in problems:
+        location = tuple(str(step) for step in problem["loc"] if step != "[key]")
+        field = ".".join((where, *location))
+        findings.setdefault(field, _finding(model, field, location, problem))
+        broken.add(".".join(location[:2]))
+        _drop(right, location)
+    # Values are dropped down to a section's fields, and these have defaults: what is left is right.
+    return model.model_validate({**needed, **right}), [*findings.values()], frozenset(broken)
 
 
-def _drop(data: dict[str, Any], location: tuple[str, ...], needed: Mapping[str, object]) -> None:
-    top = location[0]
-    inner = data.get(top)
-    if len(location) > 1 and isinstance(inner, dict) and location[1] in inner:
-        del inner[location[1]]
-    elif top in needed:
-        data[top] = needed[top]
-    else:
+def _drop(data: dict[str, Any], location: tuple[str, ...]) -> None:
+    top, *rest = location
+    section = data.get(top)
+    if rest and isinstance(section, dict) and rest[0] in section:
+        del section[rest[0]]
+    elif not rest or not isinstance(section, dict):
         data.pop(top, None)
 
 
-def _finding(model: type[BaseModel], field: str, problem: ErrorDetails) -> Finding:
-    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+def _finding(
+    model: type[BaseModel], field: str, location: tuple[str, ...], problem: ErrorDetails
+) -> Finding:
+    kind, value = problem["type"], problem["input"]
     if kind == "missing":
-        return Finding(field, "is missing")
+        return Finding(field, "is missing", _example(_at(model, location)))
     if kind == "extra_forbidden":
-        *path, name = (str(step) for step in problem["loc"])
-        return Finding(field, "unknown field", nearest(name, fields(model, path)))
-    what = f"{show(value, field)} is not allowed"
-    if kind == "literal_error":
-        allowed = re.findall(r"'([^']+)'", context["expected"])
-        hint = nearest(value if isinstance(value, str) else "", allowed)
-    elif kind in {"greater_than_equal", "less_than_equal"}:
-        hint = f"at least {context['ge']}" if "ge" in context else f"at most {context['le']}"
-    elif kind == "string_type" and isinstance(value, bool | int | float) and "hidden" not in what:
-        hint = f'write "{value}"'
-    elif kind == "ip_v4_network" and (network := _without_host_bits(value)):
-        hint = f"did you mean '{network}'?"
-    elif kind == "string_pattern_mismatch" and field in _FORMS:
-        hint = f"it must be {_FORMS[field]}"
-    else:
-        hint = f"it must be {_ALLOWED.get(kind, problem['msg'])}"
-    return Finding(field, what, hint)
+        return Finding(field, "unknown field", _known(model, location))
+    return Finding(
+        field, f"{show(value, field)} is not allowed", _allowed(model, field, location, problem)
+    )
+
+
+def _allowed(
+    model: type[BaseModel], field: str, location: tuple[str, ...], problem: ErrorDetails
+) -> str:
+    """Say what is allowed, by the rule that failed."""
+    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    rule = _at(model, location)
+    if kind == form.ERROR:
+        return f"it must be {context['words']}"
+    if kind in {"literal_error", form.CHOICE}:
+        choices = context["choices"] if kind == form.CHOICE else _choices(rule and rule.annotation)
+        return nearest(value if isinstance(value, str) else "", choices)
+    if kind in _BOUNDS and rule:
+        return f"it must be {_bounds(rule)}"
+    if kind == "string_type" and isinstance(value, bool | int | float) and not _is_secret(field):
+        return f'write "{value}"'
+    if kind == "ip_v4_network" and (network := _without_host_bits(value)):
+        return f"did you mean '{network}'?"
+    example = _example(rule)
+    return f"it must be {_ALLOWED[kind]}" + (f", {example}" if example else "")
+
+
+def _known(model: type[BaseModel], location: tuple[str, ...]) -> str:
+    """Name the known field that was meant, in its own section or in another one."""
+    *path, name = location
+    section = model
+    for step in path:
+        section = _section(_fields(section)[step]) or section
+    if not get_close_matches(name.lower(), fields(section), n=1, cutoff=_CLOSE):
+        for other, field in _fields(model).items():
+            inner = _section(field)
+            if inner and name in fields(inner):
+                return f'it is a field of {other!r}: "{other}": {{"{name}": ...}}'
+    return nearest(name, fields(section))
+
+
+def _choices(annotation: object) -> tuple[str, ...]:
+    """Give the texts of a Literal, wherever it is in a type."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(choice for part in get_args(annotation) for choice in _choices(part))
+
+
+def _bounds(field: FieldInfo) -> str:
+    least = [rule.ge for rule in field.metadata if isinstance(rule, Ge)]
+    above = [rule.gt for rule in field.metadata if isinstance(rule, Gt)]
+    most = [rule.le for rule in field.metadata if isinstance(rule, Le)]
+    if least and most:
+        return f"{least[0]} to {most[0]}"
+    words = [f"at least {limit}" for limit in least]
+    words += [f"more than {limit}" for limit in above]
+    words += [f"at most {limit}" for limit in most]
+    return " and ".join(words)
+
+
+def _example(field: FieldInfo | None) -> str:
+    """Show a value that the field takes; empty where there is none to show."""
+    value = field and example(field)
+    return "" if value is None or isinstance(value, bool) else f"such as {value!r}"
+
+
+def example(field: FieldInfo) -> object:
+    """A value that the field takes, as the file has it; None for a secret.
+
+    It is the field's first example, else its default; a section's first field with an example.
+    """
+    if section := _section(field):
+        inner = {name: example(f) for name, f in _fields(section).items()}
+        return next({name: value} for name, value in inner.items() if value is not None)
+    if field.examples:
+        return field.examples[0]
+    default = field.get_default(call_default_factory=True)
+    if default in (None, "", (), {}) or not field.repr:
+        return None
+    return default if isinstance(default, bool | int | float) else str(default)
 
 
 def _without_host_bits(value: object) -> IPv4Network | None:
     try:
-        return IPv4Network(cast("str", value), strict=False)
-    except (ValueError, TypeError):
+        return IPv4Network(value, strict=False) if isinstance(value, str) else None
+    except ValueError:
         return None
 
 
-def fields(model: type[BaseModel], path: Iterable[str] = ()) -> tuple[str, ...]:
-    """Names that a file may use at a place in the model."""
-    for step in path:
-        annotation = model.model_fields[step].annotation
-        choices = (annotation, *get_args(annotation))
-        model = next(c for c in choices if isinstance(c, type) and issubclass(c, BaseModel))
-    return tuple(f.alias or n for n, f in model.model_fields.items() if not f.exclude)
+def fields(model: type[BaseModel]) -> tuple[str, ...]:
+    """Names that a file may use for the fields of a model."""
+    return tuple(_fields(model))
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    return {f.alias or name: f for name, f in model.model_fields.items() if not f.exclude}
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of a field that is a section."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _at(model: type[BaseModel], location: tuple[str, ...]) -> FieldInfo | None:
+    """The field at a place; of a place in a list or a dict, the field that has it."""
+    found = None
+    for step in location:
+        found = _fields(model).get(step)
+        section = found and _section(found)
+        if section is None:
+            break
+        model = section
+    return found

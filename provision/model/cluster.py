@@ -9,11 +9,12 @@ from __future__ import annotations
 from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from provision.model.base import Model
+from provision.model.form import Form
 from provision.model.settings.backup import Backup
 from provision.model.settings.components import (
     KUBERNETES_DEFAULT,
@@ -65,10 +66,19 @@ class Taint(Model):
         )
 
 
+MachineName = Annotated[
+    str,
+    Form(
+        r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?",
+        "1 to 63 lower-case letters, digits, '-' and '.', and begin and end with a letter or digit",
+    ),
+]
+
+
 class Machine(Model):
     """One machine. Its name is its hostname and its Node's name."""
 
-    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$")
+    name: MachineName
     address: IPv4Address = Field(description="its address on the machines' own network")
     roles: frozenset[Role]
     ssh: Ssh
@@ -92,35 +102,57 @@ class Machine(Model):
         return Role.ETCD in self.roles
 
 
-class Settings(Model):
-    """What the inventory says of the cluster as a whole, machines aside."""
+ClusterName = Annotated[
+    str,
+    Form(
+        r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?",
+        "1 to 40 lower-case letters, digits and '-', and no '-' at its ends",
+    ),
+]
+SharedState = Annotated[
+    str,
+    Form(
+        r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*|",
+        "s3://BUCKET/PREFIX; the bucket has 3 to 63 lower-case letters, digits, '.' and '-', the "
+        "prefix letters, digits, '.', '_', '-' and '/'",
+    ),
+]
 
-    name: str = Field(
-        pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$", description="the cluster's name"
-    )
+
+class Settings(Model):
+    """The settings of the whole cluster: what the inventory says beside its machines."""
+
+    name: ClusterName = Field(description="name of the cluster", examples=["demo"])
     source: SourceName = Field(
         default=STATIC, description="what makes the machines; static: they exist"
     )
-    kubernetes: str = Field(default=KUBERNETES_DEFAULT, description="version, without a `v`")
-    api: Api = Field(default=Api(), description="how the API is reached from outside the nodes")
+    kubernetes: str = Field(
+        default=KUBERNETES_DEFAULT, description="version of Kubernetes, without a `v`"
+    )
+    api: Api = Field(default=Api(), description="how clients outside the nodes reach the API")
     networks: Networks = Field(default=Networks(), description="pods, Services, DNS")
     artifacts: ArtifactsSource = Field(
         default=ArtifactsSource(), description="where binaries and images come from"
     )
     addons: Addons = Field(default=Addons(), description="what runs inside the cluster")
     certificates: Certificates = Field(
-        default=Certificates(), description="of machines, not of people"
+        default=Certificates(), description="certificates of machines, not of people"
     )
-    backup: Backup = Field(default=Backup(), description="snapshots that the masters take")
+    backup: Backup = Field(
+        default=Backup(), description="snapshots that the masters take by themselves"
+    )
     extra_args: ExtraArgs = Field(
-        default_factory=dict, description="component -> flag (without dashes) -> value"
+        default_factory=dict,
+        description="component → flag (without dashes) → value",
+        examples=[{"kubelet": {"v": "4"}}],
     )
     pod_security: PodSecurity = Field(
-        default=PodSecurity(), description="what pods may be, where a namespace does not say it"
+        default=PodSecurity(),
+        description="the Pod Security level of namespaces that do not set their own",
     )
     firewall: Firewall = Field(
         default=Firewall(enabled=False),
-        description="let in what the cluster needs, and SSH; refuse the rest",
+        description="machines accept what the cluster needs, and SSH; they refuse the rest",
     )
     force_even_etcd: bool = Field(
         default=False, description="accept two etcd members, which cannot lose one"
@@ -130,20 +162,23 @@ class Settings(Model):
         default=HttpProxy(), description="HTTP proxy for the machines' downloads"
     )
     registry_mirrors: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="upstream registry -> URLs tried after the masters' own"
+        default_factory=dict,
+        description="registry → URLs of mirrors, which containerd tries after the masters' registry",
+        examples=[{"docker.io": ["https://mirror.example.org"]}],
     )
     lab: Lab = Field(
-        default=Lab(), description='how `"machines": "lab"` makes them, and Vagrant\'s containers'
+        default=Lab(),
+        description='how `"machines": "lab"` makes machines, and Vagrant its containers',
     )
     vagrant: Vagrant = Field(
-        default=Vagrant(), description='how `"machines": "vagrant"` makes them'
+        default=Vagrant(), description='how `"machines": "vagrant"` makes machines'
     )
-    ec2: Ec2 = Field(default=Ec2(), description='how `"machines": "ec2"` makes them')
-    state: str = Field(
+    ec2: Ec2 = Field(default=Ec2(), description='how `"machines": "ec2"` makes machines')
+    state: SharedState = Field(
         default="",
-        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*$|^$",
-        description="`s3://BUCKET/PREFIX`, a bucket that exists: operators share the keys, sealed, "
-        "and a lock there; else they are in this computer's ~/.local/state",
+        description="`s3://BUCKET/PREFIX` in an existing bucket, where operators share the "
+        "encrypted keys and a lock; empty: they are in ~/.local/state of this computer",
+        examples=["s3://example-clusters/production"],
     )
 
 

@@ -12,6 +12,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import PydanticCustomError
 
+from provision.model import form
+
 
 @dataclass(frozen=True)
 class Source:
@@ -77,13 +79,12 @@ SOURCES = {source.name: source for source in (STATIC, LAB, VAGRANT, EC2)}
 
 
 def _named(value: object) -> Source:
-    """Give the kind of that name. The error is pydantic's own for a word that is not in a list."""
+    """Give the kind of that name."""
     if isinstance(value, Source):
         return value
     if isinstance(value, str) and value in SOURCES:
         return SOURCES[value]
-    expected = ", ".join(repr(name) for name in SOURCES)
-    raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+    raise PydanticCustomError(form.CHOICE, "it must be one of {choices}", {"choices": [*SOURCES]})
 
 
 SourceName = Annotated[Source, BeforeValidator(_named), PlainSerializer(str, return_type=str)]

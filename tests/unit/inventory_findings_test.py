@@ -94,8 +94,22 @@ CLUSTER = [
     ('{"name": "demo", "kubernetes": "1.20.0"}', "cluster.kubernetes", "'1.20.0'", "1.35.4"),
     ('{"name": "demo", "kubernetes": 1.36}', "cluster.kubernetes", "1.36", 'write "1.36"'),
     ('{"name": "demo", "machines": "labb"}', "cluster.machines", "'labb'", "'lab'?"),
-    ('{"name": "demo", "source": "lab"}', "cluster.source", "unknown field", "known: name, machines"),
+    ('{"name": "demo", "source": "lab"}', "cluster.source", "unknown field",
+     "it is a field of 'artifacts'"),
     ('{"name": "demo", "masters_schedulable": 3}', "cluster.masters_schedulable", "3", "True or False"),
+    ('{"name": "demo", "zzz": 1}', "cluster.zzz", "unknown field", "known: name, machines"),
+    ('{"name": "demo", "vip": "192.0.2.10"}', "cluster.vip", "unknown field",
+     """it is a field of 'api': "api": {"vip": ...}"""),
+    ('{"name": "demo", "firewall": {"allow": ["9100/tcp"]}}', "cluster.firewall.allow.0",
+     "'9100/tcp' is not allowed", "it must be tcp/PORT, udp/PORT or tcp/FIRST-LAST"),
+    ('{"name": "demo", "pod_security": {"exempt": ["Rook"]}}', "cluster.pod_security.exempt.0",
+     "'Rook' is not allowed", "it must be a namespace's name"),
+    ('{"name": "demo", "certificates": {"leaf_days": 0}}', "cluster.certificates.leaf_days", "0",
+     "more than 0 and at most 3650"),
+    ('{"name": "demo", "api": {"name": []}}', "cluster.api.name", "a list",
+     "a text, such as 'api.example.org'"),
+    ('{"name": "demo", "ec2": {"zones": "a"}}', "cluster.ec2.zones", "'a'",
+     "a list, such as ['eu-central-1a', "),
     ('{"name": "demo", "networks": ["10.0.0.0/8"]}', "cluster.networks", "a list", "a dict"),
     ('{"name": "demo", "networks": {"pod": ""}}', "cluster.networks.pod", "unknown", "'pods'?"),
     ('{"name": "demo", "networks": {"pods": "10.1.2.3/16"}}', "cluster.networks.pods",
@@ -151,7 +165,7 @@ CLUSTER = [
     ('{"name": "demo", "api": {"vip": "10.244.0.9"}}', "cluster.networks.pods", "10.244.0.9", ""),
     ('{"name": "demo", "api": {"vip": "127.0.0.1"}}', "cluster.api.vip", "127.0.0.1", "free"),
     ('{"name": "demo", "api": {"name": "https://x"}}', "cluster.api.name", "'https://x'", ""),
-    ('{"name": "demo", "api": {"port": 443}}', "cluster.api.port", "443", "at least 1024"),
+    ('{"name": "demo", "api": {"port": 443}}', "cluster.api.port", "443", "1024 to 65535"),
     ('{"name": "demo", "api": {"port": 8443}}', "cluster.api.port", "6443", "load balancer"),
     ('{"name": "demo", "artifacts": {"source": "mirror"}}', "cluster.artifacts.mirror", "missing", ""),
     ('{"name": "demo", "artifacts": {"source": "mirror", "mirror": "files"}}',
@@ -222,7 +236,7 @@ GROUPS = [
     ('masters = ["m1"]\nworker = ["w1"]', "worker", "unknown group", "'workers'?"),
     ('masters = ["m1"]\nworkers = (["w1"], {"ssh_hosname": "x"})', "workers.ssh_hosname",
      "unknown field", "'ssh_hostname'?"),
-    ('masters = [("m1", {"ssh_port": 0})]', "masters.m1.ssh_port", "0", "at least 1"),
+    ('masters = [("m1", {"ssh_port": 0})]', "masters.m1.ssh_port", "0", "1 to 65535"),
     ('masters = [("m1", {"ssh_hostname": "-oProxyCommand=x"})]', "masters.m1.ssh_hostname", "", ""),
     ('masters = [("m1", {"ssh_user": "-l root"})]', "masters.m1.ssh_user", "not a name", ""),
     ('masters = [("m1", {"ssh_key": "/nowhere"})]', "masters.m1.ssh_key", "/nowhere", ""),
@@ -361,4 +375,4 @@ def test_a_place_of_shared_state_is_one_in_s3(refuse, state):
     (finding,) = refuse(f"cluster = {cluster}\nmasters = ['m1']\n")
 
     assert finding.where == "cluster.state"
-    assert finding.hint == "it must be s3://BUCKET/PREFIX"
+    assert finding.hint.startswith("it must be s3://BUCKET/PREFIX; the bucket has 3 to 63 ")

@@ -13,34 +13,51 @@ class Backup(Model):
     """Snapshots that the masters take by themselves."""
 
     enabled: bool = Field(default=True, description="every master takes snapshots of etcd")
-    hours: int = Field(default=6, ge=1, le=168, description="between two snapshots of a master")
-    keep: int = Field(default=12, ge=1, description="how many snapshots of a master are kept")
+    hours: int = Field(default=6, ge=1, le=168, description="time between two snapshots, in hours")
+    keep: int = Field(default=12, ge=1, description="number of snapshots that each master keeps")
     days: int = Field(
-        default=30, ge=1, description="older ones are removed too; the newest one never is"
+        default=30,
+        ge=1,
+        description="a snapshot is removed after this number of days; the newest one is kept",
     )
     recipients: tuple[str, ...] = Field(
         default=(),
-        description="keys of age, `age1...`, that open snapshots beside the cluster's own",
+        description="public keys of age whose owners can decrypt snapshots, beside the cluster's "
+        "own key",
+        examples=[["age1qyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqszqgpqyqs3290gq"]],
     )
     to: str = Field(
         default="",
-        description="where copies go: `ssh://user@host/directory`, or `s3://bucket/prefix`",
+        description="where masters copy their snapshots: `ssh://USER@HOST/DIRECTORY` or "
+        "`s3://BUCKET/PREFIX`; empty: snapshots stay on the masters",
+        examples=["ssh://backup@192.0.2.9/srv/snapshots"],
     )
     ssh_key: Path | None = Field(
-        default=None, description="private key for `ssh://`; every master gets it"
+        default=None,
+        description="private key file for `ssh://`; every master gets a copy",
+        examples=["~/.ssh/id_backup"],
     )
     ssh_host_key: str = Field(
-        default="", description="that host's public key, `ssh-ed25519 AAAA...`"
+        default="",
+        description="public host key of the host in `ssh://`",
+        examples=[
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1kYg7Oq4Nn3b8m2uFZ1eYpF9w7yq2nq7m4T1m0zYbR"
+        ],
     )
     s3_endpoint: str = Field(
-        default="", description="URL of an S3 that is not Amazon's; else the region's own"
+        default="",
+        description="URL of an S3 service that is not Amazon's; empty: Amazon's, in `s3_region`",
+        examples=["https://s3.example.org"],
     )
-    s3_region: str = Field(default="us-east-1", description="of the bucket")
+    s3_region: str = Field(default="us-east-1", description="region of the bucket")
     s3_access_key: str = Field(
-        default="", repr=False, description="may put, get, list and delete below the prefix"
+        default="",
+        repr=False,
+        description="access key that may put, get, list and delete objects below the prefix",
+        examples=["AKIAIOSFODNN7EXAMPLE"],
     )
     s3_secret_key: str = Field(
         default="",
         repr=False,
-        description="its secret, as text: `os.environ[...]` keeps it out of the file",
+        description="secret of the access key; `os.environ[...]` keeps it out of the file",
     )

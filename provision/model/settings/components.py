@@ -15,18 +15,28 @@ KUBERNETES_DEFAULT = "1.36.3"
 class ArtifactsSource(Model):
     source: Literal["auto", "official", "mirror", "bundle", "build"] = Field(
         default="auto",
-        description="official: machines download; build: compiled on your computer from pinned "
-        "Go modules; auto: official; where that cannot be reached, or has no known checksum, build",
+        description="official: the publishers' servers; mirror: your server; bundle: a file; "
+        "build: this computer compiles pinned Go modules; auto: official, or build when a "
+        "publisher cannot be reached or a checksum is not known",
     )
-    mirror: str | None = Field(default=None, description="base URL, for the source `mirror`")
-    bundle: Path | None = Field(default=None, description="file, for the source `bundle`")
+    mirror: str | None = Field(
+        default=None,
+        description="base URL of the mirror",
+        examples=["https://mirror.example.org/clusterctl"],
+    )
+    bundle: Path | None = Field(
+        default=None, description="the bundle file", examples=["clusterctl-bundle.tar"]
+    )
 
 
 class Addons(Model):
     coredns: bool = Field(default=True, description="the cluster's DNS")
-    metrics_server: bool = Field(default=True, description="for `kubectl top` and autoscaling")
+    metrics_server: bool = Field(
+        default=True, description="metrics for `kubectl top` and autoscaling"
+    )
     local_path: bool = Field(
-        default=True, description="local-path-provisioner, default StorageClass"
+        default=True,
+        description="local-path-provisioner: the default StorageClass, volumes on the node's disk",
     )
 
 

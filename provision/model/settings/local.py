@@ -15,7 +15,8 @@ class Lab(Model):
 
     image: Literal["full", "bare"] = Field(
         default="full",
-        description="bare: systemd, sshd and sudo only; packages are installed by the deploys",
+        description="full: the packages that clusterctl needs are in the image; bare: only "
+        "systemd, sshd and sudo are, and clusterctl installs the packages",
     )
 
 
@@ -24,14 +25,19 @@ class Vagrant(Model):
 
     provider: Literal["auto", "virtualbox", "libvirt", "docker"] = Field(
         default="auto",
-        description="docker: containers, made by podman too; auto: virtualbox or libvirt where "
-        "it is installed, else docker",
+        description="docker: containers, with Docker or Podman; auto: virtualbox or libvirt if "
+        "it is installed, otherwise docker",
     )
-    box: str = Field(default="debian/bookworm64", description="what virtual machines are made from")
+    box: str = Field(default="debian/bookworm64", description="the box of virtual machines")
     memory: int = Field(
         default=2048, ge=1024, description="MiB of each virtual machine; containers have no limit"
     )
-    cpus: int = Field(default=2, ge=1, description="of each virtual machine; likewise")
+    cpus: int = Field(
+        default=2, ge=1, description="CPUs of each virtual machine; containers have no limit"
+    )
     network: IPv4Network | None = Field(
-        default=None, description="the machines' own, a /24 or wider; left out: a free one is taken"
+        default=None,
+        description="the machines' own network, a /24 or wider; without it clusterctl chooses a "
+        "free one",
+        examples=["192.168.56.0/24"],
     )

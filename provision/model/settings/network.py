@@ -17,23 +17,32 @@ class Api(Model):
     Nodes do not use it: each has a proxy on its own loopback.
     """
 
-    name: str | None = Field(default=None, description="DNS name of a load balancer of yours")
+    name: str | None = Field(
+        default=None,
+        description="DNS name of your load balancer",
+        examples=["api.example.org"],
+    )
     vip: IPv4Address | None = Field(
         default=None,
-        description="virtual address, moved between the masters by keepalived; "
-        "`auto` in the lab and with Vagrant: one is chosen",
+        description="a free address of the machines' network, which keepalived moves between the "
+        "masters; `auto` with the lab and Vagrant: clusterctl chooses one",
+        examples=["192.0.2.10"],
     )
-    port: int = Field(default=6443, ge=1024, le=65535, description="of `name`; else 6443")
+    port: int = Field(
+        default=6443, ge=1024, le=65535, description="port of the load balancer `name`"
+    )
 
 
 class Networks(Model):
     pods: IPv4Network = Field(
-        default=IPv4Network("10.244.0.0/16"), description="the pods' addresses, all nodes together"
+        default=IPv4Network("10.244.0.0/16"), description="network of all pods"
     )
     services: IPv4Network = Field(
-        default=IPv4Network("10.96.0.0/16"), description="the Services' addresses"
+        default=IPv4Network("10.96.0.0/16"), description="network of the Services"
     )
-    node_prefix: int = Field(default=24, description="size of each node's share of `pods`")
+    node_prefix: int = Field(
+        default=24, description="prefix length of the part of `pods` that each node gets"
+    )
     domain: str = Field(default="cluster.local", description="DNS suffix of Services")
     plugin: Literal["routed", "custom"] = Field(
         default="routed",
@@ -41,12 +50,14 @@ class Networks(Model):
         "an overlay; custom: your own manifests",
     )
     manifests: tuple[Path, ...] = Field(
-        default=(), description="files for the plug-in `custom`; relative to the inventory"
+        default=(),
+        description="manifest files of the plug-in `custom`",
+        examples=[["calico.yaml"]],
     )
     proxy_mode: Literal["nftables", "iptables", "none"] = Field(
-        default="nftables", description="how kube-proxy works; none: there is no kube-proxy"
+        default="nftables", description="how kube-proxy works; none: without kube-proxy"
     )
-    mtu: int = Field(default=0, description="0: that of the machine's interface")
+    mtu: int = Field(default=0, description="MTU of pods; 0: that of the machine's interface")
 
     @property
     def kubernetes_service(self) -> IPv4Address:
@@ -60,8 +71,20 @@ class Networks(Model):
 
 
 class HttpProxy(Model):
-    http: str | None = Field(default=None, repr=False, description="URL, for http://")
-    https: str | None = Field(default=None, repr=False, description="URL, for https://")
+    http: str | None = Field(
+        default=None,
+        repr=False,
+        description="URL of the proxy for http://",
+        examples=["http://proxy.example.org:3128"],
+    )
+    https: str | None = Field(
+        default=None,
+        repr=False,
+        description="URL of the proxy for https://",
+        examples=["http://proxy.example.org:3128"],
+    )
     no_proxy: tuple[str, ...] = Field(
-        default=(), description="names, addresses and networks that are reached directly"
+        default=(),
+        description="names, addresses and networks that machines reach without the proxy",
+        examples=[[".example.org", "192.0.2.0/24"]],
     )

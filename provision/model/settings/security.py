@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from provision.model.base import Model
+from provision.model.form import Form
 
 
 class Certificates(Model):
@@ -15,55 +16,73 @@ class Certificates(Model):
         default=365,
         gt=0,
         le=3650,
-        description="life of what is signed from now on, kubelets' own too; renewed when a third "
-        "of it is left",
+        description="days that a new certificate is valid, those of kubelets included; it is "
+        "renewed when a third is left",
     )
     authority: Literal["cluster", "external"] = Field(
         default="cluster",
-        description="who signs: authorities of the cluster's own, with their keys on the masters; "
-        "external: yours, from requests, `clusterctl certs csr` and `certs import`",
+        description="cluster: the cluster's own authorities sign, and the masters have their keys; "
+        "external: your authority signs the requests of `clusterctl certs csr`, and "
+        "`clusterctl certs import` installs the certificates",
     )
 
     @property
     def external(self) -> bool:
-        """Whether no authority's key is ever here: what is signed comes from outside."""
+        """Whether an authority outside the cluster signs; its key is never on a machine."""
         return self.authority == "external"
 
 
-class PodSecurity(Model):
-    """What pods may be, in a namespace that does not say it itself by its labels."""
+Level = Literal["privileged", "baseline", "restricted"]
+Namespace = Annotated[
+    str,
+    Form(
+        r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?",
+        "a namespace's name: 1 to 63 lower-case letters, digits and '-', and no '-' at its ends",
+    ),
+]
 
-    enforce: Literal["privileged", "baseline", "restricted"] = Field(
-        default="baseline", description="what is beyond it is refused"
+
+class PodSecurity(Model):
+    """The Pod Security level of namespaces that do not set their own by labels."""
+
+    enforce: Level = Field(
+        default="baseline", description="pods that do not conform to this level are refused"
     )
-    warn: Literal["privileged", "baseline", "restricted"] = Field(
-        default="restricted", description="what is beyond it is warned of, and in the audit log"
+    warn: Level = Field(
+        default="restricted",
+        description="pods that do not conform to this level cause a warning and an entry in the "
+        "audit log",
     )
-    exempt: tuple[Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")], ...] = (
-        Field(
-            default=(), description="namespaces to which it does not apply, beside our add-ons' own"
-        )
+    exempt: tuple[Namespace, ...] = Field(
+        default=(),
+        description="namespaces without a level; the add-ons' own are always exempt",
+        examples=[["rook-ceph"]],
     )
 
 
 Opened = Annotated[
     str,
-    Field(
-        pattern=r"^(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?"
-        r"( from [0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?)?$"
+    Form(
+        r"(tcp|udp)/[0-9]{1,5}(-[0-9]{1,5})?( from [0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?)?",
+        "tcp/PORT, udp/PORT or tcp/FIRST-LAST, and optionally ' from NETWORK', such as "
+        "'tcp/9100 from 10.0.0.0/8'",
     ),
 ]
 
 
 class Firewall(Model):
-    """Rules on every machine for what comes in; `True` alone turns them on."""
+    """Rules on every machine for incoming packets; `True` alone enables them."""
 
-    enabled: bool = Field(default=True, description="whether there are such rules")
+    enabled: bool = Field(default=True, description="machines have these rules")
     ssh_from: tuple[IPv4Network, ...] = Field(
-        default=(), description="who may use SSH; nothing said: anybody"
+        default=(),
+        description="networks that may connect to SSH; empty: all",
+        examples=[["203.0.113.0/24"]],
     )
     allow: tuple[Opened, ...] = Field(
-        default=(), description="what else: `tcp/9100 from 10.0.0.0/8`, `udp/51820`"
+        default=(),
+        description="additional ports that are open",
+        examples=[["tcp/9100 from 10.0.0.0/8", "udp/51820"]],
     )
 
     @model_validator(mode="before")
