@@ -13,10 +13,10 @@ from provision.apply.checked import checked
 from provision.apply.session import Session
 from provision.desired.components.etcd import etcdctl, peer_url
 from provision.model.cluster import Cluster, Machine
-from provision.model.errors import UnreachableError
+from provision.model.errors import Failure, PhaseError, UnreachableError
 from provision.model.look import Look
 from provision.model.observed import EtcdMember
-from provision.observe.parse import etcd_members
+from provision.observe.parse_etcd import member_list
 
 PHASE = "etcd"
 # etcd wants the others connected for 5 s before it changes its members, and a learner to have
@@ -41,7 +41,11 @@ def healthy_member(look: Look, *, but: str = "") -> Machine:
 
 def members(session: Session, via: Machine) -> tuple[EtcdMember, ...]:
     """The members, by their own list."""
-    return etcd_members(_ask(session, via, "list the members", "member list -w json"))
+    step = "list the members"
+    found, problem = member_list(_ask(session, via, step, "member list -w json").splitlines())
+    if found is None:
+        raise PhaseError(PHASE, [Failure(via.name, step, problem)])
+    return found
 
 
 def add_learner(session: Session, via: Machine, machine: Machine) -> Mapping[str, str]:

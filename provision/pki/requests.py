@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from provision.model import paths
 from provision.model.errors import Finding
+from provision.model.sections import Sections
 from provision.pki.leaf import PURPOSES, WORDS, Leaf, issued_by, names, subject, usages
 from provision.pki.trust import UNREADABLE, Authority
 
@@ -141,7 +142,7 @@ _PRELUDE = f"""\
 command -v openssl >/dev/null || {{ echo 'there is no openssl: install it' >&2; exit 1; }}
 {_SHARED}
 show() {{ # NAME
-    echo "file $1"
+    echo "@@ $1"
     cat "$1.csr"
 }}
 
@@ -163,7 +164,7 @@ READ = f"""\
 cd {paths.REQUESTS} 2>/dev/null || exit 0
 for request in *.csr; do
     [ -s "$request" ] && [ -s "${{request%.csr}}.key" ] || continue
-    echo "file ${{request%.csr}}"
+    echo "@@ ${{request%.csr}}"
     cat "$request"
 done
 """
@@ -172,7 +173,7 @@ done
 LAY = f"""\
 {_SHARED}
 rm -f ./*.laid
-awk '/^file / {{ if (out) close(out); out = $2 ".laid"; next }} {{ print >out }}'
+awk '/^@@ / {{ if (out) close(out); out = $2 ".laid"; next }} {{ print >out }}'
 for laid in *.laid; do
     [ -s "${{laid%.laid}}.key" ] || {{ echo "the key of ${{laid%.laid}} is gone" >&2; exit 1; }}
     sync "$laid"
@@ -183,20 +184,13 @@ done
 
 def parse(output: str) -> dict[str, str]:
     """Leaf's name -> request, PEM, from what `program` or `READ` printed."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in output.splitlines():
-        if line.startswith("file "):
-            name = line[5:]
-            found[name] = ""
-        elif name:
-            found[name] += f"{line}\n"
-    return found
+    said = Sections.of(output)
+    return {name: said.text(name) for name in said.sections}
 
 
 def lay_in(signed: Mapping[Leaf, bytes]) -> bytes:
     """What `LAY` reads on its standard input."""
-    return b"".join(b"file %s\n%s" % (leaf.name.encode(), pem) for leaf, pem in signed.items())
+    return b"".join(b"@@ %s\n%s" % (leaf.name.encode(), pem) for leaf, pem in signed.items())
 
 
 # What came back

@@ -22,7 +22,7 @@ PKI = "/etc/kubernetes/pki"
 
 
 def answer(*files, configs=""):
-    text = "".join(f"file {path}\n{pem.decode()}" for path, pem in files)
+    text = "".join(f"@@ file {path}\n{pem.decode()}" for path, pem in files)
     return text + configs
 
 
@@ -61,7 +61,7 @@ def test_a_bundle_of_authorities_is_a_row_for_each():
 
 def test_a_kubeconfig_that_names_files_shows_the_client_certificate():
     configs = (
-        "config /etc/kubernetes/admin.conf\n"
+        "@@ config /etc/kubernetes/admin.conf\n"
         f"certificate-authority: {PKI}/ca.crt\nclient-certificate: {PKI}/admin.crt\n"
     )
 
@@ -76,7 +76,7 @@ def test_a_kubeconfig_that_holds_certificates_shows_them():
     ).decode()
     kept = [line.strip(" -") for line in text.splitlines() if "certificate" in line]
 
-    seen = listing.parse("m1", "config /etc/kubernetes/x.conf\n" + "\n".join(kept))
+    seen = listing.parse("m1", "@@ config /etc/kubernetes/x.conf\n" + "\n".join(kept))
 
     assert [c.kind for c in seen] == ["authority", "client"]
 
@@ -85,14 +85,16 @@ def test_a_kubeconfig_that_holds_certificates_shows_them():
     "content", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
 )
 def test_what_is_no_certificate_is_unreadable_and_due(content):
-    (seen,) = listing.parse("m1", f"file {PKI}/x.crt\n{content}")
+    (seen,) = listing.parse("m1", f"@@ file {PKI}/x.crt\n{content}")
 
     assert seen.expires is None
     assert seen.left(NOW) == timedelta(0)
 
 
 def test_a_kubeconfig_whose_file_is_gone_is_unreadable():
-    (seen,) = listing.parse("m1", "config /etc/kubernetes/a.conf\nclient-certificate: /gone.crt\n")
+    (seen,) = listing.parse(
+        "m1", "@@ config /etc/kubernetes/a.conf\nclient-certificate: /gone.crt\n"
+    )
 
     assert seen.expires is None
 

@@ -30,9 +30,9 @@ def said(name, *, leader="m1", members=MEMBERS, alone="", cluster_id=1, **status
         "dbSizeInUse": 1000000,
         "dbSizeQuota": 67108864,
     } | status
-    lines = [f"status {json.dumps([{'Endpoint': 'https://127.0.0.1:2379', 'Status': data}])}"]
-    lines += [f"alone {alone}"] if alone else []
-    lines += [f"members {json.dumps(members)}"]
+    lines = [f"@@ status\n{json.dumps([{'Endpoint': 'https://127.0.0.1:2379', 'Status': data}])}"]
+    lines += [f"@@ alone\n{alone}"] if alone else []
+    lines += [f"@@ members\n{json.dumps(members)}"]
     return parse(name, "\n".join(lines))
 
 
@@ -118,5 +118,5 @@ def test_one_is_told_before_the_quota_is_reached_and_when_half_the_file_is_empty
 
 
 def test_an_answer_that_cannot_be_read_is_said_so():
-    assert "cannot be read" in parse("m1", "status {").error
+    assert "cannot be read" in parse("m1", "@@ status\n{").error
     assert parse("m1", "").error == "no answer"

@@ -11,6 +11,7 @@ from importlib.resources import files as resources
 import yaml
 
 from provision.commands.audit.model import Check, Files, FileSeen, Seen
+from provision.model.sections import Sections
 
 _GIVEN = re.compile(r"^\{(?P<unit>[a-z-]+) (?P<flag>--)?(?P<name>[A-Za-z-]+)\}$")
 
@@ -53,37 +54,22 @@ def parse(output: str) -> Seen:
     Raises:
         ValueError: it is not whole, or not as it should be.
     """
-    sections: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in output.splitlines():
-        if line.startswith("@@ "):
-            lines = sections.setdefault(line.removeprefix("@@ "), [])
-        else:
-            lines.append(line)
-    if "end" not in sections:
+    said = Sections.of(output)
+    if "end" not in said:
         message = "the answer is not whole"
         raise ValueError(message)
     return Seen(
-        arguments={name: tuple(lines) for name, lines in _of("arguments", sections)},
-        environment={
-            name: dict(line.split("=", 1) for line in lines if "=" in line)
-            for name, lines in _of("environment", sections)
-        },
+        arguments={name: tuple(said.lines(s)) for name, s in said.named("arguments").items()},
+        environment={name: said.values(s) for name, s in said.named("environment").items()},
         config={
-            name: dict(_flat(yaml.safe_load("\n".join(lines)), ""))
-            for name, lines in _of("config", sections)
+            name: dict(_flat(yaml.safe_load(said.text(s)), ""))
+            for name, s in said.named("config").items()
         },
         files={
-            pattern: tuple(_file(line) for line in lines)
-            for pattern, lines in _of("files", sections)
+            pattern: tuple(_file(line) for line in said.lines(s))
+            for pattern, s in said.named("files").items()
         },
     )
-
-
-def _of(kind: str, sections: dict[str, list[str]]) -> Iterator[tuple[str, list[str]]]:
-    for title, lines in sections.items():
-        if title.startswith(f"{kind} "):
-            yield title.removeprefix(f"{kind} "), lines
 
 
 def _file(line: str) -> FileSeen:

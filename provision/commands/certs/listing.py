@@ -13,6 +13,7 @@ from importlib.resources import files as resources
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from provision.model.sections import Sections
 from provision.pki.trust import UNREADABLE
 
 _PURPOSES = {ExtendedKeyUsageOID.SERVER_AUTH: "server", ExtendedKeyUsageOID.CLIENT_AUTH: "client"}
@@ -52,24 +53,13 @@ def program() -> str:
 
 def parse(machine: str, output: str) -> tuple[Certificate, ...]:
     """What the program printed on that machine, in its order; a bundle gives several."""
-    pems: dict[str, str] = {}
-    configs: dict[str, list[tuple[str, str]]] = {}
-    path = ""
-    for line in output.splitlines():
-        kind, _, rest = line.partition(" ")
-        if kind == "file":
-            path = rest
-            pems[path] = ""
-        elif kind == "config":
-            path = rest
-            configs[path] = []
-        elif path in configs:
-            configs[path].append((kind.rstrip(":"), rest.strip("\"'")))
-        elif path:
-            pems[path] += f"{line}\n"
+    said = Sections.of(output)
+    pems = {path: said.text(section) for path, section in said.named("file").items()}
     found = [c for path, pem in pems.items() for c in _certificates(machine, path, pem)]
-    for path, lines in configs.items():
-        for key, value in lines:
+    for path, section in said.named("config").items():
+        for line in said.lines(section):
+            key, _, value = line.partition(": ")
+            value = value.strip("\"'")
             if key.endswith("-data"):
                 found += _certificates(machine, path, _decoded(value))
             elif key == "client-certificate":

@@ -1,8 +1,8 @@
 # Every certificate of the cluster's on this machine, and whose kubeconfigs use which. POSIX sh;
 # changes nothing, and prints no key: a file may hold one beside its certificate.
 #
-# It prints `file PATH` and the PEM blocks of certificates in it, then `config PATH` and the lines
-# of that kubeconfig which name certificates. listing.py reads them.
+# It prints sections: `@@ file PATH` and the PEM blocks of certificates in it, then
+# `@@ config PATH` and the lines of that kubeconfig which name certificates. listing.py reads them.
 
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
@@ -14,12 +14,12 @@ IFS='
 set -- $(find /etc/kubernetes /etc/etcd /var/lib/kubelet/pki \( -name '*.crt' -o -name '*.pem' \) \
     ! -name 'kubelet-client-[0-9]*' ! -type d 2>/dev/null | sort)
 [ $# -eq 0 ] || awk '
-    FNR == 1 { inside = 0; print "file " FILENAME }
+    FNR == 1 { inside = 0; print "@@ file " FILENAME }
     /^-----BEGIN / { inside = /^-----BEGIN CERTIFICATE-----/ }
     inside
     /^-----END / { inside = 0 }' "$@"
 
 set -- $(find /etc/kubernetes -maxdepth 1 -name '*.conf' 2>/dev/null | sort)
 [ $# -eq 0 ] || awk '
-    FNR == 1 { print "config " FILENAME }
+    FNR == 1 { print "@@ config " FILENAME }
     /^ *(- )?(client-certificate|certificate-authority)(-data)?: / { sub(/^[ -]*/, ""); print }' "$@"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from provision.model.cluster import Cluster
 from provision.model.errors import Finding
+from provision.model.observed import EtcdMember
+from provision.model.sections import Sections
+from provision.observe.parse_etcd import endpoint_status, member_list
 
 NOSPACE = "NOSPACE"
 _ALARM = re.compile(r"alarm:(\w+)")
@@ -17,16 +19,6 @@ _ALARM = re.compile(r"alarm:(\w+)")
 _FULL = 0.8
 # A defragmentation is worth its pause when it frees half of a file of this size, bytes.
 _WORTH = 100 << 20
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A member by the cluster's own list."""
-
-    id: str
-    name: str
-    peer_urls: tuple[str, ...]
-    learner: bool
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ class Member:
     revision: int = 0
     raft_index: int = 0
     alarms: tuple[str, ...] = ()
-    listed: tuple[Listed, ...] = ()
+    listed: tuple[EtcdMember, ...] = ()
     error: str = ""
 
     @property
@@ -66,50 +58,33 @@ def parse(machine: str, output: str, error: str = "") -> Member:
     """Read what `status.sh` printed on a machine; `error`: why it printed nothing."""
     if error:
         return Member(machine, error=error)
-    said: dict[str, str] = {}
-    for line in output.splitlines():
-        word, _, text = line.partition(" ")
-        said[word] = text.strip()
-    try:
-        status = json.loads(said["status"])[0]["Status"] if "status" in said else None
-        listed = json.loads(said["members"])["members"] if said.get("members") else []
-    except (ValueError, LookupError, TypeError):
+    said = Sections.of(output)
+    status, _ = endpoint_status(said.lines("status"))
+    members, _ = member_list(said.lines("members"))
+    if status is None and "status" not in said:
+        return Member(machine, error=" ".join(said.lines("error")) or "no answer")
+    if status is None or (members is None and said.lines("members")):
         return Member(machine, error=f"its answer cannot be read: {output[:200]}")
-    if status is None:
-        return Member(machine, error=said.get("error", "no answer"))
-    header = status["header"]
+    alone = " ".join(said.lines("alone"))
     return Member(
         machine,
-        id=_hex(header["member_id"]),
-        cluster=_hex(header["cluster_id"]),
-        leader=status.get("leader") == header["member_id"],
+        id=f"{status.header.member_id:x}",
+        cluster=f"{status.header.cluster_id:x}",
+        leader=status.leader == status.header.member_id,
         quorum="alone" not in said,
-        version=status["version"],
-        size=status.get("dbSize", 0),
-        in_use=status.get("dbSizeInUse", 0),
-        quota=status.get("dbSizeQuota", 0),
-        revision=header.get("revision", 0),
-        raft_index=status.get("raftIndex", 0),
-        alarms=tuple(sorted(set(_ALARM.findall(" ".join(status.get("errors", ())))))),
-        listed=tuple(_listed(entry) for entry in listed),
-        error=f"has no quorum: {said['alone']}" if "alone" in said else "",
+        version=status.version,
+        size=status.size,
+        in_use=status.in_use,
+        quota=status.quota,
+        revision=status.header.revision,
+        raft_index=status.raft_index,
+        alarms=tuple(sorted(set(_ALARM.findall(" ".join(status.errors))))),
+        listed=members or (),
+        error=f"has no quorum: {alone}" if "alone" in said else "",
     )
 
 
-def _listed(entry: Mapping[str, Any]) -> Listed:
-    return Listed(
-        _hex(entry["ID"]),
-        entry.get("name", ""),
-        tuple(entry.get("peerURLs", ())),
-        bool(entry.get("isLearner")),
-    )
-
-
-def _hex(number: int) -> str:
-    return f"{number:x}"
-
-
-def listed(members: Iterable[Member]) -> tuple[Listed, ...]:
+def listed(members: Iterable[Member]) -> tuple[EtcdMember, ...]:
     """The cluster's members by its own word; by one member's memory where there is no quorum."""
     answering = sorted((m for m in members if m.listed), key=lambda m: not m.quorum)
     return answering[0].listed if answering else ()

@@ -1,6 +1,6 @@
-# What this machine's member says. Lines: a word, then JSON or text.
-say() { # WORD TEXT, of several lines too
-    printf '%s %s\n' "$1" "$(printf %s "$2" | tr '\n' ' ')"
+# What this machine's member says. Sections: a line `@@ NAME`, then JSON or text.
+say() { # NAME TEXT
+    printf '@@ %s\n%s\n' "$1" "$2"
 }
 if state=$(ctl "$endpoints" endpoint status --write-out=json 2>&1); then
     say status "$state"

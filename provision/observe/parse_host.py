@@ -1,0 +1,206 @@
+"""The probe's sections about the machine itself -> Facts, HostReport. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
+
+from provision.model.facts import Facts
+from provision.model.observed import Foreign, HostReport, Port
+from provision.model.sections import Sections, reading
+from provision.observe.parse_record import Record
+from provision.observe.script import SIGNS, SUSPECTS
+
+_CAP_SYS_RESOURCE = 24  # capabilities(7)
+_FAMILIES = {
+    "debian": {"debian", "ubuntu"},
+    "rhel": {"rhel", "fedora", "centos", "amzn"},
+}
+_SSH = ("ssh.service", "sshd.service")
+
+
+def facts(output: Sections, host: Mapping[str, str]) -> Facts:
+    address = "".join(output.lines("address"))
+    with reading("facts"):
+        interface, network = next(
+            (
+                (link, str(own.network))
+                for link, own in _addresses(output)
+                if str(own.ip) == address
+            ),
+            ("", ""),
+        )
+        release = output.values("os-release", required=True)
+        ids = {release.get("ID", "").strip("\"'"), *release.get("ID_LIKE", "").strip("\"'").split()}
+        return Facts(
+            arch={"x86_64": "amd64", "aarch64": "arm64"}.get(host["arch"], host["arch"]),
+            os_family=next((name for name, members in _FAMILIES.items() if ids & members), ""),
+            interface=interface,
+            network=network,
+            cgroup_version=int(host["cgroup"]),
+            container=host.get("container", "none") != "none",
+            may_raise_limits=bool(int(host["capabilities"], 16) >> _CAP_SYS_RESOURCE & 1),
+            resolv_conf=host["resolv_conf"],
+            ssh_ports=tuple(sorted({p.port for p in _ports(output) if p.unit in _SSH})),
+        )
+
+
+def report(
+    output: Sections,
+    host: Mapping[str, str],
+    record: Record,
+    loaded: list[dict[str, str]],
+    operator_clock: float,
+) -> HostReport:
+    release = {
+        key: value.strip("\"'") for key, value in output.values("os-release", required=True).items()
+    }
+    with reading("begin"):
+        began, ended = (float(output.lines(name, required=True)[0]) for name in ("begin", "end"))
+    with reading("disk"):
+        # Filesystem, blocks, used, available, capacity, mount point; header first.
+        disk_free, var_free = (
+            int(line.split()[-3]) for line in output.lines("disk", required=True)[1:3]
+        )
+    with reading("facts"):
+        return HostReport(
+            hostname=host["hostname"],
+            machine_id=host.get("machine_id", ""),
+            os_id=release.get("ID", ""),
+            os_version=release.get("VERSION_ID", ""),
+            os_name=release.get("PRETTY_NAME", release.get("ID", "")),
+            kernel=host["kernel"],
+            systemd=_systemd(output) if host["init"] == "systemd" else 0,
+            cpus=int(host["cpus"]),
+            memory=int(host["memory"]) // 1024,
+            disk_free=disk_free,
+            var_free=var_free,
+            clock_offset=(began + ended) / 2 - operator_clock,
+            addresses=tuple(str(own.ip) for _, own in _addresses(output)),
+            routes=_routes(output, ours=bool(record.lines)),
+            swap=tuple(line.split()[0] for line in output.lines("swaps")[1:]),
+            ports=tuple(_ports(output)),
+            reaches=_reaches(output),
+            vip_answers="answers" in output.lines("virtual-address"),
+            foreign=_foreign(output, record, loaded),
+            missing=_missing(output),
+            firewalls=tuple(output.lines("firewalls")),
+            forbidden=_forbidden(output),
+        )
+
+
+def _addresses(output: Sections) -> list[tuple[str, IPv4Interface]]:
+    """Read (interface, IPv4 address), the loopback's aside."""
+    with reading("addresses"):
+        fields = [line.split() for line in output.lines("addresses", required=True)]
+        return [
+            (link, IPv4Interface(address)) for _, link, _, address, *_ in fields if link != "lo"
+        ]
+
+
+def _routes(output: Sections, *, ours: bool) -> tuple[str, ...]:
+    """Read the networks with a route; those of the pods, if the machine is ours, aside."""
+    networks = []
+    for line in output.lines("routes"):
+        words = line.split()
+        if ours and ("cni0" in words or "bird" in words):
+            continue
+        first = words[1] if words[0].isalpha() and len(words) > 1 else words[0]
+        # `default`, and the `nexthop` lines of a route over several ways, are no networks.
+        with suppress(ValueError):
+            networks.append(str(IPv4Network(first)))
+    return tuple(networks)
+
+
+def _systemd(output: Sections) -> int:
+    found = re.match(r"systemd (\d{1,9})\b", "".join(output.lines("systemd")[:1]))
+    return int(found[1]) if found else 0
+
+
+def _reaches(output: Sections) -> dict[str, bool]:
+    reached = set(output.lines("reaches"))
+    peers = [line.split()[0] for line in output.lines("peers")]
+    return {address: address in reached for address in peers}
+
+
+def _foreign(output: Sections, record: Record, loaded: list[dict[str, str]]) -> tuple[Foreign, ...]:
+    recorded = {name for name, *_ in record.of("unit", 1)}
+    signs = [
+        Foreign(SIGNS[path], path)
+        for path in output.lines("foreign")
+        # The kubelet of ours keeps its kubeconfig where kubeadm has it.
+        if path in SIGNS and not (record.lines and SIGNS[path] == "kubeadm")
+    ]
+    running = [
+        Foreign(SUSPECTS[name], f"{name} is running")
+        for name in (unit.get("Id", "") for unit in loaded if unit.get("ActiveState") == "active")
+        if name in SUSPECTS and name not in recorded
+    ]
+    return (*signs, *running)
+
+
+def _missing(output: Sections) -> tuple[str, ...]:
+    """Find features that the kernel neither has nor can load; unknown is not missing."""
+    there = {line.split()[-1] for line in output.lines("filesystems")}
+    there |= {*output.lines("features"), *output.lines("modules")}
+    own_kernel = "modules" in output
+    wanted = (
+        ("overlay", "nf_tables", "nf_conntrack", "br_netfilter") if own_kernel else ("overlay",)
+    )
+    return tuple(feature for feature in wanted if feature not in there)
+
+
+def _forbidden(output: Sections) -> tuple[str, ...]:
+    """Find SELinux's booleans that are off while it enforces its policy."""
+    said = {words[0]: words[1] for x in output.lines("selinux") if len(words := x.split()) > 1}
+    if said.pop("enforce", "") != "1":
+        return ()
+    return tuple(name for name, now in said.items() if now == "0")
+
+
+_SOCKET = re.compile(
+    r"(?P<protocol>tcp|udp)\s+\S+\s+\d+\s+\d+\s+(?P<address>\S+):(?P<port>\d{1,5})\s+\S+"
+    r'(?:\s+users:\(\("(?P<process>[^"]*)",pid=(?P<pid>\d+))?'
+)
+
+
+def _ports(output: Sections) -> Iterator[Port]:
+    units = _units_of_processes(output)
+    for line in output.lines("sockets"):
+        if found := _SOCKET.match(line):
+            yield Port(
+                protocol=found["protocol"],
+                address=found["address"].split("%")[0].strip("[]"),
+                port=int(found["port"]),
+                process=found["process"] or "",
+                unit=units.get(found["pid"], ""),
+            )
+    with reading("proc-net"):
+        for table, listening in (("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")):
+            for line in output.lines(f"proc-net {table}")[1:]:
+                fields = line.split()
+                if fields[3] == listening:
+                    address, port = fields[1].split(":")
+                    yield Port(table.removesuffix("6"), _hexadecimal(address), int(port, 16))
+
+
+def _hexadecimal(address: str) -> str:
+    """Read an address of /proc/net: 32-bit words, each in the byte order of the machine."""
+    raw = bytes.fromhex(address)
+    packed = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
+    return str(IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed))
+
+
+def _units_of_processes(output: Sections) -> dict[str, str]:
+    units: dict[str, str] = {}
+    pid = ""
+    for line in output.lines("cgroups"):
+        if found := re.match(r"==> /proc/(\d+)/cgroup <==", line):
+            pid = found[1]
+        elif found := re.match(r"\d+:(?:name=systemd)?:(.*)", line):
+            names = [n for n in found[1].split("/") if n.endswith((".service", ".scope"))]
+            if names:
+                units.setdefault(pid, names[-1])
+    return units
