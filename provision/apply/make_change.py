@@ -10,13 +10,13 @@ import hashlib
 from collections.abc import Mapping
 
 from provision.apply.change import ComponentChange
+from provision.desired.digests import certificate_hash, unit_digest
 from provision.desired.model import HostFile
 from provision.model.cluster import Cluster
 from provision.model.observed import Observed
 from provision.pki.leaf import Issued
 from provision.pki.requests import all_paths
 from provision.pki.trust import Trust
-from provision.plan.make import certificate_hash, unit_digest
 from provision.plan.model import ComponentPlan
 from provision.plan.record import entries
 
@@ -33,7 +33,7 @@ def component_change(
     """All that is to be done for a component, ready to be sent.
 
     Args:
-        plan: from `provision.plan.make`.
+        plan: from `provision.plan.machine`.
         issued: the certificates that the plan wants, issued.
         observed: the machine as the plan saw it.
         cluster: whose machine it is.

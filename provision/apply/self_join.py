@@ -33,7 +33,7 @@ from provision.pki import kubeconfig
 from provision.pki.leaf import WORDS, Leaf
 from provision.pki.table import KUBELET_CLIENT
 from provision.pki.trust import Authority, Trust
-from provision.plan.make import plan_machine
+from provision.plan.machine import plan_machine
 from provision.plan.quorum import Standing
 
 NAME = "name-of-the-instance"

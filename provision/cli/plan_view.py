@@ -142,7 +142,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
                     c.name: {
                         "files": {f.file.path: f.reason for f in c.files},
                         "directories": [d.path for d in c.directories],
-                        "certificates": {x.leaf.cert_path: x.reason for x in c.leaves},
+                        "certificates": {x.leaf.cert_path: str(x.reason) for x in c.leaves},
                         "units": {
                             u.name: {"action": u.action, "reason": u.reason} for u in c.units
                         },

@@ -214,13 +214,3 @@ class Component:
     def opens(self, cluster: Cluster, machine: Machine, port: Port) -> bool:
         """Whether a machine needs one of the component's ports."""
         return port.on(machine) if port.on else self.wanted(cluster, machine)
-
-
-def reads(unit: Unit, state: ComponentState) -> tuple[str, ...]:
-    """The paths that a unit of this component reads when it starts."""
-    if unit.reads:
-        return unit.reads
-    own = [file.path for file in state.files]
-    own += [binary.path for binary in state.binaries]
-    own += [leaf.cert_path for leaf in state.leaves]
-    return (*own, *unit.also)

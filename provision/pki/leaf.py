@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from ipaddress import ip_address
 
 from cryptography import x509
@@ -26,11 +26,42 @@ from provision.pki.trust import (
     private_pem,
 )
 
-__all__ = ["DUE", "Authority", "Issued", "Leaf", "Usage", "issue", "issued_at", "problem"]
+__all__ = [
+    "Authority",
+    "Cause",
+    "Issued",
+    "Leaf",
+    "Reason",
+    "Usage",
+    "issue",
+    "issued_at",
+    "problem",
+]
 
 
-# How the reason begins when there is nothing wrong with a certificate, yet.
-DUE = "expires in"
+class Cause(Enum):
+    """Why a leaf is issued."""
+
+    UNFIT = auto()  # the certificate or its key is missing or no good
+    DUE = auto()  # it is good, and expires soon
+    RENEWAL = auto()  # the operator asked for it
+    SIGNED = auto()  # an external authority has signed a new one
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a leaf is issued: a few words for the operator, and the cause for decisions."""
+
+    text: str
+    cause: Cause = Cause.UNFIT
+
+    @property
+    def urgent(self) -> bool:
+        """Whether its readers must use the new one at once, not when they next look for one."""
+        return self.cause is not Cause.DUE
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class Usage(StrEnum):
@@ -94,8 +125,8 @@ class Issued:
 
 def problem(
     leaf: Leaf, certificate_pem: str | None, trust: Trust, now: datetime, *, reserve: float = 1 / 3
-) -> str | None:
-    """Say in a few words why the leaf must be issued (again); None when it is good.
+) -> Reason | None:
+    """Why the leaf must be issued (again); None when it is good.
 
     What an external authority has signed may be good for more than was asked for.
 
@@ -103,16 +134,16 @@ def problem(
         reserve: the part of its life that it must have left.
     """
     if certificate_pem is None:
-        return "missing"
+        return Reason("missing")
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
         signer = trust.authority(leaf.authority)
         difference = _difference(leaf, certificate, more=signer.key is None)
         accepted = signer.accepted
     except UNREADABLE:
-        return "unreadable"
+        return Reason("unreadable")
     if not any(issued_by(certificate, authority) for authority in accepted):
-        return "signed by another authority"
+        return Reason("signed by another authority")
     return difference or _expiry(certificate, ends(certificate, accepted), now, reserve)
 
 
@@ -240,33 +271,33 @@ def names(holder: x509.Certificate | x509.CertificateSigningRequest) -> frozense
     return frozenset(str(name.value) for name in extension.value)
 
 
-def _difference(leaf: Leaf, certificate: x509.Certificate, *, more: bool) -> str | None:
+def _difference(leaf: Leaf, certificate: x509.Certificate, *, more: bool) -> Reason | None:
     if subject(certificate) != (leaf.common_name, frozenset(leaf.organizations)):
-        return "subject differs"
+        return Reason("subject differs")
     purposes = {PURPOSES[usage] for usage in leaf.usages}
     if not (usages(certificate) >= purposes if more else usages(certificate) == purposes):
-        return "usages differ"
+        return Reason("usages differ")
     there = names(certificate)
     wanted = frozenset({*leaf.dns, *(str(ip_address(address)) for address in leaf.addresses)})
     if there >= wanted if more else there == wanted:
         return None
     added = [f"+{name}" for name in sorted(wanted - there)]
     removed = [] if more else [f"-{name}" for name in sorted(there - wanted)]
-    return f"names differ: {' '.join(added + removed)}"
+    return Reason(f"names differ: {' '.join(added + removed)}")
 
 
 def _expiry(
     certificate: x509.Certificate, end: datetime, now: datetime, reserve: float
-) -> str | None:
+) -> Reason | None:
     start = certificate.not_valid_before_utc
     left = end - now
     if start > now:
-        return f"not valid before {start:%Y-%m-%d %H:%M} UTC"
+        return Reason(f"not valid before {start:%Y-%m-%d %H:%M} UTC")
     if left <= timedelta(0):
-        return "expired"
+        return Reason("expired")
     # The backdating is no part of its life, or a short one would be too old when it is new.
     if left >= (end - start - BACKDATE) * reserve:
         return None
     if left < timedelta(days=2):
-        return f"{DUE} {left // timedelta(hours=1)} hours"
-    return f"{DUE} {left.days} days"
+        return Reason(f"expires in {left // timedelta(hours=1)} hours", Cause.DUE)
+    return Reason(f"expires in {left.days} days", Cause.DUE)

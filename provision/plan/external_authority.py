@@ -10,7 +10,7 @@ from provision.model.cluster import Cluster
 from provision.model.errors import Finding, RefusedError
 from provision.model.observed import Observed
 from provision.pki import table
-from provision.pki.leaf import DUE, Issued, Leaf, issue, problem
+from provision.pki.leaf import Cause, Issued, Leaf, issue, problem
 from provision.pki.requests import key_path, signed_path
 from provision.pki.trust import Trust
 
@@ -83,7 +83,7 @@ def due(
             leaf.name: reason
             for leaf in table.node_leaves(cluster, machine)
             if (reason := problem(leaf, view.certificates.get(leaf.cert_path), trust, now))
-            and reason.startswith(DUE)
+            and reason.cause is Cause.DUE
             and not ready(leaf, trust, view, now)
         }
         if reasons:

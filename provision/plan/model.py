@@ -10,7 +10,7 @@ from typing import Literal
 from provision.desired.addons import Manifest
 from provision.desired.model import Binary, ComponentState, Directory, HostFile
 from provision.model.observed import ObservedFile
-from provision.pki.leaf import Leaf, issued_at
+from provision.pki.leaf import Leaf, Reason, issued_at
 from provision.plan.node_change import NodeChange
 from provision.plan.record import Line, Removal
 
@@ -58,7 +58,7 @@ class LeafChange:
     """A certificate and key to be issued."""
 
     leaf: Leaf
-    reason: str
+    reason: Reason
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class ComponentPlan:
         record: its record does not say what it should.
         kept: lines that stay in its record until what they name is removed.
         hashes: path -> hash of everything that the machine's units read, as it is after this
-            plan, save for certificates still to be issued (`unit_digest`).
+            plan, save for certificates still to be issued (`provision.desired.digests`).
     """
 
     state: ComponentState

@@ -39,7 +39,7 @@ from provision.observe import script
 from provision.observe.parse import parse
 from provision.pki.trust import Trust
 from provision.plan.external_authority import obtain
-from provision.plan.make import plan_machine
+from provision.plan.machine import plan_machine
 from provision.plan.model import MachinePlan
 from provision.plan.quorum import Standing
 from provision.pyinfra_plugin.facts import MachineState

@@ -13,13 +13,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from provision.desired.catalog import COMPONENTS, desired
 from provision.desired.components import certificates
-from provision.desired.model import reads
+from provision.desired.digests import certificate_hash, reads, unit_digest
 from provision.model import paths
 from provision.model.cluster import Role
 from provision.model.settings.security import Certificates
 from provision.pki.leaf import issue, issued_at, problem
 from provision.pki.trust import Trust
-from provision.plan.make import certificate_hash, unit_digest
 from tests.world import DEFAULT, PLAIN, cluster, machine, master, trust, worker
 
 pytestmark = pytest.mark.skipif(

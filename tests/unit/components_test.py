@@ -12,8 +12,8 @@ from provision.artifacts import pins
 from provision.desired import catalog
 from provision.desired.components import containerd, etcd, node
 from provision.desired.components.backup import INVENTORY
+from provision.desired.digests import reads
 from provision.desired.flags import flags
-from provision.desired.model import reads
 from provision.desired.packages import of_distribution
 from provision.model import paths
 from provision.model.cluster import Role, Taint

@@ -161,7 +161,7 @@ def installed(at=NOW):
 
 def issued_by(plan):
     return {
-        (name, change.leaf.name): change.reason
+        (name, change.leaf.name): str(change.reason)
         for name, machine in plan.machines.items()
         for component in machine.components.values()
         for change in component.leaves
@@ -263,7 +263,7 @@ def test_what_an_expired_authority_has_signed_has_expired():
     later = replace(leaf, days=9)
     pem = outliving(later, NOW + timedelta(days=4000)).decode()
     assert problem(later, pem, WITHOUT_KEYS, NOW) is None
-    assert problem(later, pem, WITHOUT_KEYS, years) == "expired"
+    assert str(problem(later, pem, WITHOUT_KEYS, years)) == "expired"
 
 
 def outliving(leaf, end):

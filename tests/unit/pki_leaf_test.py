@@ -74,14 +74,14 @@ def test_it_is_renewed_in_the_last_third_of_its_life(leaf: Leaf, part: float) ->
     pem = certificate_of(leaf)
     reason = problem(leaf, pem, TRUST, NOW + part * life_of(pem))
     assert reason is not None
-    assert reason.startswith("expires in ")
+    assert str(reason).startswith("expires in ")
 
 
 @UNHURRIED
 @given(LEAVES, st.timedeltas(timedelta(0), timedelta(days=10000)))
 def test_after_its_life_it_has_expired(leaf: Leaf, after: timedelta) -> None:
     pem = certificate_of(leaf)
-    assert problem(leaf, pem, TRUST, NOW + life_of(pem) + after) == "expired"
+    assert str(problem(leaf, pem, TRUST, NOW + life_of(pem) + after)) == "expired"
 
 
 @UNHURRIED
@@ -93,7 +93,7 @@ def test_changed_names_are_always_a_problem(
     assume({*dns, *addresses} != {*leaf.dns, *leaf.addresses})
     reason = problem(wanted, certificate_of(leaf), TRUST, NOW)
     assert reason is not None
-    assert reason.startswith("names differ: ")
+    assert str(reason).startswith("names differ: ")
 
 
 @UNHURRIED
@@ -103,7 +103,7 @@ def test_another_subject_is_always_a_problem(leaf: Leaf, other: Leaf) -> None:
     assume(
         (wanted.common_name, {*wanted.organizations}) != (leaf.common_name, {*leaf.organizations})
     )
-    assert problem(wanted, certificate_of(leaf), TRUST, NOW) == "subject differs"
+    assert str(problem(wanted, certificate_of(leaf), TRUST, NOW)) == "subject differs"
 
 
 @UNHURRIED
@@ -111,14 +111,14 @@ def test_another_subject_is_always_a_problem(leaf: Leaf, other: Leaf) -> None:
 def test_other_usages_are_always_a_problem(leaf: Leaf, usages: frozenset[Usage]) -> None:
     assume(usages != leaf.usages)
     wanted = replace(leaf, usages=usages)
-    assert problem(wanted, certificate_of(leaf), TRUST, NOW) == "usages differ"
+    assert str(problem(wanted, certificate_of(leaf), TRUST, NOW)) == "usages differ"
 
 
 @UNHURRIED
 @given(LEAVES)
 def test_an_authority_of_the_same_name_with_another_key_is_another_authority(leaf: Leaf) -> None:
     pem = certificate_of(leaf, trust=OTHER)
-    assert problem(leaf, pem, TRUST, NOW) == "signed by another authority"
+    assert str(problem(leaf, pem, TRUST, NOW)) == "signed by another authority"
 
 
 @UNHURRIED
@@ -128,13 +128,13 @@ def test_another_authority_of_the_same_cluster_is_another_authority(
 ) -> None:
     assume(authority is not leaf.authority)
     wanted = replace(leaf, authority=authority)
-    assert problem(wanted, certificate_of(leaf), TRUST, NOW) == "signed by another authority"
+    assert str(problem(wanted, certificate_of(leaf), TRUST, NOW)) == "signed by another authority"
 
 
 @UNHURRIED
 @given(st.text(max_size=200))
 def test_what_is_no_certificate_is_unreadable(text: str) -> None:
-    assert problem(SERVER, text, TRUST, NOW) == "unreadable"
+    assert str(problem(SERVER, text, TRUST, NOW)) == "unreadable"
 
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
@@ -153,12 +153,14 @@ def test_a_certificate_with_any_bit_of_its_content_flipped_is_a_problem() -> Non
 def test_reasons_are_short_phrases_for_the_plan() -> None:
     pem = certificate_of(SERVER)
     moved = replace(SERVER, addresses=("10.0.0.5",))
-    assert problem(SERVER, None, TRUST, NOW) == "missing"
-    assert problem(moved, pem, TRUST, NOW) == "names differ: +10.0.0.5 -10.0.0.4"
-    assert problem(SERVER, pem, TRUST, NOW + timedelta(days=352, hours=1)) == "expires in 12 days"
-    assert problem(SERVER, pem, TRUST, NOW + timedelta(days=364)) == "expires in 23 hours"
+    assert str(problem(SERVER, None, TRUST, NOW)) == "missing"
+    assert str(problem(moved, pem, TRUST, NOW)) == "names differ: +10.0.0.5 -10.0.0.4"
+    assert (
+        str(problem(SERVER, pem, TRUST, NOW + timedelta(days=352, hours=1))) == "expires in 12 days"
+    )
+    assert str(problem(SERVER, pem, TRUST, NOW + timedelta(days=364))) == "expires in 23 hours"
     past = NOW - timedelta(days=1)
-    assert problem(SERVER, pem, TRUST, past) == "not valid before 2026-03-01 12:25 UTC"
+    assert str(problem(SERVER, pem, TRUST, past)) == "not valid before 2026-03-01 12:25 UTC"
 
 
 def test_an_address_may_be_written_in_any_way() -> None:

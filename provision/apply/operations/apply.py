@@ -18,7 +18,7 @@ _MARGIN = 120  # seconds for everything that is not waiting for health
 def apply(change: ComponentChange) -> Generator[StringCommand, None, None]:
     """Do what is to be done for one component on this machine.
 
-    The comparison with what is there was made by `provision.plan.make`; contents, keys among them,
+    The comparison with what is there was made by `provision.plan.machine`; contents, keys among them,
     travel on stdin only. Needs root: `_sudo` where the login user is not.
     """
     if change.empty:

@@ -16,7 +16,7 @@ from provision.plan.record import Removal
 def remove(removals: tuple[Removal, ...]) -> Generator[StringCommand, None, None]:
     """Stop, clean up and remove what these lines of the machine's record name.
 
-    What is to go was found by `provision.plan.make`. Needs root: `_sudo` where the login user is not.
+    What is to go was found by `provision.plan.machine`. Needs root: `_sudo` where the login user is not.
     """
     if not removals:
         host.noop("nothing is there that is not wanted")

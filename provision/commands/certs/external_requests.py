@@ -27,7 +27,8 @@ from provision.pki.leaf import Leaf, ends
 from provision.pki.requests import Signed, authority_file, signed_by_one_of
 from provision.pki.trust import UNREADABLE, Authority, Signer, Trust
 from provision.plan import external_authority
-from provision.plan.make import leaf_problem, make_plan
+from provision.plan.leaves import leaf_problem
+from provision.plan.make import make_plan
 from provision.plan.model import Plan
 
 Requests = dict[str, dict[Leaf, str]]

@@ -8,6 +8,7 @@ from provision.desired.components import group, haproxy
 from provision.desired.components.control_plane import KUBECTL
 from provision.desired.components.haproxy import HAPROXY
 from provision.desired.components.registry import REGISTRY
+from provision.desired.digests import reads
 from provision.desired.model import (
     Component,
     ComponentPhase,
@@ -15,7 +16,6 @@ from provision.desired.model import (
     Directory,
     HostFile,
     Unit,
-    reads,
 )
 from provision.desired.packages import of_distribution
 from provision.desired.render import render

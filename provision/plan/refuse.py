@@ -1,0 +1,172 @@
+"""Plans that are refused, because they would harm the cluster that exists. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from provision.desired.components.etcd import UNIT as ETCD
+from provision.model.cluster import Cluster
+from provision.model.errors import RefusedError
+from provision.model.observed import Observed
+from provision.plan.model import MachinePlan
+from provision.plan.quorum import (
+    Membership,
+    Standing,
+    against_join,
+    against_restart,
+    standing,
+)
+
+
+def refuse_unfinished_restore(cluster: Cluster, observed: Mapping[str, Observed]) -> None:
+    """Some members may have restored data and others old data: none of them may start.
+
+    Raises:
+        RefusedError: a machine has the marker of an unfinished restore.
+    """
+    names = ", ".join(o.machine for o in observed.values() if o.restoring)
+    if names:
+        raise RefusedError(
+            f"a restore of {cluster.name} did not finish (on {names})",
+            hint=f"finish it with the same snapshot: clusterctl etcd restore {cluster.inventory} "
+            "SNAPSHOT; if it was clusterctl recover that did not finish: "
+            f"clusterctl recover {cluster.inventory}",
+        )
+
+
+def refuse_far_version(cluster: Cluster, observed: Mapping[str, Observed]) -> None:
+    """Kubernetes goes up by one minor version at a time, and never down.
+
+    During an upgrade apiservers differ. A master that was off for long may follow the others.
+
+    Raises:
+        RefusedError: naming the version to write instead.
+    """
+    running = sorted(r for o in observed.values() if o.api and (r := _release(o.api.version)))
+    wanted = _release(cluster.kubernetes)
+    if not running or not wanted:
+        return
+    (major, minor, _), newest = running[0], running[-1]
+    version = ".".join(map(str, newest))
+    message = (
+        f"{cluster.name} runs Kubernetes {version}, and the inventory wants {cluster.kubernetes}"
+    )
+    if wanted[:2] < newest[:2]:
+        raise RefusedError(
+            f"{message}: an older version may not read what a newer one has written",
+            hint=f'write "kubernetes": "{version}"; to go back to an older version, restore a '
+            "snapshot from before the upgrade: docs/upgrading.md",
+        )
+    step = max(newest[:2], (major, minor + 1))
+    if wanted[:2] > step:
+        raise RefusedError(
+            f"{message}: Kubernetes supports upgrades by one minor version at a time",
+            hint=f'write a version {step[0]}.{step[1]} as "kubernetes" first, and run '
+            f"clusterctl up {cluster.inventory}",
+        )
+
+
+def _release(version: str) -> tuple[int, int, int] | None:
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def standings(
+    cluster: Cluster, reachable: Mapping[str, Observed], known: Membership | None, *, formed: bool
+) -> dict[str, Standing]:
+    """What each reachable machine that is to have an etcd member is to the cluster's etcd.
+
+    Args:
+        reachable: name -> what its probe saw, of the machines that answer.
+        known: etcd's members; None without a quorum.
+        formed: whether any machine was ever part of a healthy etcd.
+
+    Raises:
+        RefusedError: a member would be started that could lose data, or join too early.
+    """
+    members = [m.name for m in cluster.etcd_members]
+    found = {n: standing(reachable[n], known, formed=formed) for n in members if n in reachable}
+    if not formed:
+        _refuse_incomplete(members, reachable)
+    _refuse_lost_data(cluster, found)
+    _refuse_unknown(cluster, found)
+    _refuse_join(cluster, found, known)
+    return found
+
+
+def _refuse_incomplete(members: list[str], reachable: Mapping[str, Observed]) -> None:
+    """An unreachable machine may have a member with data: then this is no new cluster."""
+    if missing := [name for name in members if name not in reachable]:
+        message = (
+            f"{', '.join(missing)} cannot be reached: a new cluster is formed only when every "
+            "machine that is to have an etcd member answers, and none has data of one"
+        )
+        raise RefusedError(message, hint="clusterctl check says what is wrong with them")
+
+
+def _refuse_lost_data(cluster: Cluster, found: Mapping[str, Standing]) -> None:
+    lost = [n for n, s in found.items() if s in {Standing.WIPED, Standing.STRANGER}]
+    if lost:
+        why = "; ".join(f"{name} {found[name].value}" for name in lost)
+        message = (
+            f"the cluster {cluster.name} exists, and {why}. Starting etcd there could lose data "
+            "of the cluster: nothing was changed"
+        )
+        raise RefusedError(
+            message,
+            hint="put the machine's disk back if you can; if its data is lost: "
+            f"clusterctl node replace {cluster.inventory} {lost[0]}",
+        )
+
+
+def _refuse_unknown(cluster: Cluster, found: Mapping[str, Standing]) -> None:
+    if unknown := [n for n, s in found.items() if s is Standing.UNKNOWN]:
+        message = (
+            f"the cluster {cluster.name} exists, but {', '.join(unknown)} is empty, and etcd has "
+            "no quorum that could say whether it is a member: nothing was changed"
+        )
+        raise RefusedError(
+            message,
+            hint="start the other members' machines; if they are gone for good: "
+            f"clusterctl recover {cluster.inventory}",
+        )
+
+
+def _refuse_join(cluster: Cluster, found: Mapping[str, Standing], known: Membership | None) -> None:
+    if known is None:
+        return
+    new = [n for n, s in found.items() if s is Standing.JOINER and not known.get(n)]
+    if new and (reason := against_join(known)):
+        message = f"{', '.join(new)} cannot join etcd now: {reason}"
+        raise RefusedError(message, hint=_repair(cluster, known))
+
+
+def refuse_restarts(
+    cluster: Cluster,
+    reachable: Mapping[str, Observed],
+    known: Membership | None,
+    machines: Mapping[str, MachinePlan],
+) -> None:
+    """Refuse a plan that would restart a member on which the quorum depends.
+
+    Raises:
+        RefusedError: naming the member, and the one to repair first.
+    """
+    if known is None:
+        return
+    # Members that do not run are started before any other is restarted.
+    starting = frozenset(n for n in machines if n in known.voters and not reachable[n].runs(ETCD))
+    then = replace(known, healthy=known.healthy | starting)
+    for name, plan in machines.items():
+        etcd = plan.components.get("etcd")
+        if etcd and etcd.restarts and (reason := against_restart(then, name)):
+            causes = ", ".join(unit.reason for unit in etcd.units)
+            message = f"etcd on {name} needs a restart ({causes}), but {reason}"
+            raise RefusedError(message, hint=_repair(cluster, then))
+
+
+def _repair(cluster: Cluster, members: Membership) -> str:
+    name = members.ailing[0]
+    return f"repair {name} first, or: clusterctl node replace {cluster.inventory} {name}"
