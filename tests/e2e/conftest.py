@@ -223,15 +223,17 @@ def engine() -> None:
 
 
 @pytest.fixture(scope="session")
-def kubectl_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A kubectl of this computer's architecture, from the artifacts."""
-    lines = run(
-        CLUSTERCTL, "artifacts", "fetch", HERE / "inventories" / "ha.py", timeout=3600
-    ).stdout
-    (path,) = [
-        line.split()[-1] for line in lines.splitlines() if line.startswith("kubernetes/kubectl ")
-    ]
-    return Path(path)
+def artifacts() -> dict[str, Path]:
+    """`component/file` -> where it is on this computer, for this computer's architecture."""
+    inventory = HERE / "inventories" / "ha.py"
+    lines = run(CLUSTERCTL, "artifacts", "fetch", inventory, timeout=3600).stdout.splitlines()
+    rows = [line.split() for line in lines]
+    return {row[0]: Path(row[-1]) for row in rows if "/" in row[0]}
+
+
+@pytest.fixture(scope="session")
+def kubectl_binary(artifacts: dict[str, Path]) -> Path:
+    return artifacts["kubernetes/kubectl"]
 
 
 def cluster(name: str) -> Iterator[Lab]:

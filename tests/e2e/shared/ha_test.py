@@ -279,20 +279,23 @@ def test_whoever_makes_a_network_policy_is_warned(ha: Lab) -> None:
     ha.kubectl("delete", "networkpolicy", "deny")
 
 
-def test_an_image_of_ones_own_runs_after_it_was_pushed(ha: Lab, tmp_path: Path) -> None:
-    program = next(Path.home().glob(".cache/clusterctl/builds/pause-*/amd64/pause"))
-    (tmp_path / "pause").write_bytes(program.read_bytes())
-    (tmp_path / "pause").chmod(0o755)
+def test_an_image_of_ones_own_runs_after_it_was_pushed(
+    ha: Lab, artifacts: dict[str, Path], tmp_path: Path
+) -> None:
+    # Some program that needs nothing else.
+    (tmp_path / "age").write_bytes(artifacts["age/age"].read_bytes())
+    (tmp_path / "age").chmod(0o755)
     (tmp_path / "Containerfile").write_text(
-        'FROM scratch\nCOPY pause /pause\nUSER 65534\nENTRYPOINT ["/pause"]\n'
+        'FROM scratch\nCOPY age /age\nUSER 65534\nENTRYPOINT ["/age", "--version"]\n'
     )
     run(ENGINE, "build", "-q", "-f", tmp_path / "Containerfile", "-t", OWN, tmp_path)
     try:
         ha.clusterctl("images push", OWN)
     finally:
         run(ENGINE, "rmi", OWN)
-    ha.kubectl("run", "own", "--image=clusterctl-test/own:1")
-    ha.kubectl("wait", "--for=condition=Ready", "pod/own", "--timeout=60s")
+    ha.kubectl("run", "own", "--image=clusterctl-test/own:1", "--restart=Never")
+    ha.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/own", "--timeout=60s")
+    assert ha.kubectl("logs", "own").stdout == run(artifacts["age/age"], "--version").stdout
     ha.kubectl("delete", "pod", "own", "--wait=false")
 
 
