@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.commands.audit.checks import CHECKS
+from provision.commands.audit.checks import checks, load
 from provision.commands.audit.document import BEGIN, markdown
 from provision.commands.audit.judge import judge, value
 from provision.commands.audit.model import (
@@ -33,7 +33,7 @@ from provision.model.settings.network import Networks
 from tests.world import DEFAULT, LAB, cluster, machine, master, trust, worker
 
 NOTHING = Seen({}, {}, {}, {})
-BY_ID = {check.id: check for check in CHECKS}
+BY_ID = {check.id: check for check in checks()}
 
 
 def answer(of, one):
@@ -70,7 +70,7 @@ def answer(of, one):
         "{kubelet --config}": "/var/lib/kubelet/config.yaml",
         "{kubelet clientCAFile}": "/etc/kubernetes/pki/ca.crt",
     }
-    for pattern in {p for c in CHECKS for t in c.tests if isinstance(t, Files) for p in t.paths}:
+    for pattern in {p for c in checks() for t in c.tests if isinstance(t, Files) for p in t.paths}:
         path = given.get(pattern, pattern)
         directory, _, name = path.partition("/**")
         found = [
@@ -95,8 +95,8 @@ def failing(report):
 
 
 def test_there_are_the_benchmarks_65_scored_checks_and_27_others():
-    assert sum(check.scored for check in CHECKS) == 65
-    assert sum(not check.scored for check in CHECKS) == 27
+    assert sum(check.scored for check in checks()) == 65
+    assert sum(not check.scored for check in checks()) == 27
     assert len(BY_ID) == 92
 
 
@@ -245,4 +245,21 @@ def test_the_page_has_every_check_as_the_data_have_it():
     page = Path(__file__).parents[2] / "docs" / "security.md"
 
     assert page.read_text().partition(BEGIN)[2] == "\n" + markdown()
-    assert all(f"| {check.id}{'' if check.scored else ' '}" in markdown() for check in CHECKS)
+    assert all(f"| {check.id}{'' if check.scored else ' '}" in markdown() for check in checks())
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("settings: [{process: etcd, must: be sat}]", "there is no rule 'be sat'"),
+        ("settings: [{process: etcd, must: {be: true}}]", "there is no rule {'be': True}"),
+        ("settings: [{process: etcd, must: be set, flag: x}]", "flag\n.*not permitted"),
+        ("files: [{unit: etcd}]", "needs either unit or paths, and mode or owner"),
+        ("files: [{unit: etcd, mode: 0600}]", "mode\n.*valid string"),
+        ("scored: true", "tests nothing"),
+    ],
+)
+def test_a_check_that_the_table_says_wrongly_is_refused(written, said):
+    table = f"checks: [{{id: 1.1.1, place: masters, what: W, how: H, {written}}}]"
+    with pytest.raises(ValueError, match=said):
+        load(table)

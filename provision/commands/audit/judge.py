@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from provision.commands.audit.checks import CHECKS
+from provision.commands.audit.checks import checks
 from provision.commands.audit.model import Check, Files, FileSeen, Seen, Setting
 from provision.model.cluster import Cluster, Machine
 
@@ -60,7 +60,7 @@ class Report:
 def judge(cluster: Cluster, seen: Mapping[str, Seen], silent: Mapping[str, str]) -> Report:
     """Make every check on every machine that it is about and that answered."""
     verdicts = []
-    for check in CHECKS:
+    for check in checks():
         asked = [m for m in cluster.machines if m.name in seen and check.place.includes(cluster, m)]
         problems = [
             problem

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from provision.apply.session import Session
-from provision.commands.audit.checks import CHECKS
+from provision.commands.audit.checks import checks
 from provision.commands.audit.judge import Report, judge
 from provision.commands.audit.probe import parse, program
 
 
 def run_checks(session: Session) -> Report:
     """Make all checks; a machine that does not answer is named in the report."""
-    question = program(CHECKS)
+    question = program(checks())
     fetched = session.engine.fetch(lambda _: question, session.cluster.machines)
     seen, silent = {}, {}
     for name, answer in fetched.items():
