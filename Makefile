@@ -27,12 +27,13 @@ test-all: ## the same, of long tests everything: two hours
 	@scripts/setup test-all
 	@$(MAKE) --no-print-directory test
 
-check: ## lint, types, layers, secrets, dependencies
-	@scripts/setup
+check: ## lint, types, layers, shell, secrets, dependencies
+	@scripts/setup check
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	@scripts/check-shell
 	@# Hashes are what this project is full of; tests have secrets that are none.
 	git ls-files -z ':!tests' ':!*go.sum' | xargs -0 .venv/bin/detect-secrets-hook \
 		--disable-plugin Base64HighEntropyString --disable-plugin HexHighEntropyString

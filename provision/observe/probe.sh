@@ -3,6 +3,7 @@
 # The assignments before this line come from script.py; a list has an item on each line.
 # It prints sections: a line `@@ NAME`, then the section's lines. parse.py reads them.
 
+# shellcheck disable=SC2046 # words are split on purpose, at newlines only
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
 export PATH LC_ALL

@@ -44,6 +44,7 @@ below() { # DIRECTORY FIND-ARGUMENTS...: what look is to be given, as lines
     [ ! -d "$1" ] || find "$@"
 }
 
+# shellcheck disable=SC2046 # a word for each unit
 set -- $(systemctl show --property=MainPID --value -- \
     kube-apiserver kube-controller-manager kube-scheduler etcd kubelet kube-proxy)
 kube_apiserver=${1:-0} kube_controller_manager=${2:-0} kube_scheduler=${3:-0}

@@ -4,6 +4,7 @@
 # It prints sections: `@@ file PATH` and the PEM blocks of certificates in it, then
 # `@@ config PATH` and the lines of that kubeconfig which name certificates. listing.py reads them.
 
+# shellcheck disable=SC2046 # words are split on purpose, at newlines only
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 LC_ALL=C
 export PATH LC_ALL
