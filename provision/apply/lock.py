@@ -1,6 +1,6 @@
 """One operator at a time: `with hold(session, "up"):` around all that changes a cluster.
 
-Every master that answers is locked (`provision.model.holder`), in the order of their names: whoever else
+Every master that answers is locked (`provision.desired.lock_programs`), in the order of their names: whoever else
 can reach one of them is refused. It needs SSH only, so it works before there is an API, and when
 the API is dead. Commands that only look take no lock.
 """
@@ -16,11 +16,12 @@ from gevent.event import Event
 
 from provision.apply.engine import Engine
 from provision.apply.session import Session
+from provision.desired.lock_programs import HELD, free, inspect, parse, take
 from provision.local.operators import gone, lost, taken, this_operator
 from provision.model import paths
 from provision.model.cluster import Machine
 from provision.model.errors import RefusedError, UnreachableError
-from provision.model.holder import BEAT, HELD, Holder, free, inspect, parse, take
+from provision.model.holder import BEAT, Holder
 from provision.model.look import Look
 
 RETRY = 5  # seconds until a lock whose connection broke is taken again

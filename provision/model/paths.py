@@ -50,7 +50,7 @@ RESTORING = "/var/lib/clusterctl/restoring"
 ETCD_JOIN = "/etc/etcd/join.env"
 # Made once the member has been part of a healthy cluster.
 ETCD_FORMED = "/etc/etcd/formed"
-# Held while an operator changes the cluster (`provision.model.holder`); gone after a restart.
+# Held while an operator changes the cluster (`provision.desired.lock_programs`); gone after a restart.
 LOCK = "/run/clusterctl.lock"
 
 # Ending of a file that is complete and not renamed into its place yet.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provision.model import holder
+from provision.desired import lock_programs
 from provision.model.observed import Observed
 from provision.model.sections import SectionError, Sections, reading
 from provision.observe import parse_api, parse_etcd, parse_host, parse_installed
@@ -66,7 +66,7 @@ def _observed(machine: str, output: Sections, operator_clock: float) -> Observed
         etcd_joining="etcd_joining" in host,
         restoring=host.get("restoring", ""),
         registered="registered" in host,
-        holder=holder.parse("\n".join(output.lines("lock"))),
+        holder=lock_programs.parse("\n".join(output.lines("lock"))),
         images=frozenset(pin for pin, *_ in record.of("images", 1)),
         etcd=parse_etcd.view(output),
         api=parse_api.view(output),

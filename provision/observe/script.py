@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files as resources
 
+from provision.desired import lock_programs
 from provision.desired.components import firewall, pod_network
 from provision.desired.components.etcd import CA, LOCAL
 from provision.desired.components.keepalived import CONFIG as KEEPALIVED
-from provision.model import holder, paths, ports
+from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
 from provision.pki.table import KUBELET_CLIENT, kubelet_client
 
@@ -105,7 +106,7 @@ class Query:
             "signs": "\n".join(SIGNS),
             "objects": OBJECTS,
             "record": paths.RECORD,
-            "who_holds_the_lock": holder.inspect(),
+            "who_holds_the_lock": lock_programs.inspect(),
             "etcdctl": f"{paths.BIN}/etcdctl",
             "etcd_endpoint": LOCAL,
             "etcd_ca": CA,

@@ -14,10 +14,11 @@ import pytest
 
 from provision.apply.lock import hold, holders, unlock
 from provision.apply.session import open_session
+from provision.desired.lock_programs import take
 from provision.local.operators import this_operator
 from provision.local.progress import Silent
 from provision.model.errors import RefusedError
-from provision.model.holder import Holder, take
+from provision.model.holder import Holder
 
 # Another operator: a process of its own, that says when it holds the lock.
 OTHER = """
@@ -25,7 +26,8 @@ import sys
 from gevent import monkey; monkey.patch_all()
 from pathlib import Path
 from time import sleep
-from provision.model.holder import Holder, take
+from provision.desired.lock_programs import take
+from provision.model.holder import Holder
 from provision.apply.lock import hold
 from provision.local.progress import Silent
 from provision.apply.session import open_session

@@ -22,8 +22,9 @@ from provision.model.settings.components import Addons
 from provision.model.settings.security import Certificates, PodSecurity
 from provision.pki import table
 from provision.pki.leaf import issue, problem
-from provision.pki.requests import Signed, all_paths, key_path, signed_path
+from provision.pki.requests import all_paths, key_path, signed_path
 from provision.pki.rotation import Part, begin
+from provision.pki.signed import Signed
 from provision.pki.trust import Signer, Trust
 from provision.plan import external_authority
 from provision.plan.make import make_plan
@@ -342,7 +343,7 @@ def importing(monkeypatch, tmp_path):
             monkeypatch.setattr(external_requests, name, patch)
         monkeypatch.setattr(external_requests.converge, "check", lambda *_: None)
         monkeypatch.setattr(external_requests.renewal, "as_installed", lambda *_: artifacts(of))
-        monkeypatch.setattr(external_requests.requests, "findings", lambda *_: [])
+        monkeypatch.setattr(external_requests, "findings_of", lambda *_: [])
         return external_requests.import_signed(session, tmp_path)
 
     return run, done

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.model.holder import Holder, free, inspect, parse, take
+from provision.desired.lock_programs import free, inspect, parse, take
+from provision.model.holder import Holder
 
 ME = Holder("alice", "laptop", 4711, "clusterctl up inventories/ha.py", computer="boot/1")
 OTHER = Holder("bob", "desk", 12, "clusterctl down inventories/ha.py")
@@ -157,9 +159,9 @@ def test_no_operators_name_breaks_the_line(taking, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-def test_a_holder_that_has_written_nothing_yet_is_somebody():
+def test_a_holder_that_has_written_nothing_yet_is_an_unknown_user():
     holder = parse("busy\t1000\t990\t\n")
-    assert (holder.user, holder.silent) == ("somebody", 10)
+    assert (holder.user, holder.silent) == ("unknown", 10)
 
 
 def test_a_clock_that_was_set_back_gives_no_negative_times():
@@ -173,3 +175,25 @@ def test_a_holder_is_described_in_one_line():
         "bob@desk (process 12): clusterctl up x.py, begun 2023-11-14 22:13:20 UTC, "
         "2 h 1 min ago, last heard of 4 s ago"
     )
+
+
+@pytest.mark.parametrize(
+    ("dialect", "program"),
+    [
+        ("sh", inspect()),
+        ("sh", take(ME)),
+        ("sh", free()),
+        ("bash", shlex.split(take(ME))[2].removesuffix(";")),
+        ("bash", shlex.split(free())[2].removesuffix(";")),
+    ],
+)
+def test_shellcheck_has_nothing_to_say_about_the_programs(dialect, program):
+    done = subprocess.run(
+        ["shellcheck", "-s", dialect, "-"],
+        input=program,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == ""
+    assert done.returncode == 0

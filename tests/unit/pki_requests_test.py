@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from provision.model import paths
 from provision.model.settings.security import Certificates
-from provision.pki import requests, table
-from provision.pki.requests import Signed
+from provision.pki import requests, signed, table
+from provision.pki.signed import Signed, findings_of
 from provision.pki.trust import create_authority, key_usage, new_key
 from tests.world import cluster, master, worker
 
@@ -106,7 +106,7 @@ def certificate(leaf, *defects, extra_names=(), extra_purposes=()):
 
 def found(leaf, content):
     signed = Signed("a/m1.x.crt", leaf, request(leaf), content)
-    return [str(f) for f in requests.findings(signed, ca().accepted, NOW)]
+    return [str(f) for f in findings_of(signed, ca().accepted, NOW)]
 
 
 @pytest.mark.parametrize("machine", LEAVES)
@@ -145,28 +145,28 @@ def test_a_group_too_many_is_another_subject():
 )
 def test_what_is_no_certificate_is_said_to_be_none(content):
     assert found(SERVING, content) == ["a/m1.x.crt: is not a certificate in PEM"]
-    assert "is not a certificate" in str(next(requests.authority_findings("x.crt", content, NOW)))
+    assert "is not a certificate" in str(next(signed.authority_findings("x.crt", content, NOW)))
 
 
 @given(st.binary(max_size=300))
 def test_no_file_at_all_can_make_it_stumble(content):
     assert found(SERVING, content)
-    assert list(requests.authority_findings("x.crt", content, NOW))
+    assert list(signed.authority_findings("x.crt", content, NOW))
 
 
 def test_an_authority_is_taken():
-    assert list(requests.authority_findings("x.crt", ca().certificate, NOW)) == []
+    assert list(signed.authority_findings("x.crt", ca().certificate, NOW)) == []
 
 
 def test_a_leaf_is_no_authority():
     content = certificate(SERVING)
-    (finding,) = requests.authority_findings("x.crt", content, NOW)
+    (finding,) = signed.authority_findings("x.crt", content, NOW)
     assert "is not the certificate of an authority" in finding.what
 
 
 def test_an_authority_that_has_expired_is_found():
     later = NOW + timedelta(days=9999)
-    assert "expired on" in str(next(requests.authority_findings("x.crt", ca().certificate, later)))
+    assert "expired on" in str(next(signed.authority_findings("x.crt", ca().certificate, later)))
 
 
 def intermediate():
@@ -187,23 +187,23 @@ def intermediate():
 
 def test_an_authority_in_between_comes_with_those_above_it():
     between = intermediate()
-    (finding,) = requests.authority_findings("x.crt", between, NOW)
+    (finding,) = signed.authority_findings("x.crt", between, NOW)
     assert "who has signed CN=between is not in the file" in finding.what
-    assert list(requests.authority_findings("x.crt", between + ca().certificate, NOW)) == []
+    assert list(signed.authority_findings("x.crt", between + ca().certificate, NOW)) == []
 
 
 def test_one_authority_for_two_purposes_is_refused():
     shared = {"kubernetes-ca.crt": ca().certificate, "etcd-ca.crt": ca("other").certificate}
-    assert list(requests.shared_findings(shared)) == []
+    assert list(signed.shared_findings(shared)) == []
     shared["etcd-ca.crt"] += ca().certificate
-    (finding,) = requests.shared_findings(shared)
+    (finding,) = signed.shared_findings(shared)
     assert finding.where == "etcd-ca.crt"
     assert "is in kubernetes-ca.crt too" in finding.what
 
 
 def test_of_a_file_only_the_certificates_are_taken():
     content = b"Certificate:\n  Data: ...\n" + certificate(SERVING) + b"\ntail"
-    assert requests.read_chain(content) == certificate_again(content)
+    assert signed.read_chain(content) == certificate_again(content)
 
 
 def certificate_again(content):
@@ -247,7 +247,7 @@ def keys(shell):
 
 def test_a_machine_makes_keys_of_its_own_and_shows_requests_only(shell):
     leaves = LEAVES["m1"]
-    made = requests.parse(shell(requests.program(leaves)))
+    made = requests.parse(shell(requests.request_program(leaves)))
     assert set(made) == {leaf.name for leaf in leaves}
     assert stat.S_IMODE(shell.directory.stat().st_mode) == 0o700
     for file in shell.directory.iterdir():
@@ -269,26 +269,42 @@ def test_a_machine_makes_keys_of_its_own_and_shows_requests_only(shell):
 
 
 def test_what_was_asked_for_already_is_not_asked_for_again(shell):
-    first = shell(requests.program([SERVING, CLIENT]))
+    first = shell(requests.request_program([SERVING, CLIENT]))
     before = keys(shell)
-    assert shell(requests.program([SERVING, CLIENT])) == first
+    assert shell(requests.request_program([SERVING, CLIENT])) == first
     assert keys(shell) == before
-    assert requests.parse(shell(requests.READ)) == requests.parse(first)
+    assert requests.parse(shell(requests.read_program())) == requests.parse(first)
 
 
 def test_a_request_for_something_else_has_a_new_key_and_forgets_what_was_signed(shell):
-    shell(requests.program([SERVING]))
+    shell(requests.request_program([SERVING]))
     before = keys(shell)
-    shell(requests.LAY, requests.lay_in({SERVING: certificate(SERVING)}))
+    shell(requests.store_program(), requests.store_input({SERVING: certificate(SERVING)}))
     assert (shell.directory / "kube-apiserver.crt").is_file()
-    shell(requests.program([replace(SERVING, dns=(*SERVING.dns, "api.example"))]))
+    shell(requests.request_program([replace(SERVING, dns=(*SERVING.dns, "api.example"))]))
     assert keys(shell) != before
     assert not (shell.directory / "kube-apiserver.crt").exists()
 
 
 def test_what_was_signed_lies_beside_its_key(shell):
-    shell(requests.program([SERVING, CLIENT]))
+    shell(requests.request_program([SERVING, CLIENT]))
     signed = {leaf: certificate(leaf) for leaf in (SERVING, CLIENT)}
-    shell(requests.LAY, requests.lay_in(signed))
+    shell(requests.store_program(), requests.store_input(signed))
     for leaf, pem in signed.items():
         assert (shell.directory / f"{leaf.name}.crt").read_bytes() == pem
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        requests.request_program([SERVING, CLIENT]),
+        requests.read_program(),
+        requests.store_program(),
+    ],
+)
+def test_shellcheck_has_nothing_to_say_about_the_programs(program):
+    done = subprocess.run(
+        ["shellcheck", "-s", "sh", "-"], input=program.encode(), capture_output=True, check=False
+    )
+    assert done.stdout == b""
+    assert done.returncode == 0

@@ -24,7 +24,15 @@ from provision.model.errors import CertificatesError, Finding, RefusedError, Unr
 from provision.model.look import Look, reasons
 from provision.pki import requests, table
 from provision.pki.leaf import Leaf, ends
-from provision.pki.requests import Signed, authority_file, signed_by_one_of
+from provision.pki.requests import authority_file
+from provision.pki.signed import (
+    Signed,
+    authority_findings,
+    findings_of,
+    read_chain,
+    shared_findings,
+    signed_by_one_of,
+)
 from provision.pki.trust import UNREADABLE, Authority, Signer, Trust
 from provision.plan import external_authority
 from provision.plan.leaves import leaf_problem
@@ -118,7 +126,10 @@ def request_certificates(
     ):
         answers = _everywhere(
             session,
-            {machine: (requests.program(leaves), b"") for machine, leaves in wanted.items()},
+            {
+                machine: (requests.request_program(leaves), b"")
+                for machine, leaves in wanted.items()
+            },
         )
     made = {}
     for machine, leaves in wanted.items():
@@ -146,7 +157,7 @@ def import_signed(session: Session, directory: Path) -> Imported:
     findings += more
     accepted = {a: x509.load_pem_x509_certificates(pem) for a, pem in authorities.items()}
     for signed in (signed for of_one in read.values() for signed in of_one):
-        findings += requests.findings(signed, accepted.get(signed.leaf.authority, ()), now)
+        findings += findings_of(signed, accepted.get(signed.leaf.authority, ()), now)
     in_use = _in_use(look, known, now) if known else []
     if known and not findings:
         findings += _order(look, read, known, authorities, in_use)
@@ -248,7 +259,7 @@ def _named(machines: Iterable[Machine]) -> Iterator[str]:
 def _asked(session: Session, look: Look) -> Requests:
     """What machines have asked for, and has not been put in its place."""
     there = look.answering(session.cluster.machines)
-    answers = _everywhere(session, dict.fromkeys(there, (requests.READ, b"")))
+    answers = _everywhere(session, dict.fromkeys(there, (requests.read_program(), b"")))
     found: Requests = {}
     for machine in there:
         pems = requests.parse(answers[machine])
@@ -290,10 +301,10 @@ def _authorities(
         where = authority_file(authority)
         file = directory / where
         if file.is_file():
-            wrong = list(requests.authority_findings(where, file.read_bytes(), now))
+            wrong = list(authority_findings(where, file.read_bytes(), now))
             findings += wrong
             if not wrong:
-                found[authority] = requests.read_chain(file.read_bytes())
+                found[authority] = read_chain(file.read_bytes())
                 files[where] = found[authority]
         elif known:
             found[authority] = known.authority(authority).certificate
@@ -301,7 +312,7 @@ def _authorities(
         else:
             hint = "the certificate of the authority that signs what is in the directory beside it"
             findings.append(Finding(where, "is missing", hint))
-    findings += requests.shared_findings(files)
+    findings += shared_findings(files)
     return found, findings
 
 
@@ -387,8 +398,8 @@ def _lay(session: Session, read: Mapping[str, list[Signed]]) -> None:
     """Lay what came back beside its keys."""
     programs = {
         session.cluster.machine(name): (
-            requests.LAY,
-            requests.lay_in({s.leaf: requests.read_chain(s.certificate) for s in signed}),
+            requests.store_program(),
+            requests.store_input({s.leaf: read_chain(s.certificate) for s in signed}),
         )
         for name, signed in read.items()
     }

@@ -1,12 +1,7 @@
-"""Certificates that somebody else signs: requests made on machines, and what came back. Pure.
-
-A machine makes a key for each, which never leaves it, and a request. What was signed is laid beside
-them (`provision.model.paths.REQUESTS`), until the plan puts key and certificate where they belong.
-"""
+"""Certificates that an external authority has signed: whether each is what was asked for. Pure."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,184 +11,12 @@ from pathlib import PurePosixPath
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from provision.model import paths
 from provision.model.errors import Finding
-from provision.model.sections import Sections
 from provision.pki.leaf import PURPOSES, WORDS, Leaf, issued_by, names, subject, usages
-from provision.pki.trust import UNREADABLE, Authority
+from provision.pki.requests import authority_file, shown_subject
+from provision.pki.trust import UNREADABLE
 
 AGAIN = "clusterctl certs csr makes its request anew"
-_INDEX = "INDEX.txt"
-
-
-def key_path(leaf: Leaf) -> str:
-    """Where the machine has the key, until there is a certificate for it."""
-    return f"{paths.REQUESTS}/{leaf.name}.key"
-
-
-def signed_path(leaf: Leaf) -> str:
-    """Where the certificate is laid beside it, its chain after it."""
-    return f"{paths.REQUESTS}/{leaf.name}.crt"
-
-
-def all_paths(leaf: Leaf) -> tuple[str, ...]:
-    """Everything of a request that is on its machine."""
-    return tuple(f"{paths.REQUESTS}/{leaf.name}.{end}" for end in ("key", "csr", "cnf", "crt"))
-
-
-# What goes out and comes back, in a directory of the operator's: AUTHORITY/MACHINE.LEAF.csr, .crt.
-
-
-def file_name(machine: str, leaf: Leaf, end: str) -> str:
-    return f"{leaf.authority}/{machine}.{leaf.name}.{end}"
-
-
-def authority_file(authority: Authority) -> str:
-    return f"{authority}.crt"
-
-
-def outgoing(requests: Mapping[str, Mapping[Leaf, str]]) -> dict[str, bytes]:
-    """File name -> content, of what is to be signed and an index of it.
-
-    Args:
-        requests: machine -> leaf -> request, PEM.
-    """
-    files = {
-        file_name(machine, leaf, "csr"): pem.encode()
-        for machine, asked in requests.items()
-        for leaf, pem in asked.items()
-    }
-    rows = [("FILE", "MACHINE", "SIGNED BY", "PURPOSE", "SUBJECT", "NAMES")]
-    rows += [
-        (
-            file_name(machine, leaf, "csr"),
-            machine,
-            leaf.authority,
-            purpose(leaf),
-            _shown(leaf),
-            ", ".join((*leaf.dns, *leaf.addresses)) or "-",
-        )
-        for machine, asked in requests.items()
-        for leaf in asked
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return {**files, _INDEX: "".join(f"{line}\n" for line in lines).encode()}
-
-
-def purpose(leaf: Leaf) -> str:
-    return " and ".join(sorted(leaf.usages))
-
-
-def _shown(leaf: Leaf) -> str:
-    return ", ".join((*(f"O={o}" for o in leaf.organizations), f"CN={leaf.common_name}"))
-
-
-# On a machine
-
-
-def program(leaves: Iterable[Leaf]) -> str:
-    """Make a key and a request for each, and print the requests; needs root.
-
-    A request that is the same as one that is there already is not made again.
-    """
-    lines = [f"request {leaf.name} {shlex.quote(_config(leaf))}" for leaf in leaves]
-    return _PRELUDE + "\n".join(lines) + "\n"
-
-
-def _config(leaf: Leaf) -> str:
-    alternatives = [f"DNS:{name}" for name in leaf.dns]
-    alternatives += [f"IP:{address}" for address in leaf.addresses]
-    lines = [
-        "[req]",
-        "prompt = no",
-        "distinguished_name = subject",
-        "req_extensions = extensions",
-        "string_mask = utf8only",
-        "[subject]",
-        *(f"{number}.O = {name}" for number, name in enumerate(leaf.organizations)),
-        f"CN = {leaf.common_name}",
-        "[extensions]",
-        "basicConstraints = critical, CA:FALSE",
-        "keyUsage = critical, digitalSignature",
-        f"extendedKeyUsage = {', '.join(WORDS[usage] for usage in sorted(leaf.usages))}",
-    ]
-    if alternatives:
-        lines.append(f"subjectAltName = {', '.join(alternatives)}")
-    return "\n".join(lines)
-
-
-_SHARED = f"""\
-set -eu
-umask 077
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export PATH
-install -d -m 0755 {paths.STATE}
-exec 9>{paths.STATE}/lock
-flock -w 100 9 || {{ echo 'another run is still busy on this machine' >&2; exit 1; }}
-install -d -m 0700 {paths.REQUESTS}
-cd {paths.REQUESTS}
-"""
-
-_PRELUDE = f"""\
-command -v openssl >/dev/null || {{ echo 'there is no openssl: install it' >&2; exit 1; }}
-{_SHARED}
-show() {{ # NAME
-    echo "@@ $1"
-    cat "$1.csr"
-}}
-
-request() {{ # NAME CONFIGURATION
-    printf '%s\\n' "$2" >"$1.new"
-    if ! cmp -s "$1.new" "$1.cnf" || ! [ -s "$1.key" ] || ! [ -s "$1.csr" ]; then
-        rm -f "$1.cnf" "$1.csr" "$1.crt" "$1.key"
-        openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1.key" 2>/dev/null
-        openssl req -new -config "$1.new" -key "$1.key" -out "$1.csr"
-        sync "$1.key" "$1.csr"
-    fi
-    mv -fT "$1.new" "$1.cnf"
-    show "$1"
-}}
-
-"""
-
-READ = f"""\
-cd {paths.REQUESTS} 2>/dev/null || exit 0
-for request in *.csr; do
-    [ -s "$request" ] && [ -s "${{request%.csr}}.key" ] || continue
-    echo "@@ ${{request%.csr}}"
-    cat "$request"
-done
-"""
-
-# Reads what `lay_in` gives.
-LAY = f"""\
-{_SHARED}
-rm -f ./*.laid
-awk '/^@@ / {{ if (out) close(out); out = $2 ".laid"; next }} {{ print >out }}'
-for laid in *.laid; do
-    [ -s "${{laid%.laid}}.key" ] || {{ echo "the key of ${{laid%.laid}} is gone" >&2; exit 1; }}
-    sync "$laid"
-    mv -fT "$laid" "${{laid%.laid}}.crt"
-done
-"""
-
-
-def parse(output: str) -> dict[str, str]:
-    """Leaf's name -> request, PEM, from what `program` or `READ` printed."""
-    said = Sections.of(output)
-    return {name: said.text(name) for name in said.sections}
-
-
-def lay_in(signed: Mapping[Leaf, bytes]) -> bytes:
-    """What `LAY` reads on its standard input."""
-    return b"".join(b"@@ %s\n%s" % (leaf.name.encode(), pem) for leaf, pem in signed.items())
-
-
-# What came back
 
 
 @dataclass(frozen=True)
@@ -265,7 +88,7 @@ def shared_findings(authorities: Mapping[str, bytes]) -> Iterator[Finding]:
             seen.setdefault(key, where)
 
 
-def findings(
+def findings_of(
     signed: Signed, authorities: Iterable[x509.Certificate], now: datetime
 ) -> Iterator[Finding]:
     """Everything that is wrong with a certificate that came back.
@@ -297,7 +120,7 @@ def _findings(
     if (user, groups) != (leaf.common_name, frozenset(leaf.organizations)):
         is_ = ", ".join((*(f"O={o}" for o in sorted(groups)), f"CN={user}"))
         hint = "the authority must take the request's subject over as it is"
-        yield Finding(where, f"its subject is {is_}, not {_shown(leaf)}", hint)
+        yield Finding(where, f"its subject is {is_}, not {shown_subject(leaf)}", hint)
     missing = [u for u in sorted(leaf.usages) if PURPOSES[u] not in usages(certificate)]
     if missing:
         words = ", ".join(WORDS[usage] for usage in missing)

@@ -1,0 +1,77 @@
+"""The programs that lock a machine for one operator, and what they print. Pure.
+
+The lock is a flock on `provision.model.paths.LOCK`. A program on the machine holds it for as long
+as it hears from the operator's computer. The kernel frees it when that program ends, for whatever
+reason. Only the machine's own clock counts, and a stale lock is impossible.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files as resources
+from shlex import quote
+
+from provision.model import paths
+from provision.model.holder import LIFE, Holder
+from provision.model.shell import with_parameters
+
+HELD = "held"  # what `take` prints when it has the lock
+
+
+def parse(output: str) -> Holder | None:
+    """The holder that one of the programs prints; None when there is none."""
+    for line in output.splitlines():
+        fields = [*line.split("\t"), *[""] * 9]
+        if fields[0] != "busy":
+            continue
+        # The holder may not have written its line yet.
+        now, heard, user, host, pid, command, began, _, computer = fields[1:10]
+        return Holder(
+            user or "unknown",
+            host,
+            _number(pid),
+            command,
+            _number(began),
+            max(_number(now) - _number(began), 0),
+            max(_number(now) - _number(heard), 0),
+            computer,
+        )
+    return None
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 12 else 0
+
+
+def take(me: Holder, lock: str = paths.LOCK, life: int = LIFE) -> str:
+    """The program that takes a machine's lock: it prints `held`, or the holder, and ends.
+
+    It holds the lock until its stdin ends, or brings nothing for `life` seconds.
+    """
+    words = (me.user, me.host, str(me.pid), me.command)
+    line = "\t".join(" ".join(word.split()) for word in words)
+    return _by_bash("take", lock=lock, life=str(life), computer=me.computer, holder=line)
+
+
+def inspect(lock: str = paths.LOCK) -> str:
+    """The program that prints the holder of a machine's lock, or nothing. POSIX sh."""
+    return _program("inspect", lock=lock)
+
+
+def free(lock: str = paths.LOCK) -> str:
+    """The program that frees a machine's lock, whoever holds it."""
+    return _by_bash("free", lock=lock)
+
+
+def _by_bash(name: str, **parameters: str) -> str:
+    # Not exec: a shell that stays tells by its exit status that bash was killed.
+    return f"bash -c {quote(_program(name, **parameters))}; exit $?"
+
+
+def _program(name: str, **parameters: str) -> str:
+    return with_parameters(_text("busy") + _text(name), **parameters)
+
+
+@cache
+def _text(name: str) -> str:
+    return resources(__package__).joinpath(f"{name}.sh").read_text()
