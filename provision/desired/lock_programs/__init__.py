@@ -55,7 +55,7 @@ def take(me: Holder, lock: str = paths.LOCK, life: int = LIFE) -> str:
 
 def inspect(lock: str = paths.LOCK) -> str:
     """The program that prints the holder of a machine's lock, or nothing. POSIX sh."""
-    return _program("inspect", lock=lock)
+    return _program("inspect.sh", lock=lock)
 
 
 def free(lock: str = paths.LOCK) -> str:
@@ -65,13 +65,13 @@ def free(lock: str = paths.LOCK) -> str:
 
 def _by_bash(name: str, **parameters: str) -> str:
     # Not exec: a shell that stays tells by its exit status that bash was killed.
-    return f"bash -c {quote(_program(name, **parameters))}; exit $?"
+    return f"bash -c {quote(_program(f"{name}.bash", **parameters))}; exit $?"
 
 
-def _program(name: str, **parameters: str) -> str:
-    return with_parameters(_text("busy") + _text(name), **parameters)
+def _program(file: str, **parameters: str) -> str:
+    return with_parameters(_text("busy.sh") + _text(file), **parameters)
 
 
 @cache
-def _text(name: str) -> str:
-    return resources(__package__).joinpath(f"{name}.sh").read_text()
+def _text(file: str) -> str:
+    return resources(__package__).joinpath(file).read_text()
