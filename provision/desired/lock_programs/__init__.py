@@ -50,7 +50,7 @@ def take(me: Holder, lock: str = paths.LOCK, life: int = LIFE) -> str:
     """
     words = (me.user, me.host, str(me.pid), me.command)
     line = "\t".join(" ".join(word.split()) for word in words)
-    return _by_bash("take", lock=lock, life=str(life), computer=me.computer, holder=line)
+    return _by_bash("take.bash", lock=lock, life=str(life), computer=me.computer, holder=line)
 
 
 def inspect(lock: str = paths.LOCK) -> str:
@@ -60,12 +60,12 @@ def inspect(lock: str = paths.LOCK) -> str:
 
 def free(lock: str = paths.LOCK) -> str:
     """The program that frees a machine's lock, whoever holds it."""
-    return _by_bash("free", lock=lock)
+    return _by_bash("free.bash", lock=lock)
 
 
-def _by_bash(name: str, **parameters: str) -> str:
+def _by_bash(file: str, **parameters: str) -> str:
     # Not exec: a shell that stays tells by its exit status that bash was killed.
-    return f"bash -c {quote(_program(f"{name}.bash", **parameters))}; exit $?"
+    return f"bash -c {quote(_program(file, **parameters))}; exit $?"
 
 
 def _program(file: str, **parameters: str) -> str:
