@@ -196,8 +196,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """In the process that starts the lanes: print progress, and remove what an earlier run left."""
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    config.pluginmanager.register(lanes.Progress(reporter), "clusterctl-progress")
+    plugins = config.pluginmanager
+    plugins.register(lanes.Progress(plugins), "clusterctl-progress")
     from tests.e2e import leftovers
 
     leftovers.remove()

@@ -49,8 +49,8 @@ class Progress:
     Only the process that starts the lanes has it. A run that is cut off has said all until then.
     """
 
-    def __init__(self, reporter: pytest.TerminalReporter) -> None:
-        self.reporter = reporter
+    def __init__(self, plugins: pytest.PytestPluginManager) -> None:
+        self.plugins = plugins
         self.began = time.monotonic()
         self.seconds: Counter[str] = Counter()
 
@@ -76,5 +76,6 @@ class Progress:
             self._line(f"{seconds:6.0f} s  {path}")
 
     def _line(self, text: str) -> None:
-        self.reporter.ensure_newline()
-        self.reporter.write_line(text, flush=True)
+        reporter = self.plugins.get_plugin("terminalreporter")
+        reporter.ensure_newline()
+        reporter.write_line(text, flush=True)
