@@ -174,7 +174,7 @@ class Session:
                 for member in tar
                 if (content := tar.extractfile(member)) is not None
             }
-        return Trust.from_files(files)
+        return Trust.from_files(files, datetime.now(UTC))
 
 
 _TRUST_PATHS = " ".join(path.removeprefix("/") for path in PATHS)

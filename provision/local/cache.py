@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from platformdirs import user_state_path
@@ -87,7 +88,7 @@ class Cache:
         else:
             return None
         try:
-            trust = Trust.from_files(files)
+            trust = Trust.from_files(files, datetime.now(UTC))
         except TrustError as error:
             error.hint = f"move {self.path} away: it is a cache, the masters have the original"
             raise

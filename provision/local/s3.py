@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -73,7 +74,11 @@ class SharedCache(Cache):
         """
         opener = self._seal()
         answer = self._read(KEYS)
-        return Trust.from_files(unpacked(opener.open(answer["Body"]))) if answer else None
+        return (
+            Trust.from_files(unpacked(opener.open(answer["Body"])), datetime.now(UTC))
+            if answer
+            else None
+        )
 
     def keep(self, trust: Trust) -> None:
         self._write(KEYS, self._seal().close(packed(trust)))

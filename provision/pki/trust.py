@@ -12,7 +12,7 @@ import secrets
 from binascii import Error as Base64Error
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -241,18 +241,17 @@ class Trust:
         )
 
     @classmethod
-    def from_files(cls, files: Mapping[str, bytes], now: datetime | None = None) -> Trust:
-        """Read back what `files` gave, or what kubeadm made plus our two keys.
+    def from_files(cls, files: Mapping[str, bytes], now: datetime) -> Trust:
+        """Read back what `files` gave, or what kubeadm made plus clusterctl's two keys.
 
         Args:
             files: absolute path on a master -> content. An authority's key may be missing.
-            now: for judging expiry; the present when None.
+            now: aware; an authority that has expired by then is refused.
 
         Raises:
             TrustError: names the file and what is wrong with it. That an authority whose key is
                 elsewhere has expired is not: it shows with all that it has signed.
         """
-        now = now or datetime.now(UTC)
         state = _read_state(files)
         service_account_key = _required(files, SA_KEY)
         service_account_public = state.without_others(

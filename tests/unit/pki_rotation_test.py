@@ -3,7 +3,7 @@
 import itertools
 import subprocess
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
@@ -206,7 +206,9 @@ def test_a_replacement_that_is_under_way_is_not_begun_again():
 
 def test_an_authority_whose_key_is_elsewhere_is_not_replaced_here():
     files = contents(Trust.create("demo", NOW))
-    external = Trust.from_files({p: c for p, c in files.items() if p != Authority.ETCD.key_path})
+    external = Trust.from_files(
+        {p: c for p, c in files.items() if p != Authority.ETCD.key_path}, datetime.now(UTC)
+    )
 
     with pytest.raises(TrustError, match="etcd-ca cannot be replaced: its key is not"):
         begin(external, [Part.ETCD], "demo", NOW)

@@ -107,7 +107,9 @@ def unpack(source: Path, directory: Path, shown: str, trust: Trust | None = None
         raise _damaged(shown, "there is no manifest in it")
     if digest != manifest.sha256:
         raise _damaged(shown, "etcd's data are not those that were saved")
-    return Snapshot(shown, manifest, trust or Trust.from_files(keys), database, inventory)
+    return Snapshot(
+        shown, manifest, trust or Trust.from_files(keys, datetime.now(UTC)), database, inventory
+    )
 
 
 def _write(content: IO[bytes], target: Path) -> str:
