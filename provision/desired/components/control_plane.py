@@ -61,16 +61,22 @@ def _unit(name: str, arguments: dict[str, str], cluster: Cluster, facts: Facts) 
     )
 
 
-def _apiserver(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
-    serving = table.apiserver(cluster, machine)
-    kubelet_client = table.apiserver_kubelet_client(cluster, machine)
-    etcd_client = table.apiserver_etcd_client(cluster, machine)
-    front_proxy = table.front_proxy_client(cluster, machine)
-    admin = table.admin(cluster, machine)
+class _Leaves:
+    """The certificates of a machine's apiserver, and of those who use it there."""
+
+    def __init__(self, cluster: Cluster, machine: Machine) -> None:
+        self.serving = table.apiserver(cluster, machine)
+        self.kubelet_client = table.apiserver_kubelet_client(cluster, machine)
+        self.etcd_client = table.apiserver_etcd_client(cluster, machine)
+        self.front_proxy = table.front_proxy_client(cluster, machine)
+        self.admin = table.admin(cluster, machine)
+
+
+def _apiserver_flags(cluster: Cluster, machine: Machine, leaves: _Leaves) -> dict[str, str]:
     # With every member in the list, cutting off the leader's machine stops requests for up to 11
     # seconds (kubernetes#128812); its own member is as near as its own disk.
     members = (machine,) if machine.has_etcd else cluster.etcd_members
-    arguments = {
+    return {
         "advertise-address": str(machine.address),
         "bind-address": "0.0.0.0",  # noqa: S104 - clients outside, and the virtual address
         "secure-port": str(ports.API),
@@ -85,8 +91,8 @@ def _apiserver(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -
         **({} if cluster.certificates.external else {"enable-bootstrap-token-auth": "true"}),
         "encryption-provider-config": f"{paths.KUBERNETES}/encryption.yaml",
         "etcd-cafile": f"{paths.PKI}/etcd/ca.crt",
-        "etcd-certfile": etcd_client.cert_path,
-        "etcd-keyfile": etcd_client.key_path,
+        "etcd-certfile": leaves.etcd_client.cert_path,
+        "etcd-keyfile": leaves.etcd_client.key_path,
         "etcd-servers": ",".join(etcd.client_url(m) for m in members),
         "audit-log-path": "/var/log/kubernetes/audit.log",
         "audit-log-maxage": "30",
@@ -94,13 +100,13 @@ def _apiserver(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -
         "audit-log-maxsize": "100",
         "audit-policy-file": f"{paths.KUBERNETES}/audit-policy.yaml",
         "kubelet-certificate-authority": CA,
-        "kubelet-client-certificate": kubelet_client.cert_path,
-        "kubelet-client-key": kubelet_client.key_path,
+        "kubelet-client-certificate": leaves.kubelet_client.cert_path,
+        "kubelet-client-key": leaves.kubelet_client.key_path,
         "kubelet-preferred-address-types": "InternalIP,Hostname",
         "profiling": "false",
-        "proxy-client-cert-file": front_proxy.cert_path,
-        "proxy-client-key-file": front_proxy.key_path,
-        "requestheader-allowed-names": front_proxy.common_name,
+        "proxy-client-cert-file": leaves.front_proxy.cert_path,
+        "proxy-client-key-file": leaves.front_proxy.key_path,
+        "requestheader-allowed-names": leaves.front_proxy.common_name,
         "requestheader-client-ca-file": f"{paths.PKI}/front-proxy-ca.crt",
         "requestheader-extra-headers-prefix": "X-Remote-Extra-",
         "requestheader-group-headers": "X-Remote-Group",
@@ -117,34 +123,16 @@ def _apiserver(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -
         # 66 s for a restart; with them 8 s.
         "shutdown-send-retry-after": "true",
         "shutdown-watch-termination-grace-period": "2s",
-        "tls-cert-file": serving.cert_path,
-        "tls-private-key-file": serving.key_path,
+        "tls-cert-file": leaves.serving.cert_path,
+        "tls-private-key-file": leaves.serving.key_path,
         "tls-min-version": "VersionTLS12",
         "tls-cipher-suites": ",".join(CIPHER_SUITES),
     }
-    unit = _unit("kube-apiserver", arguments, cluster, facts)
-    admin_conf = HostFile(
-        ADMIN,
-        kubeconfig.by_files(
-            server=f"https://127.0.0.1:{ports.API_PROXY}",
-            ca_path=CA,
-            cert_path=admin.cert_path,
-            key_path=admin.key_path,
-            user=admin.common_name,
-            cluster_name=cluster.name,
-        ),
-    )
-    escrow = _trust_files(
-        trust,
-        "ca.key",
-        *(() if cluster.certificates.external else ("signing-ca.crt",)),
-        "etcd/ca.key",
-        "front-proxy-ca.key",
-        "encryption.key",
-        "network.key",
-        "trust.json",
-    )
-    read = (
+
+
+def _apiserver_reads(cluster: Cluster, trust: Trust, unit: HostFile) -> tuple[HostFile, ...]:
+    """The files that the apiserver reads when it starts."""
+    return (
         HostFile(
             f"{paths.KUBERNETES}/encryption.yaml",
             render("kube-apiserver/encryption.yaml.j2", keys=trust.encryption_keys),
@@ -165,6 +153,42 @@ def _apiserver(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -
         *_trust_files(trust, "etcd/ca.crt", "front-proxy-ca.crt", "sa.pub", "sa.key"),
         unit,
     )
+
+
+def _admin_config(cluster: Cluster, admin: Leaf) -> HostFile:
+    return HostFile(
+        ADMIN,
+        kubeconfig.by_files(
+            server=f"https://127.0.0.1:{ports.API_PROXY}",
+            ca_path=CA,
+            cert_path=admin.cert_path,
+            key_path=admin.key_path,
+            user=admin.common_name,
+            cluster_name=cluster.name,
+        ),
+    )
+
+
+def _escrow(cluster: Cluster, trust: Trust) -> tuple[HostFile, ...]:
+    """Keys that every master keeps, so that each can give them to a new one."""
+    return _trust_files(
+        trust,
+        "ca.key",
+        *(() if cluster.certificates.external else ("signing-ca.crt",)),
+        "etcd/ca.key",
+        "front-proxy-ca.key",
+        "encryption.key",
+        "network.key",
+        "trust.json",
+    )
+
+
+def _apiserver(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    leaves = _Leaves(cluster, machine)
+    unit = _unit("kube-apiserver", _apiserver_flags(cluster, machine, leaves), cluster, facts)
+    read = _apiserver_reads(cluster, trust, unit)
+    # It reads these anew when they change; its authorities and keys it does not.
+    rereads = (leaves.serving, leaves.kubelet_client, leaves.etcd_client, leaves.front_proxy)
     return ComponentState(
         name="kube-apiserver",
         directories=(
@@ -175,16 +199,13 @@ def _apiserver(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -
             Binary("kubernetes/kube-apiserver", f"{paths.BIN}/kube-apiserver"),
             Binary("kubernetes/kubectl", f"{paths.BIN}/kubectl"),
         ),
-        leaves=(serving, kubelet_client, etcd_client, front_proxy, admin),
-        files=(*read, admin_conf, *escrow),
-        # The apiserver itself reads certificates anew; its own authority and keys it does not.
+        leaves=(*rereads, leaves.admin),
+        files=(*read, _admin_config(cluster, leaves.admin), *_escrow(cluster, trust)),
         units=(
             Unit(
                 "kube-apiserver.service",
                 reads=(*(f.path for f in read), CA, f"{paths.BIN}/kube-apiserver"),
-                rereads=tuple(
-                    leaf.cert_path for leaf in (serving, kubelet_client, etcd_client, front_proxy)
-                ),
+                rereads=tuple(leaf.cert_path for leaf in rereads),
             ),
         ),
         health=f"{KUBECTL} --server={OWN_API} --request-timeout=2s get --raw /readyz",
