@@ -22,6 +22,7 @@ from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine, Taint
 from provision.model.facts import Facts
 from provision.pki import kubeconfig, table
+from provision.pki.leaf import Leaf
 from provision.pki.trust import Trust
 
 KUBECONFIG = f"{paths.KUBERNETES}/kubelet.conf"
@@ -55,18 +56,21 @@ def labels(cluster: Cluster, machine: Machine) -> dict[str, str]:
     return {**machine.labels, **roles}
 
 
-def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
-    serving = table.kubelet_serving(cluster, machine)
-    client = table.kubelet_client(cluster, machine)
-    asks = not cluster.certificates.external
-    arguments = {
-        **({"bootstrap-kubeconfig": BOOTSTRAP} if asks else {}),
-        "cert-dir": f"{paths.KUBELET_DATA}/pki",
-        "config": CONFIG,
-        "kubeconfig": KUBECONFIG,
-        "node-ip": str(machine.address),
-    }
-    config = HostFile(
+# containerd has stopped, but its shims run on: they end with the processes that they started.
+_CLEANUP = (
+    "for p in /proc/[0-9]*; do case $(readlink $p/exe) in "
+    f"{paths.BIN}/containerd-shim-runc-v2*) "
+    "kill -9 $(cat $p/task/*/children) ${p#/proc/} ;; esac; done; "
+    "for n in /run/netns/cni-*; do umount -l $n; rm -f $n; done; "
+    "for m in $(awk '$2 ~ \"^/var/lib/kubelet/(pods|plugins)/\" {print $2}' /proc/mounts "
+    "| sort -r); do umount -l $m || true; done"
+)
+
+
+def _kubelet_config(
+    cluster: Cluster, machine: Machine, facts: Facts, serving: Leaf, *, asks: bool
+) -> HostFile:
+    return HostFile(
         CONFIG,
         render(
             "kubelet/config.yaml.j2",
@@ -84,7 +88,17 @@ def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> 
             asks=asks,
         ),
     )
-    unit = HostFile(
+
+
+def _kubelet_unit(cluster: Cluster, machine: Machine, facts: Facts, *, asks: bool) -> HostFile:
+    arguments = {
+        **({"bootstrap-kubeconfig": BOOTSTRAP} if asks else {}),
+        "cert-dir": f"{paths.KUBELET_DATA}/pki",
+        "config": CONFIG,
+        "kubeconfig": KUBECONFIG,
+        "node-ip": str(machine.address),
+    }
+    return HostFile(
         f"{paths.UNITS}/kubelet.service",
         render(
             "kubelet/kubelet.service.j2",
@@ -93,7 +107,10 @@ def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> 
             flags=flags(arguments, cluster.extra_args.get("kubelet", {})),
         ),
     )
-    access = HostFile(
+
+
+def _kubelet_access(cluster: Cluster, client: Leaf) -> HostFile:
+    return HostFile(
         KUBECONFIG,
         kubeconfig.by_files(
             server=haproxy.API,
@@ -104,6 +121,16 @@ def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> 
             cluster_name=cluster.name,
         ),
     )
+
+
+def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    serving = table.kubelet_serving(cluster, machine)
+    client = table.kubelet_client(cluster, machine)
+    # Under an external authority a kubelet does not ask for certificates: it is given them.
+    asks = not cluster.certificates.external
+    config = _kubelet_config(cluster, machine, facts, serving, asks=asks)
+    unit = _kubelet_unit(cluster, machine, facts, asks=asks)
+    access = _kubelet_access(cluster, client)
     registered = f"test -s {client.cert_path} && " if asks else ""
     return ComponentState(
         name="kubelet",
@@ -134,15 +161,7 @@ def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> 
             "/var/log/pods",
             "/var/log/containers",
         ),
-        cleanup=(
-            # containerd has stopped, its shims go on: they end with what they started.
-            "for p in /proc/[0-9]*; do case $(readlink $p/exe) in "
-            f"{paths.BIN}/containerd-shim-runc-v2*) "
-            "kill -9 $(cat $p/task/*/children) ${p#/proc/} ;; esac; done; "
-            "for n in /run/netns/cni-*; do umount -l $n; rm -f $n; done; "
-            "for m in $(awk '$2 ~ \"^/var/lib/kubelet/(pods|plugins)/\" {print $2}' /proc/mounts "
-            "| sort -r); do umount -l $m || true; done"
-        ),
+        cleanup=_CLEANUP,
     )
 
 
