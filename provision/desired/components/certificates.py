@@ -64,10 +64,10 @@ def _units(cluster: Cluster, name: str, verb: str, what: str, **times: str) -> t
     )
 
 
-def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+def _program(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> HostFile:
     client = table.kubelet_client(cluster, machine)
     clients = (table.proxy_probe(cluster, machine), table.registry_client(cluster, machine))
-    program = HostFile(
+    return HostFile(
         PROGRAM,
         render(
             "certificates/clusterctl-certs.j2",
@@ -94,8 +94,11 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         ),
         mode=0o755,
     )
+
+
+def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
     files = (
-        program,
+        _program(cluster, machine, trust, facts),
         *_units(
             cluster,
             RENEW,

@@ -78,13 +78,9 @@ def _hosts(cluster: Cluster, machine: Machine, registry: str, upstream: str) -> 
     )
 
 
-def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+def _config(cluster: Cluster, facts: Facts) -> HostFile:
     routed = cluster.networks.plugin == "routed"
-    cni = tuple(
-        Binary(f"cni-plugins/{name}", f"{paths.CNI_BIN}/{name}")
-        for name in ("bridge", "loopback", "host-local", "portmap")
-    )
-    config = HostFile(
+    return HostFile(
         "/etc/containerd/config.toml",
         render(
             "containerd/config.toml.j2",
@@ -97,8 +93,10 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         ),
         mode=0o644,
     )
-    environment = _environment(cluster)
-    unit = HostFile(
+
+
+def _unit(facts: Facts, environment: tuple[HostFile, ...]) -> HostFile:
+    return HostFile(
         f"{paths.UNITS}/containerd.service",
         render(
             "containerd/containerd.service.j2",
@@ -108,6 +106,16 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         ),
         mode=0o644,
     )
+
+
+def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    cni = tuple(
+        Binary(f"cni-plugins/{name}", f"{paths.CNI_BIN}/{name}")
+        for name in ("bridge", "loopback", "host-local", "portmap")
+    )
+    config = _config(cluster, facts)
+    environment = _environment(cluster)
+    unit = _unit(facts, environment)
     return ComponentState(
         name="containerd",
         directories=(

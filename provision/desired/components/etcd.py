@@ -23,6 +23,7 @@ from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
 from provision.pki import table
+from provision.pki.leaf import Leaf
 from provision.pki.trust import Authority, Trust
 
 UNIT = "etcd.service"
@@ -64,10 +65,7 @@ def join_file(state: str, members: Mapping[str, str]) -> HostFile:
     return HostFile(paths.ETCD_JOIN, content.encode())
 
 
-def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
-    server = table.etcd_server(cluster, machine)
-    peer = table.etcd_peer(cluster, machine)
-    healthcheck = table.etcd_healthcheck(cluster, machine)
+def _unit(cluster: Cluster, machine: Machine, facts: Facts, server: Leaf, peer: Leaf) -> HostFile:
     arguments = {
         "name": machine.name,
         "data-dir": paths.ETCD_DATA,
@@ -91,7 +89,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         "feature-gates": "CompactHashCheck=true",
         "log-level": "info",
     }
-    unit = HostFile(
+    return HostFile(
         f"{paths.UNITS}/{UNIT}",
         render(
             "etcd/etcd.service.j2",
@@ -104,6 +102,13 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
             flags=flags(arguments, cluster.extra_args.get("etcd", {})),
         ),
     )
+
+
+def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    server = table.etcd_server(cluster, machine)
+    peer = table.etcd_peer(cluster, machine)
+    healthcheck = table.etcd_healthcheck(cluster, machine)
+    unit = _unit(cluster, machine, facts, server, peer)
     ctl = etcdctl(cluster, machine)
     return ComponentState(
         name="etcd",

@@ -39,12 +39,8 @@ LEASES = "/var/lib/cni/networks/pods"  # host-local's, named after the network
 CONFLIST = f"{CNI_CONFIG}/10-containerd-net.conflist"  # containerd's own name for it
 
 
-def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
-    def unit(name: str, **values: object) -> HostFile:
-        content = render(f"pod-network/{name}.j2", cluster=cluster.name, **values)
-        return HostFile(f"{paths.UNITS}/{name}", content, mode=0o644)
-
-    bird = HostFile(
+def _bird_config(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> HostFile:
+    return HostFile(
         CONFIG,
         render(
             "pod-network/bird.conf.j2",
@@ -58,6 +54,26 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         group="bird",
         secret=True,
     )
+
+
+def _cleanup(cluster: Cluster) -> str:
+    """Pods that lose their network end. Under another plug-in the kubelet starts them again."""
+    return (
+        f"rm -f {CONFLIST}; "
+        "for n in /run/netns/cni-*; do kill -9 $(ip netns pids ${n##*/}); done; "
+        "for v in $(ip -o link show master cni0 | awk -F '[ @:]+' '{print $2}'); do "
+        "ip link del $v; done; ip link del cni0; "
+        f"ip route flush proto bird root {cluster.networks.pods}; "
+        f"nft delete table inet cni_hostport; nft delete table {TABLE}"
+    )
+
+
+def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    def unit(name: str, **values: object) -> HostFile:
+        content = render(f"pod-network/{name}.j2", cluster=cluster.name, **values)
+        return HostFile(f"{paths.UNITS}/{name}", content, mode=0o644)
+
+    bird = _bird_config(cluster, machine, trust, facts)
     rules = HostFile(
         RULES, render("pod-network/masquerade.nft.j2", pods=cluster.networks.pods), mode=0o644
     )
@@ -105,16 +121,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         ),
         health=f"systemctl is-active --quiet {BIRD if by_bird else POD_CIDR}",
         leftovers=(CONFLIST, "/var/lib/cni", *((ROUTES,) if by_bird else ())),
-        cleanup=(
-            # Pods that lose their network end; where there is another one, kubelet starts them
-            # again in that.
-            f"rm -f {CONFLIST}; "
-            "for n in /run/netns/cni-*; do kill -9 $(ip netns pids ${n##*/}); done; "
-            "for v in $(ip -o link show master cni0 | awk -F '[ @:]+' '{print $2}'); do "
-            "ip link del $v; done; ip link del cni0; "
-            f"ip route flush proto bird root {cluster.networks.pods}; "
-            f"nft delete table inet cni_hostport; nft delete table {TABLE}"
-        ),
+        cleanup=_cleanup(cluster),
     )
 
 
