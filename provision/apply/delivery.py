@@ -13,7 +13,7 @@ Every machine verifies the SHA-256 of what it is about to install, and renames i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from shlex import join, quote
 import gevent
 
 from provision.apply.checked import checked
-from provision.apply.engine import Engine
+from provision.apply.engine import Engine, MachineResult
 from provision.apply.install import SAY
 from provision.apply.operations.deliver import TIMEOUT, take
 from provision.apply.ssh import last_lines
@@ -76,8 +76,12 @@ def deliver(
     wants: Mapping[str, Sequence[Want]],
     artifacts: ArtifactSet,
     progress: Progress,
+    finished: Callable[[Machine], None] = lambda _: None,
 ) -> None:
     """Bring to every machine what it wants; a machine that wants nothing is not touched.
+
+    Args:
+        finished: is told of each machine that has all it wants, while others still wait.
 
     Raises:
         PhaseError: with every machine that did not get all; what was verified is in place.
@@ -91,7 +95,7 @@ def deliver(
     machines = [machine for machine in engine.cluster.machines if machine.name in needs]
     groups = _groups(machines, needs)
     remote = [machine for machine in machines if not _local(needs[machine.name])]
-    unreachable = _round(engine, needs, groups, remote, progress)
+    unreachable = _round(engine, needs, groups, remote, progress, finished)
     if unreachable:
         names = ", ".join(machine.name for machine in unreachable)
         progress.note(
@@ -99,7 +103,7 @@ def deliver(
             "sending them from here"
         )
         alone = [Group(m, (m,), _local(needs[m.name])) for m in unreachable]
-        if lost := _round(engine, needs, alone, (), progress):
+        if lost := _round(engine, needs, alone, (), progress, finished):
             cause = f"its own service on port {ports.ARTIFACTS} does not answer"
             raise PhaseError(PHASE, [Failure(m.name, "copy artifacts", cause) for m in lost])
 
@@ -136,6 +140,7 @@ def _round(
     groups: Sequence[Group],
     remote: Sequence[Machine],
     progress: Progress,
+    finished: Callable[[Machine], None],
 ) -> list[Machine]:
     """Serve, push and take, all at once. Give the machines that cannot reach their seed."""
     proxy = engine.cluster.proxy
@@ -146,13 +151,22 @@ def _round(
     machines = [machine for machine in engine.cluster.machines if machine.name in programs]
     failures: tuple[Failure, ...] = ()
     results = {}
+
+    def took(name: str, result: MachineResult) -> None:
+        if not _cut_off(result):
+            finished(engine.cluster.machine(name))
+
     pushes = []
     try:
         for group in groups:
             _command(engine, group.seed, "serve", serve(str(group.seed.address)))
             pushes.append(gevent.spawn(_push, engine, group, progress))
         results = engine.run(
-            PHASE, lambda m: take(program=programs[m.name], name="artifacts"), machines, progress
+            PHASE,
+            lambda m: take(program=programs[m.name], name="artifacts"),
+            machines,
+            progress,
+            finished=took,
         )
     except PhaseError as error:
         failures = error.failures
@@ -163,9 +177,11 @@ def _round(
     broken = tuple(push.value for push in pushes if isinstance(push.value, Failure))
     if broken or failures:
         raise PhaseError(PHASE, broken + failures)
-    return [
-        m for m in machines if any(_UNREACHABLE in o.output for o in results[m.name].operations)
-    ]
+    return [m for m in machines if _cut_off(results[m.name])]
+
+
+def _cut_off(result: MachineResult) -> bool:
+    return any(_UNREACHABLE in operation.output for operation in result.operations)
 
 
 def _push(engine: Engine, group: Group, progress: Progress) -> Failure | None:

@@ -2,8 +2,7 @@
 
 One State for each phase (it is single-use, and identifies operations by their index), while the
 SSH connections stay. Every machine goes through the phase's operations at its own pace, and the
-failure of one does not stop the others. pyinfra's contexts are process-global: one phase at a
-time; `shell` and `stream` need no context and may run beside it.
+failure of one does not stop the others. Several phases may run at the same time.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from typing import Any, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import gevent
-import gevent.pool
 import pyinfra
+from gevent.lock import BoundedSemaphore
 from pyinfra.api.command import StringCommand
 from pyinfra.api.config import Config
 from pyinfra.api.exceptions import ConnectError, PyinfraError
@@ -216,6 +215,7 @@ class Engine:
         machines: Sequence[Machine],
         progress: Progress | None = None,
         *,
+        finished: Callable[[str, MachineResult], None] | None = None,
         dry: bool = False,
     ) -> dict[str, MachineResult]:
         """Run a phase: on each machine, the operations that `deploy` calls there.
@@ -225,6 +225,7 @@ class Engine:
             machines: where it runs.
             deploy: calls pyinfra operations or deploys; the same ones for every machine.
             progress: is told of every operation; the caller begins and ends the phase.
+            finished: is told of each machine on which all operations have succeeded, at once.
             dry: only find out what would change.
 
         Raises:
@@ -233,39 +234,9 @@ class Engine:
         started = time.monotonic()
         progress = progress or Silent()
         with self._state(machines, check_for_changes=dry) as state:
-            hosts = list(state.inventory)
-
-            def prepare(host: Host) -> None:
-                host.connect(show_errors=False, raise_exceptions=True)
-                state.activate_host(host)
-                deploy(self.cluster.machine(host.name))
-
-            def execute(host: Host) -> float | Failure:
-                begun = time.monotonic()
-                connector = _connector(host)
-                connector.progress = partial(progress.update, host.name)
-                for op_hash in host.op_hash_order:
-                    connector.step = ""
-                    progress.update(host.name, _name(state, op_hash))
-                    if not run_host_op(state, host, op_hash):
-                        return _failure(state, host, op_hash)
-                return time.monotonic() - begun
-
-            state.set_stage(StateStage.Prepare)
-            outcomes: dict[Host, float | Failure] = {
-                host: 0.0 if error is None else _unprepared(host, error)
-                for host, error in _each(state, hosts, prepare).items()
-            }
+            outcomes = self._prepare(state, deploy)
             if not dry:
-                state.set_stage(StateStage.Execute)
-                state.is_executing = True
-                ready = [host for host in hosts if not isinstance(outcomes[host], Failure)]
-                for host, outcome in _each(state, ready, execute).items():
-                    outcomes[host] = (
-                        _expected(host, "execute", outcome)
-                        if isinstance(outcome, Exception)
-                        else outcome
-                    )
+                outcomes |= _execute(state, outcomes, progress, finished)
             results = {
                 host.name: MachineResult(tuple(_operations(state, host)), outcome)
                 for host, outcome in outcomes.items()
@@ -281,6 +252,28 @@ class Engine:
             hint = f"Every command and its output is in {self.log.path}." if self.log else ""
             raise PhaseError(phase, failures, hint=hint)
         return results
+
+    def _prepare(
+        self, state: State, deploy: Callable[[Machine], object]
+    ) -> dict[Host, float | Failure]:
+        """Connect, and have the deploy say which operations there are on each machine."""
+
+        def connect(host: Host) -> None:
+            host.connect(show_errors=False, raise_exceptions=True)
+            state.activate_host(host)
+
+        def call(host: Host) -> None:
+            deploy(self.cluster.machine(host.name))
+
+        state.set_stage(StateStage.Prepare)
+        problems = _each(state, list(state.inventory), connect)
+        connected = [host for host, problem in problems.items() if problem is None]
+        with _called(state):
+            problems |= _each(state, connected, call)
+        return {
+            host: 0.0 if problem is None else _unprepared(host, problem)
+            for host, problem in problems.items()
+        }
 
     def fetch(
         self,
@@ -464,14 +457,60 @@ class Engine:
         for host in inventory:
             host.connector = _Connector(state, host, self._links[host.name], self)
         state.set_stage(StateStage.Connect)
-        ctx_state.set(state)  # type: ignore[no-untyped-call]
-        ctx_inventory.set(inventory)  # type: ignore[no-untyped-call]
         try:
             yield state
         finally:
             state.pool.kill(timeout=GRACE)
-            for context in (ctx_state, ctx_inventory, ctx_host, ctx_config):
-                context.reset()
+
+
+# pyinfra's contexts for the State and the inventory are those of the process. It reads them only
+# while a deploy is called, not while operations are executed (there are other contexts for that,
+# of one greenlet each). So deploys of two phases are called one after the other.
+_calling = BoundedSemaphore()
+
+
+@contextmanager
+def _called(state: State) -> Iterator[None]:
+    """While a deploy is called: pyinfra's contexts have this State."""
+    with _calling:
+        ctx_state.set(state)  # type: ignore[no-untyped-call]
+        ctx_inventory.set(state.inventory)  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            ctx_state.reset()
+            ctx_inventory.reset()
+
+
+def _execute(
+    state: State,
+    outcomes: dict[Host, float | Failure],
+    progress: Progress,
+    finished: Callable[[str, MachineResult], None] | None,
+) -> dict[Host, float | Failure]:
+    """Carry out the operations on the machines where there is no failure yet."""
+
+    def execute(host: Host) -> float | Failure:
+        begun = time.monotonic()
+        connector = _connector(host)
+        connector.progress = partial(progress.update, host.name)
+        for op_hash in host.op_hash_order:
+            connector.step = ""
+            progress.update(host.name, _name(state, op_hash))
+            if not run_host_op(state, host, op_hash):
+                return _failure(state, host, op_hash)
+        seconds = time.monotonic() - begun
+        if finished:
+            finished(host.name, MachineResult(tuple(_operations(state, host)), seconds))
+        return seconds
+
+    state.set_stage(StateStage.Execute)
+    state.is_executing = True
+    ready = [host for host, outcome in outcomes.items() if not isinstance(outcome, Failure)]
+    return {
+        host: _expected(host, "execute", outcome) if isinstance(outcome, Exception) else outcome
+        for host, outcome in _each(state, ready, execute).items()
+    }
 
 
 def _each(

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network
 from provision import artifacts
 from provision.apply import self_join
 from provision.apply.lock import at_work, refuse_second
-from provision.apply.phases import UP, Run, execute
+from provision.apply.phases import UP, Run, execute, overlap
 from provision.apply.session import Session
 from provision.apply.verify import judge
 from provision.artifacts.images import IMAGES
@@ -191,7 +191,7 @@ def up(run: Run) -> Report:
     # An operator who encrypts the cache wants no key on this computer in plain text.
     if cluster.backup.enabled and not run.session.cache.sealed:
         identities.remember(age.identity(run.trust), cluster.name)
-    execute(run, UP)
+    (execute if run.plan.running else overlap)(run, UP)
     changed = {
         name: (
             *(("packages",) if plan.packages else ()),

@@ -416,8 +416,8 @@ def test_ctrl_c_ends_everything_within_five_seconds(ground, tmp_path):
         from pyinfra.api.command import StringCommand
         from pyinfra.api.operation import operation
         from pyinfra.context import ctx_state
-        from provision.cluster import Cluster, Machine
-        from provision.engine import Engine
+        from provision.model.cluster import Cluster, Machine
+        from provision.apply.engine import Engine
 
         @operation()
         def slow():

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from provision.apply.phases.control_plane import without_apiserver
+from provision.apply.phases.apiserver import without_apiserver
 from provision.local.progress import Silent
 from provision.model.errors import PhaseError, UnreachableError
 from tests.world import master

@@ -17,8 +17,9 @@ from provision.apply.phases.nodes import NODES
 from provision.apply.phases.objects import OBJECTS
 from provision.apply.phases.packages import PACKAGES
 from provision.apply.phases.prune import PRUNE
-from provision.apply.phases.ready import READY
-from provision.apply.phases.run import Phase, Run, Work, execute
+from provision.apply.phases.ready import DNS, READY
+from provision.apply.phases.run import Phase, Run, Work
+from provision.apply.phases.schedule import execute, overlap
 from provision.apply.phases.services import RENEW_SERVICES, SERVICES
 from provision.apply.phases.verify import VERIFY
 
@@ -36,17 +37,19 @@ UP: tuple[Phase, ...] = (
     # By now what replaces the pruned components runs, and their objects are deleted.
     PRUNE,
     READY,
+    DNS,
     VERIFY,
     ADDONS,
     GROUP,
 )
 
-RENEW: tuple[Phase, ...] = (RENEW_CONTROL_PLANE, RENEW_SERVICES, OBJECTS, NODES, READY)
+RENEW: tuple[Phase, ...] = (RENEW_CONTROL_PLANE, RENEW_SERVICES, OBJECTS, NODES, READY, DNS)
 
 __all__ = [
     "ADDONS",
     "ARTIFACTS",
     "CONTROL_PLANE",
+    "DNS",
     "ETCD",
     "FIREWALL",
     "GROUP",
@@ -66,4 +69,5 @@ __all__ = [
     "Run",
     "Work",
     "execute",
+    "overlap",
 ]

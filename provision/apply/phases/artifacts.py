@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from provision.apply.delivery import Want, deliver
+from provision.apply.phases.firewall import FIREWALL, REMOVE_FIREWALL
+from provision.apply.phases.packages import PACKAGES
 from provision.apply.phases.run import Phase, Run, Work
 from provision.artifacts.images import IMAGES
 from provision.model import paths
@@ -20,7 +22,14 @@ def _deliver(work: Work) -> None:
         wants[machine.name] = tuple(
             Want(binary.artifact, binary.path, arch) for binary in plan.binaries
         ) + ((Want(IMAGES, paths.REGISTRY, arch),) if plan.images else ())
-    deliver(work.session.engine, wants, work.run.artifacts, work.progress)
+    deliver(work.session.engine, wants, work.run.artifacts, work.progress, work.finished)
 
 
-ARTIFACTS = Phase("artifacts", "binaries and images to the machines", _lacking, _deliver)
+ARTIFACTS = Phase(
+    "artifacts",
+    "binaries and images to the machines",
+    _lacking,
+    _deliver,
+    # Machines fetch from each other: the firewall has to let them first.
+    after=(PACKAGES, FIREWALL, REMOVE_FIREWALL),
+)

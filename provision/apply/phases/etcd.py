@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from provision.apply import etcd_members as member_steps
+from provision.apply.phases.apiserver import without_apiserver
 from provision.apply.phases.components import change, install
-from provision.apply.phases.control_plane import without_apiserver
 from provision.apply.phases.run import Phase, Run, Work
+from provision.apply.phases.services import SERVICES
 from provision.desired.catalog import desired
 from provision.desired.components import etcd
 from provision.model import paths
@@ -58,4 +59,4 @@ def _join(work: Work, machine: Machine) -> None:
     member_steps.seal(session, machine, health)
 
 
-ETCD = Phase("etcd", "the cluster's memory", _changing, _etcd)
+ETCD = Phase("etcd", "the cluster's memory", _changing, _etcd, after_here=(SERVICES,))

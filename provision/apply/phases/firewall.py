@@ -10,7 +10,8 @@ import gevent
 from provision.apply.change import ComponentChange
 from provision.apply.checked import failure
 from provision.apply.phases.components import change, changing, install
-from provision.apply.phases.prune import prune, removing
+from provision.apply.phases.packages import PACKAGES
+from provision.apply.phases.removal import prune, removing
 from provision.apply.phases.run import Phase, Work
 from provision.desired.components import firewall
 from provision.model.cluster import Machine
@@ -62,10 +63,11 @@ def _unconfirmed(planned: ComponentChange) -> ComponentChange:
     return replace(planned, enable=(), start=(), restart=(*planned.start, *planned.restart))
 
 
-FIREWALL = Phase("firewall", "what comes in", changing("firewall"), _firewall)
+FIREWALL = Phase("firewall", "what comes in", changing("firewall"), _firewall, after=(PACKAGES,))
 REMOVE_FIREWALL = Phase(
     "remove firewall",
     "it is no longer wanted",
     removing(firewall=True),
     prune(firewall=True),
+    after=(FIREWALL,),
 )

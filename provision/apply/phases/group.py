@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from provision.apply.phases.addons import ADDONS
+from provision.apply.phases.ready import DNS
 from provision.apply.phases.run import Phase, Run, Work, leader
+from provision.apply.phases.verify import VERIFY
 from provision.artifacts import compressed
 from provision.machines import Cloud
 
@@ -21,4 +24,10 @@ def _offer(work: Work) -> None:
     work.progress.done(work.machines[0].name)
 
 
-GROUP = Phase("group", "what workers that join by themselves are given", _offering, _offer)
+GROUP = Phase(
+    "group",
+    "what workers that join by themselves are given",
+    _offering,
+    _offer,
+    after=(DNS, VERIFY, ADDONS),
+)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from provision.apply import addons
 from provision.apply.phases.components import NODE, components
+from provision.apply.phases.control_plane import CONTROL_PLANE
+from provision.apply.phases.objects import OBJECTS
 from provision.apply.phases.run import Phase, Run, Work, kubectl
+from provision.apply.phases.services import SERVICES
 
 
 def _joining(run: Run) -> tuple[str, ...]:
@@ -24,4 +27,11 @@ def _nodes(work: Work) -> None:
         kubectl(work, leader, "token", addons.forget_token(token.split(".")[0]))
 
 
-NODES = Phase("nodes", "kubelets and proxies", _joining, _nodes)
+NODES = Phase(
+    "nodes",
+    "kubelets and proxies",
+    _joining,
+    _nodes,
+    after=(OBJECTS,),
+    after_here=(SERVICES, CONTROL_PLANE),
+)

@@ -6,6 +6,8 @@ import secrets
 from datetime import timedelta
 
 from provision.apply import addons
+from provision.apply.phases.control_plane import CONTROL_PLANE
+from provision.apply.phases.etcd import ETCD
 from provision.apply.phases.run import Phase, Run, Work, kubectl, leader
 
 TOKEN_LIFE = timedelta(minutes=30)
@@ -38,4 +40,11 @@ def _apply(work: Work) -> None:
     work.progress.done(leader.name)
 
 
-OBJECTS = Phase("objects", "access rules, add-ons, and a token for kubelets", _applying, _apply)
+OBJECTS = Phase(
+    "objects",
+    "access rules, add-ons, and a token for kubelets",
+    _applying,
+    _apply,
+    after=(ETCD,),
+    after_here=(CONTROL_PLANE,),
+)

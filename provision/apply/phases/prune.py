@@ -1,35 +1,15 @@
-"""Removal of what is on the machines and no longer wanted."""
+"""Removal of all that is on the machines and no longer wanted, but for the firewall."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from provision.apply.phases.nodes import NODES
+from provision.apply.phases.removal import prune, removing
+from provision.apply.phases.run import Phase
 
-from provision.apply.deploys import remove_unwanted
-from provision.apply.phases.run import Phase, Run, Work
-from provision.model.cluster import Machine
-from provision.plan.record import Removal
-
-
-def removing(*, firewall: bool) -> Callable[[Run], tuple[str, ...]]:
-    """On which machines the firewall, or anything else, is removed."""
-    return lambda run: tuple(name for name in run.plan.machines if _removals(run, name, firewall))
-
-
-def prune(*, firewall: bool) -> Callable[[Work], None]:
-    """Remove what is no longer wanted: the firewall, or all else."""
-
-    def run_phase(work: Work) -> None:
-        def body(machine: Machine) -> None:
-            remove_unwanted(removals=_removals(work.run, machine.name, firewall))
-
-        work.on(body, work.machines)
-
-    return run_phase
-
-
-def _removals(run: Run, machine: str, firewall: bool) -> tuple[Removal, ...]:
-    removals = run.plan.machines[machine].remove
-    return tuple(r for r in removals if (r.component == "firewall") == firewall)
-
-
-PRUNE = Phase("prune", "what is no longer wanted", removing(firewall=False), prune(firewall=False))
+PRUNE = Phase(
+    "prune",
+    "what is no longer wanted",
+    removing(firewall=False),
+    prune(firewall=False),
+    after=(NODES,),
+)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from provision.apply import addons
-from provision.apply.phases.addons import DNS, READY_TIMEOUT, deployed, rolled_out
-from provision.apply.phases.run import Phase, Work, all_nodes, kubectl
+from provision.apply.phases.nodes import NODES
+from provision.apply.phases.prune import PRUNE
+from provision.apply.phases.rollout import READY_TIMEOUT, rolled_out
+from provision.apply.phases.run import Phase, Work, all_nodes, kubectl, leader
 
 
 def _ready(work: Work) -> None:
-    leader = work.run.look.leader()
-    names = [m.name for m in work.machines]
-    kubectl(work, leader, "nodes Ready", addons.wait_for_nodes(names, READY_TIMEOUT))
-    rolled_out(work, leader, [m for m in deployed(work.run) if m.name == DNS])
+    names = [machine.name for machine in work.machines]
+    wait = addons.wait_for_nodes(names, READY_TIMEOUT)
+    kubectl(work, work.run.look.leader(), "nodes Ready", wait)
     for name in names:
         work.progress.done(name)
 
 
-READY = Phase("ready", "nodes Ready, names answered", all_nodes, _ready)
+READY = Phase("ready", "nodes Ready", all_nodes, _ready, after=(NODES, PRUNE))
+DNS = Phase("dns", "names answered", leader, partial(rolled_out, dns=True), after=(READY,))

@@ -1,8 +1,7 @@
-"""A run of phases: what they share, what a phase is, and how a list of them is carried out."""
+"""What a phase is, what the phases of one run share, and what a phase's work is given."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -45,20 +44,27 @@ class Run:
         return tuple(m for m in self.session.cluster.machines if m.name in wanted)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Phase:
-    """A step of a workflow.
+    """A step of a workflow, and what it depends on where phases overlap.
 
     Attributes:
         name, summary: for the operator; nothing is decided by them.
         machines: on which machines there is something to do; none: the phase is skipped.
         run: does it there; raises PhaseError with every failure.
+        after: phases that have ended on all machines before this one begins on any.
+        after_here: phases that have ended on this phase's own machines before it begins there.
+        each: it is carried out on each machine alone, as soon as that machine is ready for it.
+            Else it is carried out on all its machines together.
     """
 
     name: str
     summary: str
     machines: Callable[[Run], tuple[str, ...]]
     run: Callable[[Work], None]
+    after: tuple[Phase, ...] = ()
+    after_here: tuple[Phase, ...] = ()
+    each: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,14 @@ class Work:
     Attributes:
         machines: where.
         progress: what it reports to.
+        finished: is told of each machine on which the phase has ended before it ends as a whole.
     """
 
     run: Run
     phase: Phase
     machines: tuple[Machine, ...]
     progress: Progress
+    finished: Callable[[Machine], None] = lambda _: None
 
     @property
     def session(self) -> Session:
@@ -92,23 +100,10 @@ class Work:
         self.session.engine.run(self.phase.name, deploy, machines, self.progress)
 
 
-def execute(run: Run, phases: Iterable[Phase]) -> None:
-    """Go through the phases; each is timed, and stops the run if it fails.
-
-    Raises:
-        PhaseError: of the first phase that failed, with every machine that failed in it.
-    """
-    progress = run.session.progress
-    for phase in phases:
-        names = phase.machines(run)
-        if not names:
-            continue
-        began = time.monotonic()
-        with progress.phase(phase.name, phase.summary, names) as shown:
-            try:
-                phase.run(Work(run, phase, run.machines(names), shown))
-            finally:
-                run.seconds[phase.name] = time.monotonic() - began
+def is_control_plane(run: Run, name: str) -> bool:
+    """Whether this machine is a master or a member of etcd."""
+    machine = run.session.cluster.machine(name)
+    return machine.is_master or machine.has_etcd
 
 
 def leader(run: Run) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from provision.apply.phases.artifacts import ARTIFACTS
 from provision.apply.phases.components import SERVICES as COMPONENTS
 from provision.apply.phases.components import changing, components
-from provision.apply.phases.control_plane import is_control_plane
-from provision.apply.phases.run import Phase, Run
+from provision.apply.phases.run import Phase, Run, is_control_plane
 
 
 def _elsewhere(run: Run) -> tuple[str, ...]:
@@ -18,6 +18,8 @@ SERVICES = Phase(
     "container runtime, proxies and routes",
     changing(*COMPONENTS),
     components(*COMPONENTS),
+    after_here=(ARTIFACTS,),
+    each=True,
 )
 RENEW_SERVICES = Phase(
     "services",

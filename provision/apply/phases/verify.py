@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provision.apply.phases.ready import READY
 from provision.apply.phases.run import Phase, Work, all_nodes
 from provision.apply.verify import verify
 
@@ -11,4 +12,6 @@ def _verify(work: Work) -> None:
     verify(work.session, {*work.plan.machines, work.run.look.leader().name}, work.progress)
 
 
-VERIFY = Phase("verify", "names, pods and Services, from every node", all_nodes, _verify)
+VERIFY = Phase(
+    "verify", "names, pods and Services, from every node", all_nodes, _verify, after=(READY,)
+)

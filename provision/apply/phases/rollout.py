@@ -1,0 +1,26 @@
+"""Add-ons that have a Deployment, waited for until they are rolled out."""
+
+from __future__ import annotations
+
+from provision.apply import addons
+from provision.apply.phases.run import Work, kubectl
+from provision.desired.addons import manifests
+
+DNS = "coredns"
+READY_TIMEOUT = 180  # seconds; kubelet's own limit for its runtime is 120
+
+
+def rolled_out(work: Work, *, dns: bool) -> None:
+    """Wait until DNS, or every other add-on, is rolled out.
+
+    Raises:
+        PhaseError: one of them was not in time.
+    """
+    cluster, trust = work.session.cluster, work.run.trust
+    wanted = [m for m in manifests(cluster, trust) if m.deployment and (m.name == DNS) == dns]
+    (leader,) = work.machines
+    # What was on a machine that is away comes back elsewhere after minutes, by Kubernetes' rules.
+    if wanted and not work.plan.absent:
+        names = [m.deployment for m in wanted]
+        kubectl(work, leader, "add-ons", addons.wait_for_deployments(names, READY_TIMEOUT))
+    work.progress.done(leader.name)
