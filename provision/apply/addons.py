@@ -15,14 +15,21 @@ APPLY = f"{KUBECTL} apply --server-side --force-conflicts --field-manager=cluste
 
 
 def apply_manifests(wanted: Iterable[Manifest], applied: Mapping[str, str]) -> str:
-    """Apply each, then write down which hashes the cluster has (ConfigMap `clusterctl`).
+    """Apply all, then write down which hashes the cluster has (ConfigMap `clusterctl`).
+
+    Those that nodes need come one by one: a file of the operator may define what the next one uses.
+    The add-ons come in one call, since to start kubectl takes a machine longer than what it does.
 
     Args:
         applied: what the ConfigMap says now, and is to go on saying.
     """
     wanted = tuple(wanted)
     lines = ["set -eu"]
-    lines += [f"{APPLY} -f {shlex.quote(m.path)} >/dev/null" for m in wanted]
+    early = [[m] for m in wanted if m.early]
+    addons = [m for m in wanted if not m.early]
+    for group in (*early, *([addons] if addons else ())):
+        files = " ".join(f"-f {shlex.quote(m.path)}" for m in group)
+        lines.append(f"{APPLY} {files} >/dev/null")
     data = {**applied, **{m.name: m.sha256 for m in wanted}}
     lines.append(_remember(data))
     return "\n".join(lines)
@@ -73,8 +80,7 @@ def mark_nodes(changes: Mapping[str, NodeChange]) -> str:
     What is ours is written down before it is set, and forgotten after it has gone.
     """
     lines = ["set -eu"]
-    # One call for all Nodes that change in the same way: to start kubectl takes a machine longer
-    # than what it does.
+    # One call for all Nodes that change in the same way, for the same reason.
     alike: dict[str, list[str]] = {}
     for name, change in changes.items():
         alike.setdefault(repr(change), []).append(name)

@@ -87,7 +87,7 @@ def _look(session: Session, names: Collection[str] | None) -> tuple[Look, list[F
         failures = judge(session.cluster, look)
         if not failures or time.monotonic() > deadline:
             return look, failures
-        gevent.sleep(1)
+        gevent.sleep(0.3)
 
 
 def judge(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
@@ -204,7 +204,7 @@ def _dial(
         get = f"{KUBECTL} --server={OWN_API} get --raw {shlex.quote(path)}"
         lines.append(
             f"until {get} >$d/{number} 2>&1; grep -q responses $d/{number} || "
-            '[ "$(date +%s)" -ge "$end" ]; do sleep 1; done &'
+            '[ "$(date +%s)" -ge "$end" ]; do sleep 0.3; done &'
         )
         # No more at once than a small machine bears.
         if number % 8 == 7:

@@ -122,7 +122,7 @@ def test_manifests_are_applied_in_order_and_then_remembered(tmp_path):
     done, calls = run(apply.apply_manifests(wanted, {"old": "x", "a": "y"}), tmp_path)
 
     assert done.returncode == 0, done.stderr
-    assert [re.search(r"-f (\S+)", call)[1] for call in calls] == [
+    assert [name for call in calls for name in re.findall(r"-f (\S+)", call)] == [
         "/etc/kubernetes/clusterctl/b.yaml",
         "/etc/kubernetes/clusterctl/a.yaml",
         "-",
@@ -148,6 +148,41 @@ def test_deleted_manifests_are_forgotten_even_if_their_file_is_gone(tmp_path):
     assert done.returncode == 0, done.stderr
     assert not any("delete" in call for call in calls)
     assert remembered(tmp_path)["data"] == {"kept": "2"}
+
+
+def test_what_nodes_need_is_applied_file_by_file_and_all_add_ons_in_one_call(tmp_path):
+    wanted = [
+        *(Manifest(name, b"", early=True) for name in ("crd", "uses-it")),
+        *(Manifest(name, b"") for name in ("coredns", "metrics-server")),
+    ]
+
+    done, calls = run(apply.apply_manifests(wanted, {}), tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert [re.findall(r"(\S+)\.yaml", call.replace("/", " ")) for call in calls] == [
+        ["crd"],
+        ["uses-it"],
+        ["coredns", "metrics-server"],
+        [],
+    ]
+
+
+def test_nodes_that_change_in_the_same_way_change_in_one_call(tmp_path):
+    master = NodeChange({"role": "master"}, ("a:NoSchedule",), (), (("role",), ("a:NoSchedule",)))
+    worker = NodeChange({"role": "worker"}, (), (), (("role",), ()))
+    changes = {"m1": master, "w1": worker, "m2": master, "w2": worker}
+
+    done, calls = run(apply.mark_nodes(changes), tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert [call.split("admin.conf ")[1].split(" --")[0] for call in calls] == [
+        "get node m1 m2",
+        "patch node m1 m2",
+        "taint",
+        "get node w1 w2",
+        "patch node w1 w2",
+    ]
+    assert calls[2].endswith("taint --overwrite node m1 m2 a:NoSchedule")
 
 
 def test_labels_are_set_once_the_node_is_there(tmp_path):
