@@ -22,8 +22,9 @@ from shlex import join, quote
 import gevent
 
 from provision.apply.checked import checked
-from provision.apply.engine import Engine, MachineResult
+from provision.apply.engine import Engine
 from provision.apply.install import SAY
+from provision.apply.operating import MachineResult
 from provision.apply.operations.deliver import TIMEOUT, take
 from provision.apply.ssh import last_lines
 from provision.artifacts import compressed
