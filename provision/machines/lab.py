@@ -21,35 +21,36 @@ import hashlib
 import io
 import re
 import shutil
-import socket
 import tarfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import paramiko
 import platformdirs
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from provision.inventory import Draft
 from provision.local import private_file
 from provision.local.progress import Progress, Silent
-from provision.machines import MachineStatus, container_engine, image, inotify
+from provision.machines import MachineStatus, container_engine, image, inotify, ssh_keys
 from provision.machines.container_engine import Container, Engine
+from provision.machines.lab_network import (
+    VIP_HOST,
+    assign,
+    free_subnet,
+    mac,
+    read_resolvers,
+    read_routes,
+    resolv_conf,
+)
 from provision.model.cluster import Ssh
 from provision.model.errors import MachinesError
 from provision.model.located import Located
 
-SUPERNET = IPv4Network("10.77.0.0/16")
-FIRST_HOST = 11
-VIP_HOST = 100
-LAST_HOST = 254
 VOLUMES = {
     "containerd": "/var/lib/containerd",
     "kubelet": "/var/lib/kubelet",
@@ -65,14 +66,6 @@ ADDRESS_LABEL = "clusterctl.address"
 IMAGE_LABEL = "clusterctl.image"
 RESERVED = "_reserved"  # no machine's name has an underscore
 INOTIFY_LABEL = "clusterctl.inotify"  # on networks: the limit before there was any lab
-
-
-@dataclass(frozen=True)
-class _Key:
-    """An ed25519 key pair in OpenSSH's formats."""
-
-    private: bytes
-    public: str
 
 
 class Lab:
@@ -102,7 +95,7 @@ class Lab:
                     user=user,
                     sudo=user != "root",
                     key=self.client_key(draft),
-                    host_key=public(self.host_key(draft, name)),
+                    host_key=ssh_keys.public(self.host_key(draft, name)),
                 ),
             )
             for name, address in self.addresses(draft).items()
@@ -359,12 +352,12 @@ class Lab:
         absent = {path for path in paths if not path.exists()}
         for path in absent:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_key(path, new_key())
+            ssh_keys.write(path, ssh_keys.new_key())
         return absent
 
     def _write_resolv_conf(self, draft: Draft) -> None:
         # In place: running machines have this very file mounted.
-        (self.directory(draft) / "resolv.conf").write_text(resolv_conf(*_read_resolvers()))
+        (self.directory(draft) / "resolv.conf").write_text(resolv_conf(*read_resolvers()))
 
     def _destroy(self, draft: Draft, progress: Progress) -> None:
         identity = lab_id(draft)
@@ -394,12 +387,12 @@ class Lab:
         Raises:
             MachinesError: not within SSH_TIMEOUT seconds, or it shows another host key.
         """
-        host_key = public(self.host_key(draft, name)) or ""
+        host_key = ssh_keys.public(self.host_key(draft, name)) or ""
         key = paramiko.Ed25519Key.from_private_key_file(str(self.client_key(draft)))
         deadline = time.monotonic() + SSH_TIMEOUT
         while True:
             try:
-                return _log_in(address, host_key, USERS[draft.lab.image], key)
+                return ssh_keys.log_in(address, host_key, USERS[draft.lab.image], key)
             except (OSError, EOFError, paramiko.SSHException) as error:
                 if time.monotonic() > deadline:
                     raise MachinesError(
@@ -411,12 +404,12 @@ class Lab:
                     raise MachinesError("interrupted") from None
 
     def _put_keys(self, draft: Draft, name: str) -> None:
-        client = public(self.client_key(draft))
+        client = ssh_keys.public(self.client_key(draft))
         host_key = self.host_key(draft, name)
         user = USERS[draft.lab.image]
         files = {
             "etc/ssh/ssh_host_ed25519_key": (host_key.read_bytes(), 0o600),
-            "etc/ssh/ssh_host_ed25519_key.pub": (f"{public(host_key)}\n".encode(), 0o644),
+            "etc/ssh/ssh_host_ed25519_key.pub": (f"{ssh_keys.public(host_key)}\n".encode(), 0o644),
             f"{image.AUTHORIZED_KEYS[1:]}/{user}": (f"{client}\n".encode(), 0o644),
         }
         self._engine.put(self.container(draft, name), archive(files))
@@ -439,96 +432,10 @@ def lab_id(draft: Draft) -> str:
     return f"{draft.name}-{hashlib.sha256(str(draft.inventory).encode()).hexdigest()[:8]}"
 
 
-def free_subnet(
-    identity: str, taken: Iterable[IPv4Network], supernet: IPv4Network = SUPERNET
-) -> IPv4Network:
-    """Choose a /24 of the labs' network: where it starts depends on the lab only, then the next free.
-
-    Networks larger than that do not count: they are a VPN's or an office's, and the more
-    specific route of the lab's bridge goes before them.
-
-    Raises:
-        MachinesError: none is free.
-    """
-    subnets = list(supernet.subnets(new_prefix=24))
-    in_the_way = [n for n in taken if n.prefixlen >= supernet.prefixlen and n.overlaps(supernet)]
-    start = int(hashlib.sha256(identity.encode()).hexdigest(), 16) % len(subnets)
-    for subnet in subnets[start:] + subnets[:start]:
-        if not any(subnet.overlaps(other) for other in in_the_way):
-            return subnet
-    raise MachinesError(
-        f"no network for the lab: all of {supernet} is taken",
-        hint="remove labs that are not needed: clusterctl machines down INVENTORY",
-    )
-
-
-def assign(
-    subnet: IPv4Network, names: Iterable[str], known: Mapping[str, IPv4Address]
-) -> dict[str, IPv4Address]:
-    """Give each machine its address: the one it has, else its place in the order, else a free one.
-
-    `known` are those of machines that exist, also of those that the inventory no longer names.
-
-    Raises:
-        MachinesError: more machines than addresses.
-    """
-    taken = set(known.values())
-    pool = [subnet[i] for i in range(FIRST_HOST, LAST_HOST + 1) if i != VIP_HOST]
-    result = {}
-    for place, name in enumerate(names):
-        if name in known:
-            result[name] = known[name]
-            continue
-        free = next((a for a in pool[place:] + pool[:place] if a not in taken), None)
-        if free is None:
-            raise MachinesError(
-                f"the lab has {len(pool)} addresses, and {name} would need one more",
-                hint="use fewer machines",
-            )
-        taken.add(free)
-        result[name] = free
-    return result
-
-
-def mac(address: IPv4Address) -> str:
-    """Give a machine a hardware address for life, locally administered.
-
-    With a new one at each start, as the engines choose, its neighbours' ARP caches send to the
-    old one for up to half a minute.
-    """
-    return ":".join(f"{byte:02x}" for byte in (0x02, 0x00, *address.packed))
-
-
 def volumes_of(identity: str, names: Iterable[str]) -> tuple[str, ...]:
     """Pick the volumes of one lab, of whatever machine."""
     ours = re.compile(rf"{re.escape(identity)}-.+-({'|'.join(VOLUMES)})")
     return tuple(name for name in names if ours.fullmatch(name))
-
-
-def routes(proc_net_route: str) -> tuple[IPv4Network, ...]:
-    """Read the destinations in /proc/net/route, without the default route."""
-    found = []
-    for line in proc_net_route.splitlines()[1:]:
-        fields = line.split()
-        destination, mask = (int.from_bytes(bytes.fromhex(fields[i]), "little") for i in (1, 7))
-        if mask:
-            found.append(IPv4Network((destination, mask.bit_count())))
-    return tuple(found)
-
-
-def resolv_conf(*candidates: str) -> str:
-    """Make a machine's resolv.conf from the operator's: the first with a server they can reach.
-
-    A server on the loopback (systemd-resolved, dnsmasq) is the operator's own; in a machine, and
-    in the pods that inherit the file, that address is somebody else. Public servers are the
-    last resort, the same that the engines use.
-    """
-    for text in candidates:
-        lines = [line.split() for line in text.splitlines()]
-        servers = [f[1] for f in lines if len(f) > 1 and f[0] == "nameserver"]
-        if reachable := [s for s in servers if not s.startswith(("127.", "::1"))]:
-            return "".join(f"nameserver {server}\n" for server in reachable)
-    return "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
 
 
 def archive(files: Mapping[str, tuple[bytes, int]]) -> bytes:
@@ -542,47 +449,10 @@ def archive(files: Mapping[str, tuple[bytes, int]]) -> bytes:
     return buffer.getvalue()
 
 
-def new_key() -> _Key:
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.OpenSSH,
-        serialization.NoEncryption(),
-    )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
-    return _Key(private, public.decode())
-
-
-def _write_key(path: Path, key: _Key) -> None:
-    # The private half last and whole: where there is one, both are there.
-    path.with_name(f"{path.name}.pub").write_text(f"{key.public}\n")
-    private_file.write(path, key.private)
-
-
-def public(path: Path) -> str | None:
-    """Read the public half of a key, `ssh-ed25519 AAAA...`; None before it is made."""
-    try:
-        return path.with_name(f"{path.name}.pub").read_text().strip()
-    except FileNotFoundError:
-        return None
-
-
 def _state(container: Container | None) -> str:
     if container is None:
         return "absent"
     return "running" if container.state == "running" else "stopped"
-
-
-def read_routes() -> tuple[IPv4Network, ...]:
-    return routes(Path("/proc/net/route").read_text())
-
-
-def _read_resolvers() -> list[str]:
-    """Read the operator's resolv.conf, and the one with systemd-resolved's own servers."""
-    paths = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
-    return [path.read_text() for path in paths if path.exists()]
 
 
 def _on_all(
@@ -615,26 +485,3 @@ def _on_all(
             f"{len(failures)} of {len(names)} machines could not be made:\n{lines}",
             hint=hints[0] if hints else "the same command again makes what is missing",
         )
-
-
-def _log_in(address: IPv4Address, host_key: str, user: str, key: paramiko.PKey) -> None:
-    """Log in once, as OpenSSH would.
-
-    Raises:
-        MachinesError: the server shows another host key.
-        OSError, EOFError, paramiko.SSHException: it does not let us in, or not yet.
-    """
-    with socket.create_connection((str(address), 22), timeout=2) as connection:
-        transport = paramiko.Transport(connection)
-        try:
-            transport.start_client(timeout=5)
-            shown = transport.get_remote_server_key()
-            if f"{shown.get_name()} {shown.get_base64()}" != host_key:
-                raise MachinesError(
-                    f"{address} shows another host key than the one it was given",
-                    hint="something else has this address, or the machine was tampered with",
-                )
-            transport.auth_publickey(user, key)
-        finally:
-            with suppress(OSError):
-                transport.close()

@@ -19,18 +19,9 @@ from typing import Literal, Protocol
 from provision.inventory import Draft
 from provision.local.progress import Progress
 from provision.machines import container_engine, image
-from provision.machines.lab import (
-    COMMAND,
-    LAB_LABEL,
-    USERS,
-    VIP_HOST,
-    Lab,
-    assign,
-    free_subnet,
-    lab_id,
-    public,
-    read_routes,
-)
+from provision.machines.lab import COMMAND, LAB_LABEL, USERS, Lab, lab_id
+from provision.machines.lab_network import VIP_HOST, assign, free_subnet, read_routes
+from provision.machines.ssh_keys import public
 from provision.model.errors import MachinesError
 
 Name = Literal["virtualbox", "libvirt", "docker"]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from provision.local.progress import Silent
 from provision.machines import container_engine, image
-from provision.machines.lab import new_key
+from provision.machines.ssh_keys import new_key
 from tests.aws import free_port
 
 PROGRAM = "qemu-system-x86_64"

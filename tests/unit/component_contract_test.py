@@ -23,8 +23,8 @@ from provision.desired.model import (
     Unit,
     Who,
 )
-from provision.machines.ec2.desired import rules
 from provision.machines.ec2.names import MASTERS
+from provision.machines.ec2.rules import rules
 from provision.model import ports
 from provision.model.cluster import Role
 from provision.model.settings.ec2 import Ec2
@@ -188,7 +188,7 @@ def closed_on_ec2(components, opened_by):
     """(port, who) of what masters must let in beside masters and pods, and no rule opens."""
     ec2 = ON_EC2.ec2
     opened = {
-        (number, rule.group or rule.network)
+        (number, str(rule.group or rule.network))
         for rule in rules(ON_EC2, MASTERS, opened_by)
         if rule.protocol == "tcp"
         for number in rule.ports

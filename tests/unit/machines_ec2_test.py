@@ -17,9 +17,11 @@ from provision.machines.ec2 import policies, source
 from provision.machines.ec2.apply import apply
 from provision.machines.ec2.checks import moved
 from provision.machines.ec2.checks import region as judge_region
-from provision.machines.ec2.desired import HostKey, World, addresses, lacking, steps, zones_of
-from provision.machines.ec2.model import Instance, Ref, Seen, Step
+from provision.machines.ec2.desired import lacking, steps
+from provision.machines.ec2.keys import Key, Kind, read
+from provision.machines.ec2.model import HostKey, Instance, Ref, Seen, Step, World
 from provision.machines.ec2.names import names_of
+from provision.machines.ec2.placing import addresses, zones_of
 from provision.machines.ec2.removal import remove_machines
 from provision.machines.ec2.seen import look
 from provision.model.errors import MachinesError
@@ -55,9 +57,9 @@ def instance(zone, private, state="running"):
 
 
 def needed(given, seen):
-    """Key -> step of what is lacking."""
+    """Text of the key -> step that is lacking."""
     keys = {host.name: HostKey("private", "public") for host in given.hosts}
-    return {step.key: step for step in lacking(steps(given, WORLD, seen, keys), seen)}
+    return {str(step.key): step for step in lacking(steps(given, WORLD, seen, keys), seen)}
 
 
 def error(code, text):
@@ -119,6 +121,25 @@ def test_what_time_does_not_mend_is_said_at_once(monkeypatch, code, text):
         account.patiently(call)
 
 
+# Keys
+
+
+@pytest.mark.parametrize("kind", set(Kind) - {Kind.OTHER})
+def test_a_key_is_read_from_its_text_as_it_was(kind):
+    key = Key(kind, "eu-central-1a" if "{}" in kind.value else "")
+    assert read(str(key)) == key
+
+
+def test_a_tag_that_is_not_known_is_kept_as_it_is():
+    assert read("something else") == Key(Kind.OTHER, "something else")
+    assert str(read("something else")) == "something else"
+
+
+def test_the_digest_of_a_launch_template_has_keys_as_text():
+    # Another digest would give every group a new version of its template.
+    assert repr(Ref(Key(Kind.SECURITY_GROUP, "workers"))) == "Ref(key='security group workers')"
+
+
 # Zones and addresses
 
 
@@ -142,7 +163,7 @@ def test_a_new_master_goes_where_no_other_is(tmp_path):
 
 def test_a_machine_is_made_anew_where_its_volume_is(tmp_path):
     seen = Seen(
-        ids={"volume m3": "vol-3"},
+        ids={read("volume m3"): "vol-3"},
         instances={"m2": instance(B, "10.0.16.5")},
         volumes={"m3": C},
     )
@@ -151,14 +172,14 @@ def test_a_machine_is_made_anew_where_its_volume_is(tmp_path):
 
     assert made["instance m3"].detail == f"t3.medium in {C}"
     interface = made["instance m3"].request["NetworkInterfaces"][0]
-    assert interface["SubnetId"].key == f"subnet {C}"
+    assert interface["SubnetId"].key == Key(Kind.SUBNET, C)
     assert interface["PrivateIpAddress"].startswith("10.0.32.")
     assert made["volume m4"].request["AvailabilityZone"] == A
 
 
 def test_a_volume_in_a_zone_that_the_inventory_no_longer_has_is_named(tmp_path):
     seen = Seen(
-        ids={"volume m1": "vol-1"}, volumes={"m1": "eu-central-1d", "gone": "eu-central-1e"}
+        ids={read("volume m1"): "vol-1"}, volumes={"m1": "eu-central-1d", "gone": "eu-central-1e"}
     )
 
     (finding,) = moved(draft(tmp_path), seen)
@@ -206,13 +227,14 @@ ENDED = {
     "State": {"Name": "terminated"},
     "StateReason": {"Message": "Client.VolumeLimitExceeded: Volume limit exceeded"},
 }
-RUN = Step("instance m1", "ec2", "run_instances", {}, "Instances.0.InstanceId")
+M1 = Key(Kind.INSTANCE, "m1")
+RUN = Step(M1, "ec2", "run_instances", {}, "Instances.0.InstanceId")
 CHECK = Step(
-    "source check of m1",
+    Key(Kind.SOURCE_CHECK, "m1"),
     "ec2",
     "modify_instance_attribute",
-    {"InstanceId": Ref("instance m1")},
-    once=("instance_running", "instance m1"),
+    {"InstanceId": Ref(M1)},
+    once=("instance_running", M1),
 )
 
 
@@ -259,7 +281,7 @@ def test_a_machine_that_has_ended_is_said_with_the_reason_and_not_asked_for_agai
     with pytest.raises(MachinesError, match=r"instance m1 \(i-1\) has ended: .*Volume limit"):
         apply(Answers(**answers), steps, {}, Silent(), spent.append)
 
-    assert spent == ["instance m1"]
+    assert spent == [M1]
 
 
 def test_what_was_asked_for_otherwise_before_gets_another_token():
@@ -269,7 +291,7 @@ def test_what_was_asked_for_otherwise_before_gets_another_token():
     with pytest.raises(MachinesError) as raised:
         apply(Answers(run_instances=mismatch), [RUN], {}, Silent(), spent.append)
 
-    assert spent == ["instance m1"]
+    assert spent == [M1]
     assert "makes another" in raised.value.hint
 
 
@@ -278,7 +300,7 @@ def test_what_was_asked_for_otherwise_before_gets_another_token():
 
 def test_a_machine_that_shuts_down_keeps_its_address_until_it_has_ended(tmp_path):
     seen = Seen(
-        ids={"volume m2": "vol-2"},
+        ids={read("volume m2"): "vol-2"},
         volumes={"m2": B},
         leaving={
             "m2": instance(B, "10.0.16.9", "shutting-down"),
@@ -299,7 +321,7 @@ def test_a_machine_that_shuts_down_keeps_its_address_until_it_has_ended(tmp_path
 def test_a_volume_is_deleted_only_when_its_machine_has_ended(state):
     there = {"m2": instance(B, "10.0.16.5", state)}
     seen = Seen(
-        ids={"volume m2": "vol-2"},
+        ids={read("volume m2"): "vol-2"},
         **({"instances": there} if state == "running" else {"leaving": there}),
     )
     answers = Answers()
@@ -313,7 +335,7 @@ def test_a_volume_is_deleted_only_when_its_machine_has_ended(state):
 @pytest.mark.parametrize("state", ["stopping", "stopped"])
 def test_a_machine_that_is_off_or_nearly_is_started_once_it_is_off(tmp_path, state):
     seen = Seen(
-        ids={"instance m1": "i-1", "volume m1": "vol-1", "volume m1 at its machine": ""},
+        ids={M1: "i-1", read("volume m1"): "vol-1", read("volume m1 at its machine"): ""},
         instances={"m1": instance(A, "10.0.0.5", state)},
     )
 
@@ -322,7 +344,7 @@ def test_a_machine_that_is_off_or_nearly_is_started_once_it_is_off(tmp_path, sta
     answers = Answers()
     apply(answers, [made["start of m1"]], {}, Silent(), print)
     assert answers.calls == ["instance_stopped", "start_instances"]
-    assert "start of m1" in made["source check of m1"].needs
+    assert Key(Kind.START, "m1") in made["source check of m1"].needs
 
 
 # What there is
@@ -382,8 +404,8 @@ def test_what_is_on_its_way_out_is_not_taken_for_what_is_there(tmp_path):
         describe_volumes={"Volumes": [volume("m1", "in-use"), volume("m2", "deleting")]},
     )
 
-    assert {key for key in seen.ids if key.startswith(("instance", "volume"))} == {
-        "instance m1", "volume m1",
+    assert {key for key in seen.ids if key.kind in {Kind.INSTANCE, Kind.VOLUME}} == {
+        M1, Key(Kind.VOLUME, "m1"),
     }  # fmt: skip
     assert seen.instances["m1"].id == "i-m1-running"
     assert seen.leaving["m2"].id == "i-m2-shutting-down"
@@ -393,7 +415,7 @@ def test_what_is_on_its_way_out_is_not_taken_for_what_is_there(tmp_path):
 def test_the_buckets_tags_are_compared_in_any_order(tmp_path):
     given = draft(tmp_path)
     wanted = next(
-        step for step in steps(given, WORLD, Seen(), {}) if step.key == "bucket's tags"
+        step for step in steps(given, WORLD, Seen(), {}) if str(step.key) == "bucket's tags"
     ).request["Tagging"]["TagSet"]
 
     seen = seen_of(given, head_bucket={}, get_bucket_tagging={"TagSet": wanted[::-1]})
@@ -474,7 +496,7 @@ def test_the_policy_lets_tag_only_by_the_calls_that_make_and_tag(tmp_path):
         allowed = statement["Condition"]["StringEquals"][f"{action.split(':')[0]}:CreateAction"]
         tagging = (s for s in made if s.service == service and argument in s.request)
         assert set(allowed) == {account.api_name(step.action) for step in tagging}
-    (group,) = (step for step in made if step.key == "group")
+    (group,) = (step for step in made if step.key.kind is Kind.GROUP)
     (statement,) = (
         s for s in policy["Statement"] if "autoscaling:CreateOrUpdateTags" in s["Action"]
     )

@@ -11,19 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.inventory import Draft, HostEntry
-from provision.machines.lab import (
+from provision.machines.lab import archive, lab_id, volumes_of
+from provision.machines.lab_network import (
     SUPERNET,
-    _write_key,
-    archive,
     assign,
     free_subnet,
-    lab_id,
     mac,
-    new_key,
     resolv_conf,
     routes,
-    volumes_of,
 )
+from provision.machines.ssh_keys import new_key, write
 from provision.model.cluster import Role
 from provision.model.errors import MachinesError
 
@@ -141,7 +138,7 @@ def test_archives_carry_content_and_mode_and_belong_to_root():
 def test_openssh_reads_our_keys_and_agrees_on_the_public_half(tmp_path):
     key = new_key()
     path = tmp_path / "id"
-    _write_key(path, key)
+    write(path, key)
     assert path.stat().st_mode & 0o777 == 0o600
     said = subprocess.run(
         ["ssh-keygen", "-y", "-f", path], capture_output=True, text=True, check=True

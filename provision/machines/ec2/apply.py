@@ -10,6 +10,7 @@ from botocore.exceptions import WaiterError
 
 from provision.aws.account import Account, code_of, in_words, patiently
 from provision.local.progress import Progress
+from provision.machines.ec2.keys import Key
 from provision.machines.ec2.model import Step, at, resolved
 from provision.model.errors import MachinesError
 
@@ -28,9 +29,9 @@ _ENDED = {"shutting-down", "terminated"}
 def apply(
     account: Account,
     steps: Sequence[Step],
-    known: Mapping[str, str],
+    known: Mapping[Key, str],
     progress: Progress,
-    spent: Callable[[str], None],
+    spent: Callable[[Key], None],
 ) -> None:
     """Carry all of them out.
 
@@ -51,7 +52,7 @@ def apply(
             ready = [s for s in waiting.values() if not s.needs & _unfinished(waiting, running)]
             for step in ready if not failures else ():
                 del waiting[step.key]
-                progress.update(step.key, step.detail or "make")
+                progress.update(str(step.key), step.detail or "make")
                 running[pool.submit(_carry_out, account, step, dict(ids), spent)] = step
             if not running:
                 break
@@ -61,11 +62,11 @@ def apply(
                 error = future.exception()
                 if isinstance(error, MachinesError):
                     failures.append(error)
-                    progress.done(step.key, error.message, failed=True)
+                    progress.done(str(step.key), error.message, failed=True)
                     continue
                 if made := future.result():
                     ids[step.key] = made
-                progress.done(step.key)
+                progress.done(str(step.key))
     if failures:
         first = failures[0]
         if len(failures) == 1:
@@ -74,12 +75,12 @@ def apply(
         raise MachinesError(f"{len(failures)} calls failed:\n{lines}", hint=first.hint)
 
 
-def _unfinished(waiting: Mapping[str, Step], running: Mapping[Future[str], Step]) -> set[str]:
+def _unfinished(waiting: Mapping[Key, Step], running: Mapping[Future[str], Step]) -> set[Key]:
     return {*waiting, *(step.key for step in running.values())}
 
 
 def _carry_out(
-    account: Account, step: Step, ids: Mapping[str, str], spent: Callable[[str], None]
+    account: Account, step: Step, ids: Mapping[Key, str], spent: Callable[[Key], None]
 ) -> str:
     """Make the call, and return the id of what it made.
 
@@ -89,12 +90,13 @@ def _carry_out(
     waiter, on = step.once
     try:
         if waiter:
-            account.wait(waiter, {_WAITS_ON[waiter]: [ids.get(on, on)]})
+            account.wait(waiter, {_WAITS_ON[waiter]: [ids[on] if isinstance(on, Key) else on]})
         request = resolved(step.request, ids)
         answer = patiently(lambda: account.call(step.service, step.action, **request))
     except Exception as error:
         if (
             isinstance(error, WaiterError)
+            and isinstance(on, Key)
             and waiter == "instance_running"
             and (ended := _ended(error.last_response))
         ):
@@ -102,7 +104,7 @@ def _carry_out(
             raise _of_ended(on, ended) from error
         if code_of(error) == "IdempotentParameterMismatch":
             spent(step.key)
-        raise in_words(error, step.key, step.action) from error
+        raise in_words(error, str(step.key), step.action) from error
     if ended := _ended({"Reservations": [answer]}):
         spent(step.key)
         raise _of_ended(step.key, ended)
@@ -115,7 +117,7 @@ def _ended(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((i for i in found if i.get("State", {}).get("Name") in _ENDED), None)
 
 
-def _of_ended(key: str, instance: Mapping[str, Any]) -> MachinesError:
+def _of_ended(key: Key, instance: Mapping[str, Any]) -> MachinesError:
     why = instance.get("StateReason", {}).get("Message", "AWS does not say why")
     return MachinesError(
         f"{key} ({instance['InstanceId']}) has ended: {why}",

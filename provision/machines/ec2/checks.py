@@ -14,10 +14,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from provision.aws.account import PERMISSION, Account, api_name, code_of, in_words
 from provision.inventory import Draft
 from provision.inventory.amis import image_of, newest
-from provision.machines.ec2.desired import World, subnet_of, subnets
-from provision.machines.ec2.model import Seen, Step, resolved
+from provision.machines.ec2 import keys
+from provision.machines.ec2.keys import Key, Kind
+from provision.machines.ec2.model import Seen, Step, World, resolved
 from provision.machines.ec2.names import KEY, names_of, too_long
-from provision.machines.ec2.seen import tags_of
+from provision.machines.ec2.placing import subnet_of, subnets
+from provision.machines.ec2.seen import key_of, tags_of
 from provision.model.cluster import Settings
 from provision.model.errors import Finding, PreflightError
 
@@ -88,7 +90,7 @@ def foreign(draft: Draft, seen: Seen) -> Iterator[Finding]:
             continue
         if not cluster:
             what = f"{key} ({seen.ids[key]}) is there already, and is not clusterctl's"
-            own = "another `bucket`" if key == "bucket" else "the cluster another name"
+            own = "another `bucket`" if key == keys.BUCKET else "the cluster another name"
             yield Finding("cluster.ec2", what, f"give {own}, or remove it")
         else:
             what = f"{key} ({seen.ids[key]}) belongs to the cluster {cluster!r} of {owner!r}"
@@ -99,7 +101,9 @@ def moved(draft: Draft, seen: Seen) -> Iterator[Finding]:
     """Find machines and volumes that are in a zone that the inventory no longer has."""
     names = {host.name for host in draft.hosts}
     there = {name: instance.zone for name, instance in seen.instances.items()}
-    volumes = {f"volume {name}": zone for name, zone in seen.volumes.items() if name in names}
+    volumes = {
+        str(Key(Kind.VOLUME, name)): zone for name, zone in seen.volumes.items() if name in names
+    }
     for name, zone in {**there, **volumes}.items():
         if zone and zone not in draft.ec2.zones:
             what = f"is in {zone}, which `zones` no longer has"
@@ -138,15 +142,18 @@ def _can_be_tried(step: Step) -> bool:
     return step.service == "ec2" and step.action.startswith(("create_", "run_", "import_"))
 
 
-class _Placeholders(dict[str, str]):
-    """Ids, with one of the right form for what is not there yet."""
+_ID_PREFIXES = {
+    Kind.VPC: "vpc", Kind.SUBNET: "subnet", Kind.GROUP_SUBNET: "subnet", Kind.ROUTE_TABLE: "rtb",
+    Kind.GATEWAY: "igw", Kind.SECURITY_GROUP: "sg", Kind.INSTANCE: "i", Kind.VOLUME: "vol",
+    Kind.LAUNCH_TEMPLATE: "lt",
+}  # fmt: skip
 
-    def __missing__(self, key: str) -> str:
-        prefixes = {
-            "subnet": "subnet", "route": "rtb", "security": "sg", "internet": "igw",
-            "instance": "i", "volume": "vol", "launch": "lt", "vpc": "vpc",
-        }  # fmt: skip
-        return f"{prefixes.get(key.split(maxsplit=1)[0], key)}-0123456789abcdef0"
+
+class _Placeholders(dict[Key, str]):
+    """Ids; a thing that does not exist yet has an id of the right form."""
+
+    def __missing__(self, key: Key) -> str:
+        return f"{_ID_PREFIXES.get(key.kind, key)}-0123456789abcdef0"
 
 
 def _ask(reader: Callable[[], T]) -> T:
@@ -269,7 +276,7 @@ def _vpc(account: Account, draft: Draft) -> tuple[str, list[Finding]]:
     ours = {key: subnet_of(draft, zone, group=group) for key, zone, group in subnets(draft)}
     for subnet in account.call("ec2", "describe_subnets", Filters=[mine])["Subnets"]:
         there = IPv4Network(subnet["CidrBlock"])
-        if tags_of(subnet).get(KEY, "") not in ours and any(
+        if key_of(tags_of(subnet)) not in ours and any(
             there.overlaps(own) for own in ours.values()
         ):
             what = f"{network} overlaps the subnet {subnet['SubnetId']} ({there})"

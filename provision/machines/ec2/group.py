@@ -19,7 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from provision.aws.account import Account, code_of, in_words
 from provision.inventory import Draft
 from provision.local.progress import Progress
-from provision.machines.ec2.desired import size_of
+from provision.machines.ec2 import keys
+from provision.machines.ec2.instances import size_of
 from provision.machines.ec2.model import Seen
 from provision.machines.ec2.names import names_of
 from provision.model.errors import RefusedError
@@ -113,10 +114,10 @@ def scale(account: Account, draft: Draft, seen: Seen, workers: int) -> int:
         RefusedError: it does not exist yet.
         MachinesError: AWS refuses.
     """
-    if "group" not in seen.ids:
+    if keys.GROUP not in seen.ids:
         message = f"the group of {draft.name} does not exist yet"
         raise RefusedError(message, hint=f"clusterctl up {draft.inventory}")
-    was = int(seen.settings["size of group"])
+    was = int(seen.settings[keys.GROUP_SIZE])
     if was != workers:
         request = {"AutoScalingGroupName": names_of(draft).group, **size_of(workers)}
         try:

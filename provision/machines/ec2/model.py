@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from provision.machines.ec2.keys import Key
+
 
 @dataclass(frozen=True)
 class Ref:
     """Stands in a request for the id of another resource, known once that one is there."""
 
-    key: str
+    key: Key
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Step:
     """One API call that makes, or corrects, one thing.
 
     Attributes:
-        key: what it makes, unique in the cluster: `vpc`, `subnet eu-central-1a`, `instance m1`.
+        key: the thing or setting that it makes; unique in the cluster.
         service: boto3's name: `ec2`, `elbv2`, `iam`, `autoscaling`, `s3`.
         action: boto3's method.
         request: its arguments, with `Ref`s.
@@ -39,18 +41,18 @@ class Step:
         detail: what people want to know of it.
     """
 
-    key: str
+    key: Key
     service: str
     action: str
     request: Mapping[str, Any]
     gives: str = ""
-    after: tuple[str, ...] = ()
-    once: tuple[str, str] = ("", "")
+    after: tuple[Key, ...] = ()
+    once: tuple[str, Key | str] = ("", "")
     sets: str = ""
     detail: str = ""
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[Key]:
         return frozenset((*self.after, *refs(self.request)))
 
 
@@ -67,13 +69,40 @@ class Instance:
 
 
 @dataclass(frozen=True)
+class HostKey:
+    """A machine's SSH host key, as OpenSSH writes it."""
+
+    private: str
+    public: str
+
+
+@dataclass(frozen=True)
+class World:
+    """What the account says that the inventory cannot know.
+
+    Attributes:
+        account: its number.
+        images: `masters`, `workers` -> AMI's id.
+        roots: `masters`, `workers` -> name of the AMI's root device.
+        public_key: of who may log in; empty where the inventory names a key pair.
+        gateway: id of the internet gateway of a VPC that exists, if it has one.
+    """
+
+    account: str
+    images: Mapping[str, str]
+    roots: Mapping[str, str]
+    public_key: str = ""
+    gateway: str = ""
+
+
+@dataclass(frozen=True)
 class Rule:
     """What a security group lets in. `ports`: (0, 65535) with protocol `-1` means everything."""
 
     protocol: str
     ports: tuple[int, int]
     network: str = ""
-    group: str = ""  # an id, or the key of a group that is not there yet
+    group: Key | str = ""  # an id, or the key of a group that does not exist yet
 
 
 @dataclass(frozen=True)
@@ -93,18 +122,18 @@ class Seen:
         load_balancer: DNS name of the API's load balancer.
     """
 
-    ids: Mapping[str, str] = field(default_factory=dict)
-    owners: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    ids: Mapping[Key, str] = field(default_factory=dict)
+    owners: Mapping[Key, tuple[str, str]] = field(default_factory=dict)
     instances: Mapping[str, Instance] = field(default_factory=dict)
     leaving: Mapping[str, Instance] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
     left: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    rules: Mapping[str, frozenset[Rule]] = field(default_factory=dict)
-    settings: Mapping[str, str] = field(default_factory=dict)
+    rules: Mapping[Key, frozenset[Rule]] = field(default_factory=dict)
+    settings: Mapping[Key, str] = field(default_factory=dict)
     load_balancer: str = ""
 
 
-def refs(value: object) -> Iterator[str]:
+def refs(value: object) -> Iterator[Key]:
     """Keys of all `Ref`s in a request."""
     if isinstance(value, Ref):
         yield value.key
@@ -118,7 +147,7 @@ def refs(value: object) -> Iterator[str]:
             yield from refs(inner)
 
 
-def resolved(value: Any, ids: Mapping[str, str]) -> Any:  # noqa: ANN401  a request, of any shape
+def resolved(value: Any, ids: Mapping[Key, str]) -> Any:  # noqa: ANN401  a request, of any shape
     """Put ids in the place of `Ref`s.
 
     Raises:

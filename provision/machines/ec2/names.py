@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from provision.desired.components.group import group_name
+from provision.machines.ec2.keys import Key, Kind
 from provision.model.cluster import Settings
 from provision.model.errors import Finding
 
@@ -17,7 +19,6 @@ CLUSTER = "clusterctl:cluster"
 OWNER = "clusterctl:owner"
 KEY = "clusterctl:key"
 HOST_KEY = "clusterctl:host-key"
-GROUPED = "worker of the group"  # KEY of the Auto Scaling group's instances
 
 MASTERS, WORKERS = "masters", "workers"
 SIDES = (MASTERS, WORKERS)
@@ -90,14 +91,33 @@ def shared(given: Settings) -> dict[str, str]:
     return {cluster_tag(given.name): "shared"}
 
 
-def tags(given: Settings, key: str, **further: str) -> list[dict[str, str]]:
+def tags(given: Settings, key: Key, **further: str) -> list[dict[str, str]]:
     """Tags of one thing, in the form that most of AWS' services take."""
     values = {
         **given.ec2.tags,
         "Name": f"{given.name} {key}",
         CLUSTER: given.name,
         OWNER: given.ec2.owner,
-        KEY: key,
+        KEY: str(key),
         **further,
     }
     return [{"Key": name, "Value": value} for name, value in values.items()]
+
+
+_TYPES = {
+    Kind.VPC: "vpc",
+    Kind.GATEWAY: "internet-gateway",
+    Kind.ROUTE_TABLE: "route-table",
+    Kind.KEY_PAIR: "key-pair",
+    Kind.SUBNET: "subnet",
+    Kind.GROUP_SUBNET: "subnet",
+    Kind.SECURITY_GROUP: "security-group",
+    Kind.VOLUME: "volume",
+    Kind.LAUNCH_TEMPLATE: "launch-template",
+}
+
+
+def tagged(given: Settings, key: Key, **further: str) -> dict[str, Any]:
+    """Give the argument with which EC2's own calls tag a thing as they make it."""
+    made = {"ResourceType": _TYPES[key.kind], "Tags": tags(given, key, **further)}
+    return {"TagSpecifications": [made]}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provision.machines import Planned
+from provision.machines.ec2.keys import Kind
 from provision.machines.ec2.model import Step
 
 DATE = "2026-06"
@@ -59,9 +60,11 @@ PRICES: Mapping[str, Prices] = {
 def planned(steps: Sequence[Step], region: str) -> tuple[Planned, ...]:
     """What the steps make, with the cost of each where it has one."""
     prices = PRICES.get(region, PRICES[HOME])
-    templates = [s.request["LaunchTemplateData"] for s in steps if s.key == "launch template"]
+    templates = [
+        s.request["LaunchTemplateData"] for s in steps if s.key.kind is Kind.LAUNCH_TEMPLATE
+    ]
     worker = _machine(templates[0], prices) if templates else None
-    return tuple(Planned(s.key, s.detail, _monthly(s, prices, worker)) for s in steps)
+    return tuple(Planned(str(s.key), s.detail, _monthly(s, prices, worker)) for s in steps)
 
 
 def basis(region: str) -> str:

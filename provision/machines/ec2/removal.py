@@ -17,9 +17,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from provision.aws.account import Account, code_of, in_words
 from provision.local.progress import Progress
+from provision.machines.ec2 import keys
+from provision.machines.ec2.keys import Key, Kind
 from provision.machines.ec2.model import Seen
-from provision.machines.ec2.names import CLUSTER, GROUPED, KEY, SIDES, Names, cluster_tag
-from provision.machines.ec2.seen import NOT_ENDED, security_groups_of_services, tags_of
+from provision.machines.ec2.names import CLUSTER, SIDES, Names, cluster_tag
+from provision.machines.ec2.seen import NOT_ENDED, key_of, security_groups_of_services, tags_of
 from provision.model.errors import MachinesError
 
 AT_ONCE = 8
@@ -94,7 +96,7 @@ def remove_machines(account: Account, seen: Seen, names: Collection[str]) -> Non
     if ids := [*ids, *(seen.leaving[name].id for name in names if name in seen.leaving)]:
         account.wait("instance_terminated", {"InstanceIds": ids})
     for name in names:
-        if volume := seen.ids.get(f"volume {name}"):
+        if volume := seen.ids.get(Key(Kind.VOLUME, name)):
             account.call("ec2", "delete_volume", VolumeId=volume)
 
 
@@ -110,36 +112,36 @@ class _Waves:
     def all(self) -> tuple[Callable[[], Iterator[_Removal]], ...]:
         return (self.users, self.used, self.contents, self.things, self.network, self.vpc)
 
-    def of(self, kind: str) -> Iterator[tuple[str, str]]:
-        """(key, id) of the things of a kind."""
+    def of(self, kind: Kind) -> Iterator[tuple[str, str]]:
+        """Give (text of the key, id) of the things of a kind."""
         for key, id_ in self.seen.ids.items():
-            if (key == kind or key.startswith(f"{kind} ")) and " at " not in key:
-                yield key, id_
+            if key.kind is kind:
+                yield str(key), id_
 
     def security_groups(self) -> Iterator[tuple[str, str]]:
-        """(key, id) of ours, and of those of Services' load balancers."""
-        yield from self.of("security group")
+        """Give (text, id) of the cluster's groups, and of those of Services' load balancers."""
+        yield from self.of(Kind.SECURITY_GROUP)
         for group in security_groups_of_services(self.account, self.names.cluster):
             yield f"security group {group['GroupName']} of a Service", group["GroupId"]
 
-    def every(self, kind: str, service: str, action: str, argument: str) -> Iterator[_Removal]:
+    def every(self, kind: Kind, service: str, action: str, argument: str) -> Iterator[_Removal]:
         for key, id_ in self.of(kind):
             yield _Removal(key, service, action, {argument: id_})
 
     def users(self) -> Iterator[_Removal]:
         """What uses other things."""
-        if "group" in self.seen.ids:
+        if keys.GROUP in self.seen.ids:
             request = {"AutoScalingGroupName": self.names.group, "ForceDelete": True}
-            yield _Removal("group", "autoscaling", "delete_auto_scaling_group", request)
+            yield _Removal(str(keys.GROUP), "autoscaling", "delete_auto_scaling_group", request)
         found = _of_services(self.account, self.names, "load_balancer")
-        for key, arn in (*self.of("load balancer"), *found):
+        for key, arn in (*self.of(Kind.LOAD_BALANCER), *found):
             yield _Removal(key, "elbv2", "delete_load_balancer", {"LoadBalancerArn": arn})
         for name in _classic(self.account, self.names):
             key, request = f"load balancer {name} of a Service", {"LoadBalancerName": name}
             yield _Removal(key, "elb", "delete_load_balancer", request)
         # The group's go with it: one that went before it would be replaced.
         if instances := all_instances(
-            self.account, self.names, grouped="group" not in self.seen.ids
+            self.account, self.names, grouped=keys.GROUP not in self.seen.ids
         ):
             request = {"InstanceIds": sorted(instances)}
             yield _Removal("instances", "ec2", "terminate_instances", request)
@@ -150,14 +152,14 @@ class _Waves:
             # The group's too, which its own end terminates.
             self.account.wait("instance_terminated", {"InstanceIds": sorted(instances)})
         found = _of_services(self.account, self.names, "target_group")
-        for key, arn in (*self.of("target group"), *found):
+        for key, arn in (*self.of(Kind.TARGET_GROUP), *found):
             yield _Removal(key, "elbv2", "delete_target_group", {"TargetGroupArn": arn})
-        yield from self.every("volume", "ec2", "delete_volume", "VolumeId")
+        yield from self.every(Kind.VOLUME, "ec2", "delete_volume", "VolumeId")
         for key, id_ in _volumes_of_services(self.account, self.names):
             yield _Removal(key, "ec2", "delete_volume", {"VolumeId": id_})
         template = ("ec2", "delete_launch_template", "LaunchTemplateId")
-        yield from self.every("launch template", *template)
-        yield from self.every("key pair", "ec2", "delete_key_pair", "KeyName")
+        yield from self.every(Kind.LAUNCH_TEMPLATE, *template)
+        yield from self.every(Kind.KEY_PAIR, "ec2", "delete_key_pair", "KeyName")
 
     def contents(self) -> Iterator[_Removal]:
         """What must be out before its container can go."""
@@ -168,37 +170,38 @@ class _Waves:
                 request = {"GroupId": id_, "IpPermissions": rules}
                 action = "revoke_security_group_ingress"
                 yield _Removal(f"rules of {key}", "ec2", action, request)
-        for key, table in self.of("route table"):
+        for key, table in self.of(Kind.ROUTE_TABLE):
             for association in _associations(self.account, table):
                 request = {"AssociationId": association}
                 yield _Removal(f"{key} at a subnet", "ec2", "disassociate_route_table", request)
-        if "bucket" in self.seen.ids:
-            _empty(self.account, self.seen.ids["bucket"])
+        if keys.BUCKET in self.seen.ids:
+            _empty(self.account, self.seen.ids[keys.BUCKET])
 
     def things(self) -> Iterator[_Removal]:
         profile = ("iam", "delete_instance_profile", "InstanceProfileName")
-        yield from self.every("instance profile", *profile)
+        yield from self.every(Kind.PROFILE, *profile)
         for side in SIDES:
-            if f"role {side}" in self.seen.ids:
+            if (role := Key(Kind.ROLE, side)) in self.seen.ids:
                 request = {"RoleName": self.names.role(side)}
-                yield _Removal(f"role {side}", "iam", "delete_role", request)
+                yield _Removal(str(role), "iam", "delete_role", request)
         for key, id_ in self.security_groups():
             yield _Removal(key, "ec2", "delete_security_group", {"GroupId": id_})
-        yield from self.every("subnet", "ec2", "delete_subnet", "SubnetId")
-        yield from self.every("bucket", "s3", "delete_bucket", "Bucket")
-        if "internet gateway at vpc" in self.seen.ids:
-            gateway, vpc = self.seen.ids["internet gateway"], self.seen.ids["vpc"]
+        for kind in (Kind.SUBNET, Kind.GROUP_SUBNET):
+            yield from self.every(kind, "ec2", "delete_subnet", "SubnetId")
+        yield from self.every(Kind.BUCKET, "s3", "delete_bucket", "Bucket")
+        if keys.GATEWAY_AT_VPC in self.seen.ids:
+            gateway, vpc = self.seen.ids[keys.GATEWAY], self.seen.ids[keys.VPC]
             request = {"InternetGatewayId": gateway, "VpcId": vpc}
-            yield _Removal("internet gateway at vpc", "ec2", "detach_internet_gateway", request)
+            yield _Removal(str(keys.GATEWAY_AT_VPC), "ec2", "detach_internet_gateway", request)
 
     def network(self) -> Iterator[_Removal]:
-        yield from self.every("route table", "ec2", "delete_route_table", "RouteTableId")
+        yield from self.every(Kind.ROUTE_TABLE, "ec2", "delete_route_table", "RouteTableId")
         gateway = ("ec2", "delete_internet_gateway", "InternetGatewayId")
-        yield from self.every("internet gateway", *gateway)
+        yield from self.every(Kind.GATEWAY, *gateway)
 
     def vpc(self) -> Iterator[_Removal]:
         if not self.keep_vpc:
-            yield from self.every("vpc", "ec2", "delete_vpc", "VpcId")
+            yield from self.every(Kind.VPC, "ec2", "delete_vpc", "VpcId")
 
 
 def all_instances(account: Account, names: Names, *, grouped: bool = True) -> set[str]:
@@ -209,7 +212,7 @@ def all_instances(account: Account, names: Names, *, grouped: bool = True) -> se
     ]
     pages = account.pages("ec2", "describe_instances", "Reservations", Filters=filters)
     found = (i for reservation in pages for i in reservation["Instances"])
-    return {i["InstanceId"] for i in found if grouped or tags_of(i).get(KEY) != GROUPED}
+    return {i["InstanceId"] for i in found if grouped or key_of(tags_of(i)) != keys.GROUPED}
 
 
 def _of_services(account: Account, names: Names, kind: str) -> Iterator[tuple[str, str]]:
@@ -248,15 +251,14 @@ def _volumes_of_services(account: Account, names: Names) -> Iterator[tuple[str, 
 
 
 def _identity_contents(account: Account, role: str, seen: Seen, side: str) -> Iterator[_Removal]:
-    if f"role {side} in its profile" in seen.ids:
+    if (membership := Key(Kind.ROLE_IN_PROFILE, side)) in seen.ids:
         request = {"InstanceProfileName": role, "RoleName": role}
-        what = f"role {side} in its profile"
-        yield _Removal(what, "iam", "remove_role_from_instance_profile", request)
-    if f"role {side}" not in seen.ids:
+        yield _Removal(str(membership), "iam", "remove_role_from_instance_profile", request)
+    if Key(Kind.ROLE, side) not in seen.ids:
         return
     for policy in account.call("iam", "list_role_policies", RoleName=role)["PolicyNames"]:
         request = {"RoleName": role, "PolicyName": policy}
-        yield _Removal(f"policy of role {side}", "iam", "delete_role_policy", request)
+        yield _Removal(str(Key(Kind.ROLE_POLICY, side)), "iam", "delete_role_policy", request)
     attached = account.call("iam", "list_attached_role_policies", RoleName=role)
     for managed in attached["AttachedPolicies"]:
         request = {"RoleName": role, "PolicyArn": managed["PolicyArn"]}
@@ -314,7 +316,7 @@ def _carry_out(
 
 def _blocked(account: Account, removal: _Removal, seen: Seen, error: ClientError) -> MachinesError:
     """Name what stands against a removal: network interfaces that are not ours."""
-    vpc = seen.ids.get("vpc", "")
+    vpc = seen.ids.get(keys.VPC, "")
     filters = [{"Name": "vpc-id", "Values": [vpc]}]
     try:
         found = account.call("ec2", "describe_network_interfaces", Filters=filters)

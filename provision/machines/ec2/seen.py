@@ -10,9 +10,12 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from provision.aws.account import Account, code_of, in_words
-from provision.machines.ec2.desired import CLOSED, WITH_PORTS
+from provision.machines.ec2 import keys
+from provision.machines.ec2.desired import CLOSED
+from provision.machines.ec2.keys import Key, Kind
 from provision.machines.ec2.model import Instance, Rule, Seen, canonical
 from provision.machines.ec2.names import CLUSTER, HOST_KEY, KEY, OWNER, SIDES, Names, cluster_tag
+from provision.machines.ec2.rules import WITH_PORTS
 from provision.model.cluster import Settings
 from provision.model.errors import MachinesError
 
@@ -33,27 +36,27 @@ class _Sight:
     account: Account
     given: Settings
     names: Names
-    ids: dict[str, str] = field(default_factory=dict)
-    owners: dict[str, tuple[str, str]] = field(default_factory=dict)
+    ids: dict[Key, str] = field(default_factory=dict)
+    owners: dict[Key, tuple[str, str]] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
     leaving: dict[str, Instance] = field(default_factory=dict)
     volumes: dict[str, str] = field(default_factory=dict)
-    rules: dict[str, frozenset[Rule]] = field(default_factory=dict)
-    settings: dict[str, str] = field(default_factory=dict)
+    rules: dict[Key, frozenset[Rule]] = field(default_factory=dict)
+    settings: dict[Key, str] = field(default_factory=dict)
     load_balancer: str = ""
     associations: dict[str, set[str]] = field(default_factory=dict)  # table's -> subnets' ids
     attachments: dict[str, set[str]] = field(default_factory=dict)  # volume's -> instances' ids
     targets: set[str] = field(default_factory=set)  # instances' ids
 
-    def found(self, key: str, id_: str, tags: Mapping[str, str]) -> None:
+    def found(self, key: Key, id_: str, tags: Mapping[str, str]) -> None:
         self.ids[key] = id_
         self.owners[key] = (tags.get(CLUSTER, ""), tags.get(OWNER, ""))
 
-    def tagged(self, action: str, items: str) -> list[tuple[str, dict[str, str], dict[str, Any]]]:
+    def tagged(self, action: str, items: str) -> list[tuple[Key, dict[str, str], dict[str, Any]]]:
         """(key, tags, description) of all of one kind that EC2 has with this cluster's tag."""
         ours = [{"Name": f"tag:{CLUSTER}", "Values": [self.given.name]}]
         things = self.account.call("ec2", action, Filters=ours)[items]
-        return [((t := tags_of(thing)).get(KEY, ""), t, thing) for thing in things]
+        return [(key_of(t := tags_of(thing)), t, thing) for thing in things]
 
 
 def look(account: Account, given: Settings, names: Names) -> Seen:
@@ -98,23 +101,28 @@ def tags_of(thing: Mapping[str, Any]) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in thing.get("Tags") or ()}
 
 
+def key_of(tags: Mapping[str, str]) -> Key:
+    """Read the key of a thing from its tags."""
+    return keys.read(tags.get(KEY, ""))
+
+
 def _join(sight: _Sight) -> None:
     """Add what only several answers together tell."""
     by_id = {id_: key for key, id_ in sight.ids.items()}
-    for subnet in sight.associations.get(sight.ids.get("route table", ""), ()):
-        if subnet in by_id:
-            sight.ids[f"{by_id[subnet]} at route table"] = ""
+    for subnet in sight.associations.get(sight.ids.get(keys.ROUTE_TABLE, ""), ()):
+        if (key := by_id.get(subnet)) and key.kind in keys.AT_TABLE:
+            sight.ids[keys.at_table(key)] = ""
     for name, instance in sight.instances.items():
-        volume = sight.ids.get(f"volume {name}")
+        volume = sight.ids.get(Key(Kind.VOLUME, name))
         if volume and instance.id in sight.attachments.get(volume, ()):
-            sight.ids[f"volume {name} at its machine"] = ""
+            sight.ids[Key(Kind.ATTACHMENT, name)] = ""
         if instance.id in sight.targets:
-            sight.ids[f"target {name}"] = ""
+            sight.ids[Key(Kind.TARGET, name)] = ""
 
 
 def _network(sight: _Sight) -> None:
     if sight.given.ec2.vpc:
-        sight.ids["vpc"] = sight.given.ec2.vpc
+        sight.ids[keys.VPC] = sight.given.ec2.vpc
     for key, tags, vpc in sight.tagged("describe_vpcs", "Vpcs"):
         sight.found(key, vpc["VpcId"], tags)
 
@@ -124,7 +132,7 @@ def _gateway(sight: _Sight) -> None:
     for key, tags, gateway in listed:
         sight.found(key, gateway["InternetGatewayId"], tags)
         if gateway.get("Attachments"):
-            sight.ids[f"{key} at vpc"] = ""
+            sight.ids[keys.GATEWAY_AT_VPC] = ""
 
 
 def _subnets(sight: _Sight) -> None:
@@ -138,7 +146,7 @@ def _route_tables(sight: _Sight) -> None:
         sight.found(key, id_, tags)
         sight.associations[id_] = {a.get("SubnetId", "") for a in table["Associations"]}
         if any(r.get("DestinationCidrBlock") == "0.0.0.0/0" for r in table["Routes"]):
-            sight.ids["route to the internet"] = ""
+            sight.ids[keys.INTERNET_ROUTE] = ""
 
 
 def security_groups_of_services(account: Account, cluster: str) -> list[Any]:
@@ -185,11 +193,11 @@ def _key_pair(sight: _Sight) -> None:
 def _volumes(sight: _Sight) -> None:
     for key, tags, volume in sight.tagged("describe_volumes", "Volumes"):
         # The root volumes come and go with their instances; and one may be going for minutes.
-        if key.startswith("volume ") and volume["State"] != "deleting":
+        if key.kind is Kind.VOLUME and volume["State"] != "deleting":
             sight.found(key, volume["VolumeId"], tags)
             at = {a["InstanceId"] for a in volume["Attachments"]}
             sight.attachments[volume["VolumeId"]] = at
-            sight.volumes[key.removeprefix("volume ")] = volume["AvailabilityZone"]
+            sight.volumes[key.name] = volume["AvailabilityZone"]
 
 
 def _instances(sight: _Sight) -> None:
@@ -200,10 +208,9 @@ def _instances(sight: _Sight) -> None:
     reservations = sight.account.pages("ec2", "describe_instances", "Reservations", Filters=filters)
     for instance in (i for reservation in reservations for i in reservation["Instances"]):
         tags = tags_of(instance)
-        key = tags.get(KEY, "")
-        if not key.startswith("instance "):  # of the Auto Scaling group
+        key = key_of(tags)
+        if key.kind is not Kind.INSTANCE:  # of the Auto Scaling group
             continue
-        name = key.removeprefix("instance ")
         described = Instance(
             instance["InstanceId"],
             instance["State"]["Name"],
@@ -213,12 +220,12 @@ def _instances(sight: _Sight) -> None:
             tags.get(HOST_KEY, ""),
         )
         if described.state == LEAVING:
-            sight.leaving[name] = described
+            sight.leaving[key.name] = described
             continue
         sight.found(key, described.id, tags)
-        sight.instances[name] = described
+        sight.instances[key.name] = described
         if instance.get("SourceDestCheck") is False:
-            sight.settings[f"source check of {name}"] = "off"
+            sight.settings[Key(Kind.SOURCE_CHECK, key.name)] = "off"
 
 
 def _launch_template(sight: _Sight) -> None:
@@ -230,7 +237,7 @@ def _launch_template(sight: _Sight) -> None:
             LaunchTemplateId=template["LaunchTemplateId"],
             Versions=["$Latest"],
         )["LaunchTemplateVersions"]
-        sight.settings[f"version of {key}"] = versions[0].get("VersionDescription", "")
+        sight.settings[keys.TEMPLATE_VERSION] = versions[0].get("VersionDescription", "")
 
 
 def _load_balancer(sight: _Sight) -> None:
@@ -238,11 +245,11 @@ def _load_balancer(sight: _Sight) -> None:
     answer = _or_none(sight, "elbv2", "describe_load_balancers", Names=[name])
     for found in answer["LoadBalancers"] if answer else ():
         arn = found["LoadBalancerArn"]
-        sight.found("load balancer", arn, _elb_tags(sight, arn))
+        sight.found(keys.LOAD_BALANCER, arn, _elb_tags(sight, arn))
         sight.load_balancer = found["DNSName"]
         listeners = sight.account.call("elbv2", "describe_listeners", LoadBalancerArn=arn)
         for listener in listeners["Listeners"]:
-            sight.ids["listener"] = listener["ListenerArn"]
+            sight.ids[keys.LISTENER] = listener["ListenerArn"]
 
 
 def _target_group(sight: _Sight) -> None:
@@ -250,7 +257,7 @@ def _target_group(sight: _Sight) -> None:
     answer = _or_none(sight, "elbv2", "describe_target_groups", Names=[name])
     for found in answer["TargetGroups"] if answer else ():
         arn = found["TargetGroupArn"]
-        sight.found("target group", arn, _elb_tags(sight, arn))
+        sight.found(keys.TARGET_GROUP, arn, _elb_tags(sight, arn))
         health = sight.account.call("elbv2", "describe_target_health", TargetGroupArn=arn)
         sight.targets = {
             target["Target"]["Id"]
@@ -266,17 +273,17 @@ def _elb_tags(sight: _Sight, arn: str) -> dict[str, str]:
 
 def _role(side: str) -> Callable[[_Sight], None]:
     def read(sight: _Sight) -> None:
-        name, key = sight.names.role(side), f"role {side}"
+        name, key = sight.names.role(side), Key(Kind.ROLE, side)
         answer = _or_none(sight, "iam", "get_role", RoleName=name)
         if answer is None:
             return
         sight.found(key, name, tags_of(answer["Role"]))
         policy = _or_none(sight, "iam", "get_role_policy", RoleName=name, PolicyName="clusterctl")
         if policy:
-            sight.settings[f"policy of {key}"] = canonical(policy["PolicyDocument"])
+            sight.settings[Key(Kind.ROLE_POLICY, side)] = canonical(policy["PolicyDocument"])
         attached = sight.account.call("iam", "list_attached_role_policies", RoleName=name)
         if attached["AttachedPolicies"]:
-            sight.ids[f"Session Manager for {key}"] = ""
+            sight.ids[Key(Kind.SESSION_MANAGER, side)] = ""
 
     return read
 
@@ -287,9 +294,9 @@ def _profile(side: str) -> Callable[[_Sight], None]:
         answer = _or_none(sight, "iam", "get_instance_profile", InstanceProfileName=name)
         if answer:
             profile = answer["InstanceProfile"]
-            sight.found(f"instance profile {side}", name, tags_of(profile))
+            sight.found(Key(Kind.PROFILE, side), name, tags_of(profile))
             if profile["Roles"]:
-                sight.ids[f"role {side} in its profile"] = ""
+                sight.ids[Key(Kind.ROLE_IN_PROFILE, side)] = ""
 
     return read
 
@@ -302,8 +309,8 @@ def _group(sight: _Sight) -> None:
     for group in answer["AutoScalingGroups"]:
         if group.get("Status"):  # it is on its way out
             continue
-        sight.found("group", group["AutoScalingGroupName"], tags_of(group))
-        sight.settings["size of group"] = str(group["DesiredCapacity"])
+        sight.found(keys.GROUP, group["AutoScalingGroupName"], tags_of(group))
+        sight.settings[keys.GROUP_SIZE] = str(group["DesiredCapacity"])
 
 
 def _bucket(sight: _Sight) -> None:
@@ -320,16 +327,16 @@ def _bucket(sight: _Sight) -> None:
         # Between the bucket and its tags a run may have been killed.
         versions = sight.account.call("s3", "list_object_versions", MaxKeys=1, **bucket)
         if versions.get("Versions") or versions.get("DeleteMarkers"):
-            sight.found("bucket", sight.names.bucket, {})
+            sight.found(keys.BUCKET, sight.names.bucket, {})
             return
-        sight.ids["bucket"] = sight.names.bucket
+        sight.ids[keys.BUCKET] = sight.names.bucket
     else:
         found = tags_of({"Tags": tags})
-        sight.found("bucket", sight.names.bucket, found)
-        sight.settings["bucket's tags"] = canonical(found)
+        sight.found(keys.BUCKET, sight.names.bucket, found)
+        sight.settings[Key(Kind.BUCKET_SETTING, "tags")] = canonical(found)
     for what, action, read in _BUCKET_SETTINGS:
         if answer := _or_none(sight, "s3", action, **bucket):
-            sight.settings[f"bucket's {what}"] = read(answer)
+            sight.settings[Key(Kind.BUCKET_SETTING, what)] = read(answer)
 
 
 _BUCKET_SETTINGS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (

@@ -24,20 +24,22 @@ from provision.local.progress import Progress
 from provision.machines import MachineStatus, Planned
 from provision.machines.ec2 import checks, prices
 from provision.machines.ec2.apply import apply
-from provision.machines.ec2.desired import HostKey, World, addresses, lacking, steps, zones_of
+from provision.machines.ec2.desired import lacking, steps
 from provision.machines.ec2.group import Store, refuse_size, scale
-from provision.machines.ec2.model import Seen, Step
+from provision.machines.ec2.keys import Key, Kind
+from provision.machines.ec2.model import HostKey, Seen, Step, World
 from provision.machines.ec2.names import names_of
+from provision.machines.ec2.placing import addresses, zones_of
 from provision.machines.ec2.removal import remove, remove_machines
 from provision.machines.ec2.seen import look
-from provision.machines.lab import new_key
+from provision.machines.ssh_keys import new_key
 from provision.model import paths
 from provision.model.cluster import Role, Ssh
 from provision.model.errors import MachinesError
 from provision.model.located import Located
 
 LOGIN_TIMEOUT = 300.0  # seconds; 30 is usual from the call to the first login
-_MAKING = ("instance", "start of")
+_MAKING = (Kind.INSTANCE, Kind.START)
 HOST_KEY, PLACE = ".host_key", ".place"  # endings of files about machines that are to be made
 SSM = "aws ssm start-session --region {region} --target %h --document-name AWS-StartSSHSession"
 _BY_SSH = "does `ssh_from` have this computer's address?"
@@ -95,9 +97,8 @@ class Ec2:
 
     def missing(self, draft: Draft) -> tuple[str, ...]:
         """Names of machines to make or start; and of other things to make or correct."""
-        steps = self._steps(draft)
-        machines = {f"{verb} {host.name}": host.name for host in draft.hosts for verb in _MAKING}
-        return tuple(machines.get(step.key, step.key) for step in steps)
+        wanted = (step.key for step in self._steps(draft))
+        return tuple(key.name if key.kind in _MAKING else str(key) for key in wanted)
 
     def planned(self, draft: Draft) -> tuple[Planned, ...]:
         return prices.planned(self._steps(draft), draft.ec2.region)
@@ -145,7 +146,7 @@ class Ec2:
         seen = self._look(draft)
         checks.refuse(draft, checks.rights(account, wanted, seen))
         if wanted:
-            subjects = tuple(step.key for step in wanted)
+            subjects = tuple(str(step.key) for step in wanted)
             self._seen = None  # from here on it changes
             with progress.phase("ec2", f"{len(wanted)} calls to AWS", subjects):
                 apply(account, wanted, seen.ids, progress, partial(self._spent, draft))
@@ -189,7 +190,7 @@ class Ec2:
         self._seen = None  # from here on it changes
         names = names_of(draft, self._number)
         try:
-            with progress.phase("ec2", "remove all that was made", tuple(seen.ids)):
+            with progress.phase("ec2", "remove all that was made", tuple(map(str, seen.ids))):
                 remove(account, names, seen, progress, keep_vpc=draft.ec2.vpc is not None)
         except (ClientError, BotoCoreError) as error:
             raise in_words(error, draft.name, getattr(error, "operation_name", "")) from error
@@ -260,9 +261,9 @@ class Ec2:
             keys[name] = HostKey(private, public)
         return keys
 
-    def _spent(self, draft: Draft, key: str) -> None:
+    def _spent(self, draft: Draft, key: Key) -> None:
         """Ask for a machine, or its volume, with another token: a new host key makes one."""
-        self._forget(draft, (key.rpartition(" ")[2],), HOST_KEY)
+        self._forget(draft, (key.name,), HOST_KEY)
 
     def _forget(self, draft: Draft, names: Iterable[str], *kinds: str) -> None:
         for name in names:

@@ -1,0 +1,100 @@
+"""Where each machine goes: its zone, its subnet and its private address. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+
+from provision.inventory import Draft
+from provision.inventory.draft import HostEntry
+from provision.machines.ec2.keys import (
+    Key,
+    Kind,
+)
+from provision.machines.ec2.model import Seen
+from provision.machines.ec2.names import (
+    MASTERS,
+    WORKERS,
+)
+from provision.model.cluster import Role, Settings
+
+SHARES = 16  # of the network: one for each zone; the first half is for the inventory's machines,
+MOST_ZONES = SHARES // 2  # and the second half for the Auto Scaling group's
+FIRST_HOST = 5  # AWS keeps the first four addresses and the last one of each subnet
+
+
+def zones_of(draft: Draft, seen: Seen) -> dict[str, str]:
+    """Zone of each machine: that of its instance; that of its volume, which cannot leave it; the
+    one that it had; else the one with the fewest machines of its side, in the inventory's order.
+    """
+    kept = {
+        **{name: zone for name, (zone, _) in _before(seen).items()},
+        **seen.volumes,
+        **{name: instance.zone for name, instance in seen.instances.items()},
+    }
+    zones = draft.ec2.zones
+    result = {h.name: kept[h.name] for h in draft.hosts if kept.get(h.name) in zones}
+    sides = {host.name: side_of(host) for host in draft.hosts}
+    for name, side in sides.items():
+        if name not in result:
+            alike = [zone for other, zone in result.items() if sides[other] == side]
+            result[name] = min(zones, key=alike.count)
+    return result
+
+
+def _before(seen: Seen) -> dict[str, tuple[str, str]]:
+    """Zone and address of machines that are to be made anew."""
+    ending = {n: (i.zone, i.private) for n, i in seen.leaving.items() if i.private}
+    return {**ending, **seen.left}
+
+
+def side_of(host: HostEntry) -> str:
+    """Which security group, role and type: etcd's machines are as the masters."""
+    return MASTERS if host.roles & {Role.MASTER, Role.ETCD} else WORKERS
+
+
+def subnet_of(given: Settings, zone: str, *, group: bool = False) -> IPv4Network:
+    """The zone's share of the network: of the inventory's machines, or of the group's."""
+    index = given.ec2.zones.index(zone) + (MOST_ZONES if group else 0)
+    return tuple(given.ec2.network.subnets(SHARES.bit_length() - 1))[index]
+
+
+def addresses(draft: Draft, seen: Seen) -> dict[str, IPv4Address]:
+    """Private address of each machine: the one that it has, or had; else that of its place in its
+    zone, by the inventory's order, or the first that is free.
+
+    They are chosen here, so that a machine that is made anew has the old one's.
+    """
+    zones = zones_of(draft, seen)
+    subnets = {host.name: subnet_of(draft, zones[host.name]) for host in draft.hosts}
+    result = {
+        name: IPv4Address(instance.private)
+        for name, instance in seen.instances.items()
+        if instance.private
+    }
+    for name, (_, private) in _before(seen).items():
+        address = IPv4Address(private)
+        free = name not in result and address not in result.values()
+        if free and name in subnets and address in subnets[name]:
+            result[name] = address
+    taken = {*result.values(), *(IPv4Address(private) for _, private in _before(seen).values())}
+    for host in draft.hosts:
+        if host.name in result:
+            continue
+        subnet = subnets[host.name]
+        alike = [name for name, zone in zones.items() if zone == zones[host.name]]
+        pool = [subnet[number] for number in range(FIRST_HOST, subnet.num_addresses - 1)]
+        place = alike.index(host.name)
+        ordered = (*pool[place:], *pool[:place])
+        result[host.name] = next(address for address in ordered if address not in taken)
+        taken.add(result[host.name])
+    return {host.name: result[host.name] for host in draft.hosts}
+
+
+def subnets(given: Settings) -> Iterator[tuple[Key, str, bool]]:
+    """(key, zone, whether it is the Auto Scaling group's)."""
+    for zone in given.ec2.zones:
+        yield Key(Kind.SUBNET, zone), zone, False
+    if given.ec2.group:
+        for zone in given.ec2.zones:
+            yield Key(Kind.GROUP_SUBNET, zone), zone, True
