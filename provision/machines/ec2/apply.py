@@ -1,4 +1,4 @@
-"""Carries steps out: each as soon as what it needs is there, side by side."""
+"""Carry steps out in parallel, each as soon as the things that it needs exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from provision.machines.ec2.keys import Key
 from provision.machines.ec2.model import Step, at, resolved
 from provision.model.errors import MachinesError
 
-AT_ONCE = 8  # EC2's own buckets for calls that change something begin to throttle at about this
+AT_ONCE = 8  # EC2 throttles more calls that change something
 _WAITS_ON = {
     "instance_running": "InstanceIds",
     "instance_stopped": "InstanceIds",
@@ -33,15 +33,15 @@ def apply(
     progress: Progress,
     spent: Callable[[Key], None],
 ) -> None:
-    """Carry all of them out.
+    """Carry all steps out.
 
     Args:
-        known: key -> id of what is there.
-        spent: is told the key of what must not be asked for with its ClientToken again: for a day
-            AWS would answer with what came of it, also when that has ended.
+        known: key -> id of the things that exist.
+        spent: called with the key of an instance whose ClientToken must not be used again. For a
+            day AWS would answer with that instance, even though it has ended.
 
     Raises:
-        MachinesError: with every step that failed; what was made stays, and the next run goes on.
+        MachinesError: names every step that failed. Things that were made stay; the next run goes on.
     """
     ids = dict(known)
     waiting = {step.key: step for step in steps}
@@ -85,7 +85,7 @@ def _carry_out(
     """Make the call, and return the id of what it made.
 
     Raises:
-        MachinesError: AWS refuses, or what it made has ended already.
+        MachinesError: AWS refuses, or the new instance has ended already.
     """
     waiter, on = step.once
     try:
@@ -112,7 +112,7 @@ def _carry_out(
 
 
 def _ended(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The first instance of an answer that has ended."""
+    """Find the first instance of an answer that has ended."""
     found = (i for r in answer.get("Reservations", ()) for i in r.get("Instances", ()))
     return next((i for i in found if i.get("State", {}).get("Name") in _ENDED), None)
 
@@ -121,5 +121,5 @@ def _of_ended(key: Key, instance: Mapping[str, Any]) -> MachinesError:
     why = instance.get("StateReason", {}).get("Message", "AWS does not say why")
     return MachinesError(
         f"{key} ({instance['InstanceId']}) has ended: {why}",
-        hint="put that right; the same command again makes another one",
+        hint="remove the cause, then run the same command again: it makes another instance",
     )

@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from provision.aws.account import PERMISSION, Account, api_name, code_of, in_words
 from provision.inventory import Draft
-from provision.inventory.amis import image_of, newest
+from provision.inventory.amis import KNOWN, image_of, newest
 from provision.machines.ec2 import keys
 from provision.machines.ec2.keys import Key, Kind
 from provision.machines.ec2.model import Seen, Step, World, resolved
@@ -41,7 +41,7 @@ def region(given: Settings) -> list[Finding]:
             what = (
                 f"{given.ec2.region} is in {partition}, whose ARNs and names differ from AWS' own"
             )
-            return [Finding(where, what, "a region of the partition aws, as 'eu-central-1'")]
+            return [Finding(where, what, "a region of the partition aws, such as 'eu-central-1'")]
     close = get_close_matches(given.ec2.region, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "such as 'eu-central-1'"
     return [Finding(where, f"there is no region {given.ec2.region!r}", hint)]
@@ -83,13 +83,13 @@ def world(account: Account, draft: Draft, number: str) -> tuple[World, list[Find
 
 
 def foreign(draft: Draft, seen: Seen) -> Iterator[Finding]:
-    """Find what has our name or our tags, and is somebody else's."""
+    """Find things with this cluster's name or tags that belong to another cluster or owner."""
     ours = (draft.name, draft.ec2.owner)
     for key, (cluster, owner) in seen.owners.items():
         if (cluster, owner) == ours:
             continue
         if not cluster:
-            what = f"{key} ({seen.ids[key]}) is there already, and is not clusterctl's"
+            what = f"{key} ({seen.ids[key]}) exists already, and clusterctl did not make it"
             own = "another `bucket`" if key == keys.BUCKET else "the cluster another name"
             yield Finding("cluster.ec2", what, f"give {own}, or remove it")
         else:
@@ -106,18 +106,23 @@ def moved(draft: Draft, seen: Seen) -> Iterator[Finding]:
     }
     for name, zone in {**there, **volumes}.items():
         if zone and zone not in draft.ec2.zones:
-            what = f"is in {zone}, which `zones` no longer has"
-            yield Finding(name, what, f"leave {zone} in `zones` as long as it is there")
+            what = f"is in {zone}, which is no longer in `zones`"
+            yield Finding(name, what, f"keep {zone} in `zones` as long as it exists")
     for name in seen.instances.keys() - names:
-        what = f"is there ({seen.instances[name].id}), and the inventory has no such machine"
-        yield Finding(name, what, "put it back, or take it out in order", fatal=False)
+        what = f"exists ({seen.instances[name].id}), but is not in the inventory"
+        yield Finding(
+            name,
+            what,
+            f"put it back into {draft.inventory}, then: clusterctl node remove {draft.inventory} {name}",
+            fatal=False,
+        )
 
 
 def rights(account: Account, steps: Iterable[Step], seen: Seen) -> list[Finding]:
-    """Ask EC2 whether it would make all this, without making it.
+    """Ask EC2 by dry runs whether the operator may make all this.
 
-    Only EC2 has such dry runs. Where a step needs what is not there yet, a placeholder stands for
-    it: EC2 looks at the rights first.
+    Only EC2 has dry runs. A thing that does not exist yet is replaced by a placeholder: EC2 checks
+    the rights before it checks ids.
     """
     one_of_each = {step.action: step for step in steps if _can_be_tried(step)}
 
@@ -128,7 +133,7 @@ def rights(account: Account, steps: Iterable[Step], seen: Seen) -> list[Finding]
         except ClientError as error:
             if code_of(error) in PERMISSION:
                 name = f"ec2:{api_name(step.action)}"
-                hint = "ask for it; docs/ec2.md has the whole policy"
+                hint = f"ask for the right to call {name}; docs/ec2.md has the whole policy"
                 return Finding("AWS", f"no right to call {name}", hint)
         except BotoCoreError:
             pass  # the call itself will say what is wrong
@@ -191,12 +196,16 @@ def _types(account: Account, draft: Draft) -> tuple[dict[str, str], list[Finding
         except ClientError as error:
             if code_of(error) not in {"InvalidInstanceType", "InvalidParameterValue"}:
                 raise
-            findings.append(Finding(where, f"there is no instance type {kind!r}", "as t3.medium"))
+            findings.append(
+                Finding(where, f"there is no instance type {kind!r}", "such as t3.medium")
+            )
             continue
         arches[side] = described["ProcessorInfo"]["SupportedArchitectures"][-1]
         if side == "masters" and described.get("Hypervisor", "nitro") != "nitro":
-            what = f"{kind} is of the Xen generation, which names etcd's volume otherwise"
-            findings.append(Finding(where, what, "a type of the Nitro generation, as t3.medium"))
+            what = f"{kind} is of the Xen generation, where etcd's volume has another device name"
+            findings.append(
+                Finding(where, what, "a type of the Nitro generation, such as t3.medium")
+            )
         findings += _not_offered(account, draft, where, kind)
     return arches, findings
 
@@ -223,18 +232,20 @@ def _not_offered(account: Account, draft: Draft, where: str, kind: str) -> Itera
     at = {offer["Location"] for offer in offers}
     for zone in draft.ec2.zones:
         if zone not in at and zone.startswith(draft.ec2.region):
-            hint = f"it is in {', '.join(sorted(at))}" if at else "it is nowhere in this region"
-            yield Finding(where, f"{kind} is not to be had in {zone}", hint)
+            hint = (
+                f"zones with it: {', '.join(sorted(at))}" if at else "no zone of this region has it"
+            )
+            yield Finding(where, f"{zone} does not offer {kind}", hint)
 
 
 def _image(
     account: Account, draft: Draft, arch: str
 ) -> tuple[dict[str, Any] | None, Finding | None]:
     image = image_of(draft.ec2.image)
-    if image is None:  # the inventory has been refused for that
+    if image is None:  # `inventory.checks` refuses that
         return None, None
     what = f"there is no AMI {draft.ec2.image!r} for {arch} in {draft.ec2.region}"
-    hint = "AMIs are different in each region; `debian-12` finds the newest"
+    hint = f"AMIs differ between regions; each of {', '.join(KNOWN)} finds the newest"
     missing = Finding("cluster.ec2.image", what, hint)
     try:
         found = newest(account.call("ec2", "describe_images", **image.request(arch))["Images"])
@@ -243,8 +254,12 @@ def _image(
             raise in_words(error, "EC2", "describe_images") from error
         return None, missing
     if found and found.get("Architecture", arch) != arch:
-        what = f"{draft.ec2.image} is for {found['Architecture']}, the instance type for {arch}"
-        return found, Finding("cluster.ec2.image", what, "one that fits the other")
+        what = f"{draft.ec2.image} is for {found['Architecture']}, but the instance type is {arch}"
+        return found, Finding(
+            "cluster.ec2.image",
+            what,
+            f"an image for {arch}, or an instance type for {found['Architecture']}",
+        )
     return found, None if found else missing
 
 
@@ -259,11 +274,11 @@ def _vpc(account: Account, draft: Draft) -> tuple[str, list[Finding]]:
         if not code_of(error).startswith("InvalidVpcID"):
             raise
         what = f"there is no VPC {vpc} in {draft.ec2.region}"
-        return "", [Finding("cluster.ec2.vpc", what, "leave it out: one is made")]
+        return "", [Finding("cluster.ec2.vpc", what, "leave it out: clusterctl makes one")]
     findings = []
     blocks = [IPv4Network(b["CidrBlock"]) for b in described["CidrBlockAssociationSet"]]
     if not any(network.subnet_of(block) for block in blocks):
-        hint = "a free part of it"
+        hint = "a free part of the VPC's network"
         what = f"{network} is not in the VPC's {', '.join(map(str, blocks))}"
         findings.append(Finding("cluster.ec2.network", what, hint))
     for field in ("pods", "services"):
@@ -297,7 +312,11 @@ def _key_pair(account: Account, draft: Draft) -> list[Finding]:
         if not code_of(error).startswith("InvalidKeyPair"):
             raise
         what = f"there is no key pair {name!r} in {draft.ec2.region}"
-        return [Finding("cluster.ec2.key_pair", what, "leave it out: a key is made and imported")]
+        return [
+            Finding(
+                "cluster.ec2.key_pair", what, "leave it out: clusterctl makes a key and imports it"
+            )
+        ]
     return []
 
 
@@ -307,8 +326,10 @@ def _bucket(account: Account, draft: Draft, number: str) -> list[Finding]:
         account.call("s3", "head_bucket", Bucket=name, ExpectedBucketOwner=number)
     except ClientError as error:
         if code_of(error) in {"403", "AccessDenied"}:
-            what = f"the bucket {name!r} belongs to somebody else, or you may not look at it"
-            hint = "give another `bucket`: names are the whole world's"
+            what = (
+                f"the bucket {name!r} belongs to another account, or you have no right to read it"
+            )
+            hint = "give another `bucket`: its name must be unique in all of AWS"
             return [Finding("cluster.ec2.bucket", what, hint)]
         if code_of(error) not in {"404", "NoSuchBucket", "301"}:
             raise
@@ -319,12 +340,12 @@ def _bucket(account: Account, draft: Draft, number: str) -> list[Finding]:
 
 
 def refuse(draft: Draft, findings: Iterable[Finding]) -> None:
-    """End here if something is wrong.
+    """Refuse to go on if a finding is fatal.
 
     Raises:
-        PreflightError: with all of it.
+        PreflightError: with all findings.
     """
     found = list(findings)
     if any(finding.fatal for finding in found):
-        summary = f"{draft.name} cannot be made on EC2 like this; nothing was made"
+        summary = f"{draft.name} cannot be made on EC2; nothing was changed"
         raise PreflightError(summary, found)

@@ -1,6 +1,6 @@
-"""Inventory -> what there should be in the account. Pure.
+"""Inventory -> the things that should exist in the account. Pure.
 
-`steps` gives everything, and what corrects what is there; `lacking` leaves out what is there.
+`steps` gives a step for every thing and every setting; `lacking` keeps those that are needed.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def steps(
     keys: Mapping[str, HostKey],
     only: Collection[str] | None = None,
 ) -> Iterator[Step]:
-    """All that there should be.
+    """Give all steps.
 
     Args:
-        keys: of machines that are not there yet, by name.
-        only: of machines that are not there yet, make these, and leave the group as it is;
-            None: all.
+        keys: machine's name -> host key of an instance that does not exist yet.
+        only: of machines that do not exist yet, make only these, and leave the group as it is;
+            None: make all.
     """
     hosts = [h for h in draft.hosts if only is None or h.name in only or h.name in seen.instances]
     yield from _network(draft, world)
@@ -77,7 +77,7 @@ def steps(
 
 
 def lacking(everything: Iterable[Step], seen: Seen) -> tuple[Step, ...]:
-    """Leave out what is there and as it should be."""
+    """Leave out steps whose things exist, or whose settings are right."""
     return tuple(
         step
         for step in everything
@@ -149,7 +149,7 @@ def _network(draft: Draft, world: World) -> Iterator[Step]:
 
 
 def _identities(draft: Draft, world: World) -> Iterator[Step]:
-    """The key pair; and for each side a role, its policy, and the profile that carries it."""
+    """The key pair; and for each side a role, its policy, and the profile with the role."""
     names = names_of(draft, world.account)
     if draft.ec2.key_pair is None:
         yield Step(
@@ -207,7 +207,7 @@ def _identities(draft: Draft, world: World) -> Iterator[Step]:
 def _bucket(draft: Draft, world: World) -> Iterator[Step]:
     name = names_of(draft, world.account).bucket
     region = draft.ec2.region
-    # us-east-1 is S3's own, and refuses to be named.
+    # S3 refuses the name of its default region.
     place = {} if region == "us-east-1" else {"LocationConstraint": region}
     yield Step(
         BUCKET,
@@ -247,7 +247,7 @@ def _bucket(draft: Draft, world: World) -> Iterator[Step]:
         "AES256",
         ServerSideEncryptionConfiguration={"Rules": [rule]},
     )
-    # It asks for TLS: not where the inventory itself names APIs that are without.
+    # The policy demands TLS: an endpoint of the inventory may be without.
     if not draft.ec2.endpoint.startswith("http://"):
         policy = policies.of_bucket(name)
         yield setting("policy", "put_bucket_policy", canonical(policy), Policy=policy)
@@ -319,7 +319,7 @@ def _load_balancer(draft: Draft, seen: Seen, hosts: Iterable[HostEntry]) -> Iter
                 "TargetGroupArn": Ref(TARGET_GROUP),
                 "Targets": [{"Id": Ref(Key(Kind.INSTANCE, name))} for name in absent],
             },
-            # Only those that run are taken, and that is what this step has waited for.
+            # AWS accepts only running instances, and the source check waits until they run.
             after=tuple(Key(Kind.SOURCE_CHECK, name) for name in absent),
             detail=", ".join(absent),
         )

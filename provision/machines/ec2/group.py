@@ -32,14 +32,14 @@ _CURRENT = "join/current"
 
 @dataclass(frozen=True)
 class Store:
-    """The bucket's part for machines that join by themselves."""
+    """The part of the bucket for machines that join by themselves."""
 
     account: Account
     bucket: str
     owner: str
 
     def offered(self) -> str:
-        """SHA-256 of the current program; empty: there is none.
+        """Read the SHA-256 of the current program; empty: there is none.
 
         Raises:
             MachinesError: the bucket cannot be read.
@@ -53,7 +53,7 @@ class Store:
             raise in_words(error, self.bucket, "get_object") from error
 
     def offer(self, program: bytes, artifacts: Mapping[str, Path], progress: Progress) -> None:
-        """Put what is not there yet, and then make it the current one.
+        """Upload the program and the artifacts that are missing, then make the program the current one.
 
         Raises:
             MachinesError: the bucket cannot be written.
@@ -64,7 +64,7 @@ class Store:
             lacking = {key: path for key, path in lacking.items() if key not in there}
 
             def put(key: str) -> None:
-                progress.note(f"{key}, {lacking[key].stat().st_size / 1e6:.0f} MB")
+                progress.note(f"upload {key}, {lacking[key].stat().st_size / 1e6:.0f} MB")
                 with lacking[key].open("rb") as content:
                     self._call("put_object", Key=key, Body=content)
 
@@ -99,11 +99,14 @@ def refuse_size(draft: Draft, workers: int) -> None:
     """
     if not draft.ec2.group:
         message = f"{draft.inventory} has no Auto Scaling group"
-        raise RefusedError(message, hint='"group": 2 in its "ec2" makes one, of two workers')
+        raise RefusedError(
+            message, hint='make one, with two workers: "group": 2 in its "ec2"; then clusterctl up'
+        )
     if not 0 <= workers <= MOST:
         message = f"a group has 0 to {MOST} workers, not {workers}"
         raise RefusedError(
-            message, hint="each needs a route; a VPC's table has room for 50 to 1000"
+            message,
+            hint=f"0 to {MOST}: each worker needs a route, and a VPC's table has 50 to 1000",
         )
 
 

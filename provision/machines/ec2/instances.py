@@ -182,7 +182,7 @@ def _root(device: str, size: int) -> dict[str, Any]:
 
 
 def _token(draft: Draft, key: Key, salt: str) -> str:
-    """ClientToken: the same for the same thing, also in a run after a crash; 64 at most."""
+    """Make a ClientToken, 64 characters: the same for the same thing, also after a crash."""
     text = json.dumps([draft.name, draft.ec2.owner, str(key), salt])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -259,7 +259,7 @@ def _template(draft: Draft, world: World, bucket: str) -> dict[str, Any]:
 
 
 def size_step(draft: Draft, seen: Seen) -> Step:
-    """Bring the group to the inventory's size, whoever has given it another."""
+    """Bring the group to the inventory's size."""
     size = draft.ec2.group
     return Step(
         GROUP_SIZE,
@@ -267,12 +267,12 @@ def size_step(draft: Draft, seen: Seen) -> Step:
         "update_auto_scaling_group",
         {"AutoScalingGroupName": names_of(draft).group, **size_of(size)},
         sets=str(size),
-        detail=f"{seen.settings.get(GROUP_SIZE, '?')} -> {size} workers, as the inventory says",
+        detail=f"{seen.settings.get(GROUP_SIZE, '?')} -> {size} workers, as in the inventory",
     )
 
 
 def size_of(workers: int) -> dict[str, int]:
-    """The arguments that give a group a size."""
+    """Give the arguments that set a group's size."""
     return {"MinSize": workers, "MaxSize": workers, "DesiredCapacity": workers}
 
 

@@ -1,4 +1,4 @@
-"""What there should be in the account, as data."""
+"""The things of a cluster in the account, as data: those that should exist, and those that do."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from provision.machines.ec2.keys import Key
 
 @dataclass(frozen=True)
 class Ref:
-    """Stands in a request for the id of another resource, known once that one is there."""
+    """Stands in a request for the id of another thing, which is known once that thing exists."""
 
     key: Key
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text in a request with ids in it, known once they are there."""
+    """A text in a request with ids in it, which are known once their things exist."""
 
     parts: tuple[str | Ref, ...]
 
@@ -33,12 +33,12 @@ class Step:
         service: boto3's name: `ec2`, `elbv2`, `iam`, `autoscaling`, `s3`.
         action: boto3's method.
         request: its arguments, with `Ref`s.
-        gives: where the answer has the new thing's id, `Vpc.VpcId`; empty: it has none.
-        after: keys of what must be there first besides its `Ref`s.
+        gives: place of the new thing's id in the answer, `Vpc.VpcId`; empty: there is no id.
+        after: keys of things that must exist first, besides its `Ref`s.
         once: a boto3 waiter that must have ended before, and the key, or the id, of what it waits for.
-        sets: what can be changed in place, in canonical form: the step is needed as long as
-            something else is set; empty: it is needed as long as the thing is not there.
-        detail: what people want to know of it.
+        sets: the wanted setting, in canonical form: the step is needed while the setting differs.
+            Empty: the step is needed while the thing does not exist.
+        detail: for operators.
     """
 
     key: Key
@@ -78,13 +78,13 @@ class HostKey:
 
 @dataclass(frozen=True)
 class World:
-    """What the account says that the inventory cannot know.
+    """What the account knows and the inventory does not.
 
     Attributes:
         account: its number.
         images: `masters`, `workers` -> AMI's id.
         roots: `masters`, `workers` -> name of the AMI's root device.
-        public_key: of who may log in; empty where the inventory names a key pair.
+        public_key: of the operator; empty if the inventory names a key pair.
         gateway: id of the internet gateway of a VPC that exists, if it has one.
     """
 
@@ -107,14 +107,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Seen:
-    """What there is.
+    """The cluster's things that exist.
 
     Attributes:
-        ids: key -> id of all that is there.
-        owners: key -> (cluster, owner) of its tags; empty where it has none.
-        instances: machine's name -> its instance, those that are going away left out.
-        leaving: machine's name -> its instance that is shutting down: its volume and address are in
-            use until it has ended.
+        ids: key -> id of every thing.
+        owners: key -> (cluster, owner) of its tags; empty strings without tags.
+        instances: machine's name -> its instance; without those that shut down.
+        leaving: machine's name -> its instance that shuts down. Its volume and address are in use
+            until it has ended.
         volumes: machine's name -> zone of its volume for etcd.
         left: machine's name -> zone and address that it had when it was removed.
         rules: key of a security group -> what it lets in.
@@ -151,7 +151,7 @@ def resolved(value: Any, ids: Mapping[Key, str]) -> Any:  # noqa: ANN401  a requ
     """Put ids in the place of `Ref`s.
 
     Raises:
-        KeyError: one is not known.
+        KeyError: an id is not known.
     """
     if isinstance(value, Ref):
         return ids[value.key]
@@ -165,7 +165,7 @@ def resolved(value: Any, ids: Mapping[Key, str]) -> Any:  # noqa: ANN401  a requ
 
 
 def canonical(value: object) -> str:
-    """Write a value so that equal ones look the same; a JSON text is read first."""
+    """Write a value so that equal values give equal texts; a JSON text is parsed first."""
     return json.dumps(json.loads(value) if isinstance(value, str) else value, sort_keys=True)
 
 

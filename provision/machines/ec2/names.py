@@ -1,7 +1,7 @@
-"""Names and tags by which everything of a cluster is found again.
+"""Names and tags by which clusterctl finds the things of a cluster.
 
-Most things are found by tags. Load balancers, roles, groups and buckets have names that are
-unique in the account (a bucket's in the world), and AWS says how long they may be.
+Most things are found by tags. Load balancers, roles, groups and buckets have names that are unique
+in the account (a bucket's name in all of AWS), with a limit on their length.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIDES = (MASTERS, WORKERS)
 
 @dataclass(frozen=True)
 class Names:
-    """Of one cluster. `account`: its 12 digits; empty where it does not matter."""
+    """Names of one cluster's things. `account`: 12 digits; empty if no name needs it."""
 
     cluster: str
     region: str
@@ -53,7 +53,7 @@ class Names:
         return f"clusterctl-{self.cluster}-{side}"
 
     def role(self, side: str) -> str:
-        # Roles are the whole account's, and a cluster of this name may be in another region.
+        # Roles have no region, and a cluster of this name may be in another region.
         return f"clusterctl-{self.cluster}-{self.region}-{side}"
 
 
@@ -79,20 +79,21 @@ def too_long(names: Names) -> Iterator[Finding]:
 
 
 def cluster_tag(cluster: str) -> str:
-    """Tag by which cloud controllers know a cluster's things.
+    """Give the tag by which cloud controllers find a cluster's things.
 
-    `owned`: they have made it, and will remove it; `shared`: we have, and they may use it.
+    Value `owned`: the controller made the thing, and removes it. `shared`: clusterctl made it, and
+    the controller may use it.
     """
     return f"kubernetes.io/cluster/{cluster}"
 
 
 def shared(given: Settings) -> dict[str, str]:
-    """Further tags of what cloud controllers may use."""
+    """Give further tags, of things that cloud controllers may use."""
     return {cluster_tag(given.name): "shared"}
 
 
 def tags(given: Settings, key: Key, **further: str) -> list[dict[str, str]]:
-    """Tags of one thing, in the form that most of AWS' services take."""
+    """Give the tags of one thing, in the form of most AWS services."""
     values = {
         **given.ec2.tags,
         "Name": f"{given.name} {key}",

@@ -24,8 +24,10 @@ FIRST_HOST = 5  # AWS keeps the first four addresses and the last one of each su
 
 
 def zones_of(draft: Draft, seen: Seen) -> dict[str, str]:
-    """Zone of each machine: that of its instance; that of its volume, which cannot leave it; the
-    one that it had; else the one with the fewest machines of its side, in the inventory's order.
+    """Choose the zone of each machine, in the inventory's order.
+
+    It is the zone of the machine's instance, else of its volume, which cannot move, else the zone
+    that the machine had, else the zone with the fewest machines of its side.
     """
     kept = {
         **{name: zone for name, (zone, _) in _before(seen).items()},
@@ -43,27 +45,27 @@ def zones_of(draft: Draft, seen: Seen) -> dict[str, str]:
 
 
 def _before(seen: Seen) -> dict[str, tuple[str, str]]:
-    """Zone and address of machines that are to be made anew."""
+    """Give zone and address of machines that will be made again."""
     ending = {n: (i.zone, i.private) for n, i in seen.leaving.items() if i.private}
     return {**ending, **seen.left}
 
 
 def side_of(host: HostEntry) -> str:
-    """Which security group, role and type: etcd's machines are as the masters."""
+    """Choose security group, role and type: machines with etcd are like masters."""
     return MASTERS if host.roles & {Role.MASTER, Role.ETCD} else WORKERS
 
 
 def subnet_of(given: Settings, zone: str, *, group: bool = False) -> IPv4Network:
-    """The zone's share of the network: of the inventory's machines, or of the group's."""
+    """Give the zone's share of the network, for the inventory's machines or for the group's."""
     index = given.ec2.zones.index(zone) + (MOST_ZONES if group else 0)
     return tuple(given.ec2.network.subnets(SHARES.bit_length() - 1))[index]
 
 
 def addresses(draft: Draft, seen: Seen) -> dict[str, IPv4Address]:
-    """Private address of each machine: the one that it has, or had; else that of its place in its
-    zone, by the inventory's order, or the first that is free.
+    """Choose the private address of each machine.
 
-    They are chosen here, so that a machine that is made anew has the old one's.
+    It is the address that the machine has or had, else that of its place in its zone by the
+    inventory's order, else the first free one. So a machine that is made again keeps its address.
     """
     zones = zones_of(draft, seen)
     subnets = {host.name: subnet_of(draft, zones[host.name]) for host in draft.hosts}
@@ -92,7 +94,7 @@ def addresses(draft: Draft, seen: Seen) -> dict[str, IPv4Address]:
 
 
 def subnets(given: Settings) -> Iterator[tuple[Key, str, bool]]:
-    """(key, zone, whether it is the Auto Scaling group's)."""
+    """Give (key, zone, whether it is for the Auto Scaling group)."""
     for zone in given.ec2.zones:
         yield Key(Kind.SUBNET, zone), zone, False
     if given.ec2.group:

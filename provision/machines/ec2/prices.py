@@ -58,7 +58,7 @@ PRICES: Mapping[str, Prices] = {
 
 
 def planned(steps: Sequence[Step], region: str) -> tuple[Planned, ...]:
-    """What the steps make, with the cost of each where it has one."""
+    """Say what the steps make, with the monthly cost of each."""
     prices = PRICES.get(region, PRICES[HOME])
     templates = [
         s.request["LaunchTemplateData"] for s in steps if s.key.kind is Kind.LAUNCH_TEMPLATE
@@ -68,8 +68,8 @@ def planned(steps: Sequence[Step], region: str) -> tuple[Planned, ...]:
 
 
 def basis(region: str) -> str:
-    """Say where the numbers are from."""
-    where = region if region in PRICES else f"{HOME}, since none of {region} are known"
+    """Say where the prices are from, and what they leave out."""
+    where = region if region in PRICES else f"{HOME}, because the prices of {region} are not known"
     return (
         f"list prices of {DATE} for {where}, on demand; without traffic, requests and backups; "
         "spot instances are cheaper"
@@ -77,7 +77,7 @@ def basis(region: str) -> str:
 
 
 def _monthly(step: Step, prices: Prices, worker: float | None) -> float | None:
-    """US dollars a month; None: it costs nothing, or nobody here knows."""
+    """US dollars a month; None: it costs nothing, or the price is not known."""
     request = step.request
     if step.action == "run_instances":
         return _machine(request, prices)

@@ -1,8 +1,8 @@
-"""All that is ours, removed in the order in which AWS lets it go.
+"""Remove everything of a cluster from the account, in the order that AWS demands.
 
-Driven by what is there, not by the inventory, which may have changed. What Services have made
-(load balancers with all that belongs to them, volumes; tagged `kubernetes.io/cluster/NAME` = `owned`)
-goes too.
+It removes what exists, not what the inventory says, because the inventory may have changed. It also
+removes what Services made: load balancers with their parts, and volumes. Those have the tag
+`kubernetes.io/cluster/NAME` = `owned`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _BUSY = {
 
 @dataclass(frozen=True)
 class _Removal:
-    """One call. A thing that is gone already is fine; one that is in use is tried again."""
+    """One call. It succeeds if the thing is gone already; it is repeated while the thing is in use."""
 
     what: str
     service: str
@@ -55,11 +55,11 @@ def remove(
     """Remove everything; return when it is gone.
 
     Args:
-        seen: what there is; all of it ours.
-        keep_vpc: it was there before us.
+        seen: the cluster's things.
+        keep_vpc: the VPC existed before the cluster.
 
     Raises:
-        MachinesError: something blocks a removal; says what.
+        MachinesError: something blocks a removal; the message names it.
     """
     deadline = time.monotonic() + PATIENCE
     waves = _Waves(account, names, seen, keep_vpc).all()
@@ -92,7 +92,7 @@ def remove_machines(account: Account, seen: Seen, names: Collection[str]) -> Non
     """
     if ids := [seen.instances[name].id for name in names if name in seen.instances]:
         account.call("ec2", "terminate_instances", InstanceIds=ids)
-    # Of those that a run has terminated that was killed, too.
+    # Also wait for instances that an earlier run terminated before it was killed.
     if ids := [*ids, *(seen.leaving[name].id for name in names if name in seen.leaving)]:
         account.wait("instance_terminated", {"InstanceIds": ids})
     for name in names:
@@ -102,7 +102,7 @@ def remove_machines(account: Account, seen: Seen, names: Collection[str]) -> Non
 
 @dataclass(frozen=True)
 class _Waves:
-    """In each wave nothing waits for another; each begins when the one before has ended."""
+    """Removals in waves. Those of one wave run in parallel; a wave begins when the last has ended."""
 
     account: Account
     names: Names
@@ -129,7 +129,7 @@ class _Waves:
             yield _Removal(key, service, action, {argument: id_})
 
     def users(self) -> Iterator[_Removal]:
-        """What uses other things."""
+        """Things that use other things."""
         if keys.GROUP in self.seen.ids:
             request = {"AutoScalingGroupName": self.names.group, "ForceDelete": True}
             yield _Removal(str(keys.GROUP), "autoscaling", "delete_auto_scaling_group", request)
@@ -139,7 +139,7 @@ class _Waves:
         for name in _classic(self.account, self.names):
             key, request = f"load balancer {name} of a Service", {"LoadBalancerName": name}
             yield _Removal(key, "elb", "delete_load_balancer", request)
-        # The group's go with it: one that went before it would be replaced.
+        # The group terminates its own instances: it would replace one that we terminate.
         if instances := all_instances(
             self.account, self.names, grouped=keys.GROUP not in self.seen.ids
         ):
@@ -147,9 +147,9 @@ class _Waves:
             yield _Removal("instances", "ec2", "terminate_instances", request)
 
     def used(self) -> Iterator[_Removal]:
-        """What instances and load balancers used."""
+        """Things that instances and load balancers used."""
         if instances := all_instances(self.account, self.names):
-            # The group's too, which its own end terminates.
+            # Also wait for the group's instances, which the group terminates.
             self.account.wait("instance_terminated", {"InstanceIds": sorted(instances)})
         found = _of_services(self.account, self.names, "target_group")
         for key, arn in (*self.of(Kind.TARGET_GROUP), *found):
@@ -162,7 +162,7 @@ class _Waves:
         yield from self.every(Kind.KEY_PAIR, "ec2", "delete_key_pair", "KeyName")
 
     def contents(self) -> Iterator[_Removal]:
-        """What must be out before its container can go."""
+        """Contents that must be removed before their container."""
         for side in SIDES:
             yield from _identity_contents(self.account, self.names.role(side), self.seen, side)
         for key, id_ in self.security_groups():
@@ -205,7 +205,7 @@ class _Waves:
 
 
 def all_instances(account: Account, names: Names, *, grouped: bool = True) -> set[str]:
-    """Ids of all instances with the cluster's tag that are not gone; of the group's too, or not."""
+    """List ids of instances with the cluster's tag that have not ended. `grouped`: the group's too."""
     filters = [
         {"Name": f"tag:{CLUSTER}", "Values": [names.cluster]},
         {"Name": "instance-state-name", "Values": list(NOT_ENDED)},
@@ -216,7 +216,7 @@ def all_instances(account: Account, names: Names, *, grouped: bool = True) -> se
 
 
 def _of_services(account: Account, names: Names, kind: str) -> Iterator[tuple[str, str]]:
-    """What Services of this cluster have, `load_balancer` or `target_group`: (what, ARN)."""
+    """List (text, ARN) of what Services of this cluster have: `load_balancer` or `target_group`."""
     camel = "".join(word.capitalize() for word in kind.split("_"))
     listed = account.pages("elbv2", f"describe_{kind}s", f"{camel}s")
     arns = [found[f"{camel}Arn"] for found in listed]
@@ -290,7 +290,9 @@ def _empty(account: Account, bucket: str) -> None:
         answer = account.call("s3", "delete_objects", Bucket=bucket, Delete=wanted)
         if errors := answer.get("Errors"):
             message = f"bucket: {errors[0]['Key']}: {errors[0].get('Message', '')}"
-            raise MachinesError(message, hint="remove what protects it (a lock, a hold) first")
+            raise MachinesError(
+                message, hint="first remove the object lock or legal hold that protects it"
+            )
 
 
 def _carry_out(
@@ -315,7 +317,7 @@ def _carry_out(
 
 
 def _blocked(account: Account, removal: _Removal, seen: Seen, error: ClientError) -> MachinesError:
-    """Name what stands against a removal: network interfaces that are not ours."""
+    """Name the network interfaces that block a removal."""
     vpc = seen.ids.get(keys.VPC, "")
     filters = [{"Name": "vpc-id", "Values": [vpc]}]
     try:
@@ -325,8 +327,8 @@ def _blocked(account: Account, removal: _Removal, seen: Seen, error: ClientError
     blocking = [_in_words(interface) for interface in found["NetworkInterfaces"]]
     what = "; ".join(blocking) or error.response.get("Error", {}).get("Message", "")
     return MachinesError(
-        f"{removal.what} cannot be removed, something still uses it: {what}",
-        hint="remove that first, it is not clusterctl's; then clusterctl down again",
+        f"{removal.what} cannot be removed, because it is in use: {what}",
+        hint="clusterctl did not make the user of it: remove that first, then run clusterctl down again",
     )
 
 

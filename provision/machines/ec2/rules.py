@@ -49,13 +49,13 @@ def security_groups(draft: Draft) -> Iterator[Step]:
 def rules(
     given: Settings, side: str, components: Iterable[Component] = COMPONENTS
 ) -> frozenset[Rule]:
-    """What the machines of a side let in. Groups are keys."""
+    """Give the rules of a side's security group. Other groups are keys."""
     ec2 = given.ec2
     from_masters, from_workers = (Key(Kind.SECURITY_GROUP, s) for s in SIDES)
     pods = str(given.networks.pods)
     result = {
         Rule("-1", EVERYTHING, group=from_masters),
-        # Only what comes from a pod and goes to a pod has such an address.
+        # Only packets between pods have such an address.
         Rule("-1", EVERYTHING, network=pods),
     }
     if ec2.ssh != "ssm":
@@ -64,7 +64,7 @@ def rules(
         return frozenset({*result, Rule("-1", EVERYTHING, group=from_workers)})
     result.add(Rule("tcp", (22, 22), group=from_workers))
     if given.masters_schedulable:
-        # Pods on masters are for everybody; etcd and kubelet ask for certificates all the same.
+        # Every machine may reach pods on masters; etcd and kubelet still demand certificates.
         result.add(Rule("-1", EVERYTHING, group=from_workers))
     for component in components:
         for port in component.ports:
@@ -97,7 +97,7 @@ def _openings(port: Port, ec2: Ec2, from_workers: Key) -> Iterator[Rule]:
 
 
 def rule_steps(draft: Draft, seen: Seen) -> Iterator[Step]:
-    """What brings each security group from what it lets in to what it should."""
+    """Open and close ports of each security group, as its rules demand."""
     for side in SIDES:
         key = Key(Kind.SECURITY_GROUP, side)
         wanted = {_with_id(rule, seen.ids) for rule in rules(draft, side)}

@@ -1,4 +1,4 @@
-"""What there is in the account, found by tags and names. Reads only, side by side."""
+"""Find the cluster's things in the account, by tags and names. Only reads, in parallel."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ABSENT = {
 
 @dataclass
 class _Sight:
-    """What the readers fill, each its own keys."""
+    """What the readers find; each reader fills its own keys."""
 
     account: Account
     given: Settings
@@ -53,17 +53,17 @@ class _Sight:
         self.owners[key] = (tags.get(CLUSTER, ""), tags.get(OWNER, ""))
 
     def tagged(self, action: str, items: str) -> list[tuple[Key, dict[str, str], dict[str, Any]]]:
-        """(key, tags, description) of all of one kind that EC2 has with this cluster's tag."""
+        """List (key, tags, description) of EC2's things of one kind with this cluster's tag."""
         ours = [{"Name": f"tag:{CLUSTER}", "Values": [self.given.name]}]
         things = self.account.call("ec2", action, Filters=ours)[items]
         return [(key_of(t := tags_of(thing)), t, thing) for thing in things]
 
 
 def look(account: Account, given: Settings, names: Names) -> Seen:
-    """Look at all that a cluster of this name may have.
+    """Look for everything that a cluster of this name can have.
 
     Raises:
-        MachinesError: with every call that failed: no right, no credentials, no connection.
+        MachinesError: names every call that failed: no right, no credentials, no connection.
     """
     sight = _Sight(account, given, names)
     problems: list[MachinesError] = []
@@ -83,7 +83,7 @@ def look(account: Account, given: Settings, names: Names) -> Seen:
         if len(messages) == 1:
             raise MachinesError(messages[0], hint=hint)
         lines = "\n".join(f"  {message}" for message in messages)
-        raise MachinesError(f"the account cannot be looked at:\n{lines}", hint=hint)
+        raise MachinesError(f"the AWS account cannot be read:\n{lines}", hint=hint)
     _join(sight)
     return Seen(
         ids=sight.ids,
@@ -107,7 +107,7 @@ def key_of(tags: Mapping[str, str]) -> Key:
 
 
 def _join(sight: _Sight) -> None:
-    """Add what only several answers together tell."""
+    """Add what follows only from several answers together."""
     by_id = {id_: key for key, id_ in sight.ids.items()}
     for subnet in sight.associations.get(sight.ids.get(keys.ROUTE_TABLE, ""), ()):
         if (key := by_id.get(subnet)) and key.kind in keys.AT_TABLE:
@@ -150,7 +150,7 @@ def _route_tables(sight: _Sight) -> None:
 
 
 def security_groups_of_services(account: Account, cluster: str) -> list[Any]:
-    """Those that the cloud controller has made, for load balancers."""
+    """List the security groups that the cloud controller made, for load balancers."""
     owned = [{"Name": f"tag:{cluster_tag(cluster)}", "Values": ["owned"]}]
     found = account.call("ec2", "describe_security_groups", Filters=owned)
     return list(found["SecurityGroups"])
@@ -178,7 +178,7 @@ def _rules(permission: Mapping[str, Any]) -> list[Rule]:
         *(
             Rule(protocol, ports, network=r["CidrIp"])
             for r in permission.get("IpRanges", ())
-            # The cloud controller's own, for the load balancers of Services.
+            # The cloud controller made these rules, for the load balancers of Services.
             if not r.get("Description", "").startswith("kubernetes.io/rule/")
         ),
         *(Rule(protocol, ports, group=p["GroupId"]) for p in permission["UserIdGroupPairs"]),
@@ -192,7 +192,7 @@ def _key_pair(sight: _Sight) -> None:
 
 def _volumes(sight: _Sight) -> None:
     for key, tags, volume in sight.tagged("describe_volumes", "Volumes"):
-        # The root volumes come and go with their instances; and one may be going for minutes.
+        # EC2 removes root volumes with their instances. A volume can be `deleting` for minutes.
         if key.kind is Kind.VOLUME and volume["State"] != "deleting":
             sight.found(key, volume["VolumeId"], tags)
             at = {a["InstanceId"] for a in volume["Attachments"]}
@@ -307,7 +307,7 @@ def _group(sight: _Sight) -> None:
         "autoscaling", "describe_auto_scaling_groups", AutoScalingGroupNames=names
     )
     for group in answer["AutoScalingGroups"]:
-        if group.get("Status"):  # it is on its way out
+        if group.get("Status"):  # it is being deleted
             continue
         sight.found(keys.GROUP, group["AutoScalingGroupName"], tags_of(group))
         sight.settings[keys.GROUP_SIZE] = str(group["DesiredCapacity"])
@@ -324,7 +324,7 @@ def _bucket(sight: _Sight) -> None:
     tagging = _or_none(sight, "s3", "get_bucket_tagging", **bucket)
     tags = tagging["TagSet"] if tagging else []
     if not tags:
-        # Between the bucket and its tags a run may have been killed.
+        # A run may have been killed after it made the bucket, before it tagged it.
         versions = sight.account.call("s3", "list_object_versions", MaxKeys=1, **bucket)
         if versions.get("Versions") or versions.get("DeleteMarkers"):
             sight.found(keys.BUCKET, sight.names.bucket, {})
@@ -360,7 +360,7 @@ _BUCKET_SETTINGS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 
 
 def _or_none(sight: _Sight, service: str, action: str, **request: object) -> Any:  # noqa: ANN401
-    """Make a call that says by an error that there is no such thing."""
+    """Make a call; None if its error says that the thing does not exist."""
     try:
         return sight.account.call(service, action, **request)
     except ClientError as error:

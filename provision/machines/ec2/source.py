@@ -1,4 +1,4 @@
-"""The source of machines `ec2`: what the rest of the program knows of it."""
+"""The machine source `ec2`."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ LOGIN_TIMEOUT = 300.0  # seconds; 30 is usual from the call to the first login
 _MAKING = (Kind.INSTANCE, Kind.START)
 HOST_KEY, PLACE = ".host_key", ".place"  # endings of files about machines that are to be made
 SSM = "aws ssm start-session --region {region} --target %h --document-name AWS-StartSSHSession"
-_BY_SSH = "does `ssh_from` have this computer's address?"
-_BY_SSM = "is it among those of `aws ssm describe-instance-information`?"
+_BY_SSH = "check that `ssh_from` has this computer's address."
+_BY_SSM = "check that `aws ssm describe-instance-information` lists the instance."
 
 
 class Ec2:
-    """Makes, finds and removes the machines of a cluster on EC2, and what is around them."""
+    """Makes, finds and removes a cluster's machines on EC2, and the things around them."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, Account] = {}
@@ -96,7 +96,7 @@ class Ec2:
         return scale(self._account(draft), draft, seen, workers)
 
     def missing(self, draft: Draft) -> tuple[str, ...]:
-        """Names of machines to make or start; and of other things to make or correct."""
+        """Give names of machines to make or start, and of other things to make or correct."""
         wanted = (step.key for step in self._steps(draft))
         return tuple(key.name if key.kind in _MAKING else str(key) for key in wanted)
 
@@ -128,15 +128,15 @@ class Ec2:
             PreflightError: something is wrong with the inventory or the account.
             MachinesError: AWS refuses, or a machine does not come up.
         """
-        self._seen = None  # somebody else may have made them since the operator was asked
+        self._seen = None  # another operator may have made them since the confirmation
         self.make(draft, progress, names)
         self._await_logins(draft, progress, names)
         made = [h.name for h in draft.hosts if names is None or h.name in names]
-        # From now on their only copies are where they belong.
+        # The machines have these keys now; no copy stays here.
         self._forget(draft, made, HOST_KEY, PLACE)
 
     def make(self, draft: Draft, progress: Progress, names: Collection[str] | None = None) -> None:
-        """Ask AWS for what is missing; do not wait until machines can be used.
+        """Ask AWS to make what is missing. Does not wait until machines can be used.
 
         Raises:
             PreflightError, MachinesError: as `create`.
@@ -152,12 +152,13 @@ class Ec2:
                 apply(account, wanted, seen.ids, progress, partial(self._spent, draft))
 
     def remove(self, draft: Draft, names: Collection[str], progress: Progress) -> bool:
-        """Terminate instances and remove their volumes; the next have their zones and addresses.
+        """Terminate instances and remove their volumes.
 
-        Where they were is written down here: with them the account forgets it.
+        The next instances get the same zones and addresses. Those are written to this computer,
+        because the account forgets them with the instances.
 
         Raises:
-            PreflightError: they are somebody else's.
+            PreflightError: the instances belong to another cluster.
             MachinesError: AWS refuses.
         """
         self._seen = None
@@ -177,11 +178,11 @@ class Ec2:
         return True
 
     def destroy(self, draft: Draft, progress: Progress) -> None:
-        """Remove all that `create` made for this cluster, its bucket included; nothing else.
+        """Remove everything that `create` made for this cluster, and its bucket; nothing else.
 
         Raises:
-            PreflightError: something with this cluster's name is somebody else's.
-            MachinesError: something blocks a removal; says what.
+            PreflightError: a thing with this cluster's name belongs to another cluster or owner.
+            MachinesError: something blocks a removal; the message names it.
         """
         account = self._account(draft)
         self._seen = None
@@ -190,7 +191,9 @@ class Ec2:
         self._seen = None  # from here on it changes
         names = names_of(draft, self._number)
         try:
-            with progress.phase("ec2", "remove all that was made", tuple(map(str, seen.ids))):
+            with progress.phase(
+                "ec2", "remove the cluster's things in AWS", tuple(map(str, seen.ids))
+            ):
                 remove(account, names, seen, progress, keep_vpc=draft.ec2.vpc is not None)
         except (ClientError, BotoCoreError) as error:
             raise in_words(error, draft.name, getattr(error, "operation_name", "")) from error
@@ -211,7 +214,7 @@ class Ec2:
         return self._accounts[region]
 
     def _look(self, draft: Draft) -> Seen:
-        """What there is; looked up once, and again after something was made."""
+        """Look at the account once, and again after a change."""
         if self._seen is None:
             account = self._account(draft)
             seen = look(account, draft, names_of(draft, self._number))
@@ -219,7 +222,7 @@ class Ec2:
         return self._seen
 
     def _left(self, draft: Draft) -> dict[str, tuple[str, str]]:
-        """Zone and address of machines that were removed and not made anew."""
+        """Read zone and address of machines that were removed and not made again."""
         left = {}
         for file in self._directory(draft).glob(f"*{PLACE}"):
             zone, address = file.read_text().split()
@@ -246,9 +249,9 @@ class Ec2:
         return replace(world, public_key=private.with_suffix(".pub").read_text().strip())
 
     def _host_keys(self, draft: Draft) -> dict[str, HostKey]:
-        """Keys of machines that are not there yet.
+        """Make host keys of machines that do not exist yet.
 
-        Kept until they are there: a run after a crash must ask for the very same machine.
+        They are kept until the machines exist: a run after a crash must ask for the same machine.
         """
         keys = {}
         there = self._look(draft).instances
@@ -262,7 +265,7 @@ class Ec2:
         return keys
 
     def _spent(self, draft: Draft, key: Key) -> None:
-        """Ask for a machine, or its volume, with another token: a new host key makes one."""
+        """Use another ClientToken for a machine or its volume: a new host key gives one."""
         self._forget(draft, (key.name,), HOST_KEY)
 
     def _forget(self, draft: Draft, names: Iterable[str], *kinds: str) -> None:
@@ -271,7 +274,7 @@ class Ec2:
                 (self._directory(draft) / f"{name}{kind}").unlink(missing_ok=True)
 
     def _directory(self, draft: Draft) -> Path:
-        """Keys of this computer's, 0700."""
+        """Give the folder of this cluster's keys on this computer, 0700."""
         ec2 = platformdirs.user_state_path("clusterctl") / "ec2"
         path = ec2 / f"{self._number}-{draft.ec2.region}-{draft.name}"
         private_file.directory(path)
@@ -311,10 +314,10 @@ class Ec2:
         return path
 
     def _await_starts(self, draft: Draft, only: Collection[str] | None) -> None:
-        """Return when machines that are starting run: earlier they have no public address.
+        """Wait until machines that are starting run: earlier they have no public address.
 
         Raises:
-            MachinesError: one does not.
+            MachinesError: a machine does not start.
         """
         starting = [
             instance.id
@@ -330,10 +333,10 @@ class Ec2:
         self._seen = None
 
     def _await_logins(self, draft: Draft, progress: Progress, only: Collection[str] | None) -> None:
-        """Return when all machines let us in and have their volumes.
+        """Wait until SSH logs in to all machines and etcd's volumes are mounted.
 
         Raises:
-            MachinesError: for all that do not.
+            MachinesError: names every machine that is not ready.
         """
         self._await_starts(draft, only)
         located = self.locate(draft)
@@ -356,7 +359,7 @@ class Ec2:
             try:
                 problems = [problem for problem in pool.map(one, names) if problem]
             except BaseException:
-                cancelled.set()  # else Ctrl-C would wait for all of them
+                cancelled.set()  # otherwise Ctrl-C would wait for all of them
                 raise
         if problems:
             lines = "\n".join(f"  {problem.message}" for problem in problems)
@@ -367,10 +370,10 @@ class Ec2:
 def _await_login(
     name: str, ssh: Ssh, cancelled: threading.Event, *, volume: bool, way: str
 ) -> MachinesError | None:
-    """Log in, as OpenSSH does, until it works: with our host key and no other.
+    """Try to log in with OpenSSH until it works. Only the given host key is accepted.
 
     Args:
-        way: what to look at where no connection comes about.
+        way: hint for the case that there is no connection.
     """
     check = f"mountpoint -q {paths.ETCD_DATA}" if volume else "true"
     deadline = time.monotonic() + LOGIN_TIMEOUT
@@ -393,9 +396,9 @@ def _await_login(
             last = (done.stderr.strip().splitlines() or ["its volume for etcd is not mounted"])[-1]
             if "REMOTE HOST IDENTIFICATION" in done.stderr or "verification failed" in last:
                 return MachinesError(
-                    f"{name} ({ssh.hostname}) shows another host key than the one it was given",
-                    hint="something else has this address, or its cloud-init did not run: "
-                    "see the instance's system log in the AWS console",
+                    f"{name} ({ssh.hostname}) shows another host key than the one that clusterctl gave it",
+                    hint="another machine has this address, or its cloud-init did not run: "
+                    "read the instance's system log in the AWS console",
                 )
             if time.monotonic() > deadline:
                 return MachinesError(

@@ -887,7 +887,7 @@ def test_a_network_that_overlaps_is_refused(moto, proxy, fresh, tmp_path):
 def test_a_bucket_of_somebody_else_is_refused(moto, proxy, fresh, tmp_path):
     proxy.errors["HeadBucket"] = (403, "403", "Forbidden")
     with pytest.raises(
-        (PreflightError, MachinesError), match="HeadBucket|belongs to somebody else"
+        (PreflightError, MachinesError), match="HeadBucket|belongs to another account"
     ):
         fresh().make(small(tmp_path, bucket="theirs"), Silent())
     assert ours(moto) == {}
@@ -898,7 +898,7 @@ def test_a_bucket_of_our_own_with_something_in_it_is_refused(moto, proxy, fresh,
     s3.create_bucket(Bucket="holiday", CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_object(Bucket="holiday", Key="photo", Body=b"x")
 
-    with pytest.raises(PreflightError, match="is not clusterctl's"):
+    with pytest.raises(PreflightError, match="clusterctl did not make it"):
         fresh().make(small(tmp_path, bucket="holiday"), Silent())
 
     assert list(ours(moto)) == ["buckets"]
