@@ -1,4 +1,4 @@
-"""`down`: take a cluster apart, and give its machines back as they were."""
+"""`down`: remove a cluster from its machines, or with its machines."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from provision.model.look import Look
 def take_apart(draft: Draft, inventory: Path, progress: Progress) -> dict[str, str]:
     """Remove the cluster of an inventory.
 
-    Machines that we made are removed with all that is on them; of others, what their record says
-    is ours.
+    Machines that clusterctl made are removed. On other machines, clusterctl removes what their
+    record lists.
 
     Returns:
-        Machine -> why it could not be cleaned, for those that do not answer.
+        Machine that does not answer -> why.
 
     Raises:
-        RefusedError: somebody else works on the cluster.
-        PhaseError: something of ours is still on a machine that does answer.
+        RefusedError: another operator works on the cluster.
+        PhaseError: a machine that answers could not be cleaned.
     """
     source = source_of(draft)
     left: dict[str, str] = {}
@@ -41,7 +41,7 @@ def take_apart(draft: Draft, inventory: Path, progress: Progress) -> dict[str, s
             with hold(session, "down", look):
                 left = _clean(session, look)
     elif not absent(source, draft):
-        # Somebody's run is not cut off; who begins one from now on finds no machines.
+        # Do not interrupt another operator's run; a run that begins after this finds no machines.
         with open_session(inventory, progress) as session, hold(session, "down"):
             pass
     cache = cache_of(draft)
@@ -55,14 +55,14 @@ def take_apart(draft: Draft, inventory: Path, progress: Progress) -> dict[str, s
 def _clean(session: Session, look: Look) -> dict[str, str]:
     there = look.answering(session.cluster.machines)
     names = tuple(m.name for m in there)
-    with session.progress.phase("remove", "what we put on the machines", names):
-        hint = "clusterctl down again goes on from here"
+    with session.progress.phase("remove", "what clusterctl installed", names):
+        hint = "run clusterctl down again: it goes on where it stopped"
         fan_out("remove", there, partial(clean_machine, session), hint=hint)
     return look.unreachable()
 
 
 def clean_machine(session: Session, machine: Machine) -> tuple[int, str, str]:
-    """Remove what we put on a machine: (exit status, stdout, stderr)."""
+    """Remove what clusterctl installed on a machine: (exit status, stdout, stderr)."""
     try:
         code, out, error = session.engine.shell(machine, teardown.DOWN)
     except UnreachableError as unreachable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from provision.apply.checked import failure
 from provision.apply.session import Session
 from provision.artifacts.oci import layout_from_archive
 from provision.desired.components.containerd import registries
@@ -31,29 +32,30 @@ def canonical(reference: str) -> str:
 
 
 def push_image(session: Session, image: str, archive: Path | None) -> tuple[str, ...]:
-    """Copy an image to all masters that answer; nodes pull it from there under its own name.
+    """Copy an image to the registries of all masters; nodes pull it from there under its own name.
 
     Args:
         image: its name in the operator's container engine, and in the cluster.
-        archive: the image as `podman save` or `docker save` writes it, instead.
+        archive: take the image from this file, written by `podman save` or `docker save`.
 
     Returns:
-        Names of the masters that have it now.
+        Names of the masters that have the image now.
 
     Raises:
-        ArtifactError: there is no such image, or no node would look for it at the masters.
-        PhaseError: a master did not take it.
+        ArtifactError: the image does not exist, or nodes do not pull images of its registry from the
+            masters.
+        PhaseError: a master could not store it.
     """
     reference = canonical(image)
     host = reference.split("/", 1)[0]
     if host not in registries(session.cluster):
-        message = f"nodes do not look for images of {host} at the masters"
+        message = f"nodes do not pull images of {host} from the masters"
         raise ArtifactError(
             message,
             hint=f'add it to the inventory and run up: "registry_mirrors": {{"{host}": []}}',
         )
     masters = session.cluster.masters
-    failures = []
+    failures: list[Failure] = []
     with (
         session.progress.phase("images", reference, tuple(m.name for m in masters)),
         tempfile.TemporaryDirectory(prefix="clusterctl-") as scratch,
@@ -63,12 +65,10 @@ def push_image(session: Session, image: str, archive: Path | None) -> tuple[str,
             container_engine.working().save(image, archive)
         layout = layout_from_archive(archive, reference, Path(scratch) / "layout.tar")
         for machine in masters:
-            code, _, error = session.engine.stream(
-                machine, f"tar -xf - -C {paths.REGISTRY}", layout
-            )
-            if code != 0:
-                failures.append(Failure(machine.name, "take the image", error.strip()))
-            session.progress.done(machine.name, failed=code != 0)
+            answer = session.engine.stream(machine, f"tar -xf - -C {paths.REGISTRY}", layout)
+            problem = failure(answer, machine, "store the image")
+            failures += [problem] if problem else []
+            session.progress.done(machine.name, failed=problem is not None)
     if failures:
         raise PhaseError("images", failures)
     return tuple(m.name for m in masters)

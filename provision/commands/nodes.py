@@ -1,7 +1,7 @@
-"""One machine of a running cluster: added, removed, replaced, at no risk to the quorum.
+"""Add, remove or replace one machine of a running cluster, without risk to the quorum.
 
-Each is a few steps in the cluster, on whatever master is healthy, around the same plan and phases
-that `up` has; so a run that was killed is finished by running it again, or by `up`.
+Each command is a few steps in the cluster, through any healthy master, around the plan and phases
+of `up`. So the same command, or `up`, finishes a run that was killed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from shlex import quote
 
 from provision import inventory
 from provision.apply import etcd_members, kubectl
+from provision.apply.checked import checked
 from provision.apply.drain import Pdb, Workload, drain, workload
 from provision.apply.phases import ADDONS, UP, VERIFY, Run, execute
 from provision.apply.session import Session, open_session
@@ -21,7 +22,7 @@ from provision.commands import converge, down
 from provision.desired.components.control_plane import KUBECTL
 from provision.local.progress import Progress
 from provision.model.cluster import Cluster, Machine
-from provision.model.errors import Failure, PhaseError, RefusedError, UnreachableError
+from provision.model.errors import RefusedError, UnreachableError
 from provision.model.look import Look
 from provision.model.observed import Observed, api_view
 from provision.plan.quorum import against_removal, membership
@@ -32,14 +33,14 @@ NODE_READY = "its Node is Ready"
 
 @dataclass(frozen=True)
 class Leaving:
-    """A machine that is to leave a cluster, as it is now.
+    """A machine that is going to leave a cluster, as it is now.
 
     Attributes:
         look: the cluster's machines, this one among them.
-        machine: the one that leaves.
-        answers: whether it can be looked at.
-        health: what of it is well; empty: nothing that the cluster would miss.
-        there: what runs on it.
+        machine: the machine that leaves.
+        answers: whether it answered.
+        health: signs that it still works, as texts; empty: the cluster would not miss it.
+        there: the pods and volumes on it.
     """
 
     session: Session
@@ -62,7 +63,7 @@ class Options:
     Attributes:
         pdb: what to do about PodDisruptionBudgets.
         drain_timeout: seconds.
-        force: also if pods are lost by it, or the machine is well.
+        force: even if pods are lost, or the machine still works.
     """
 
     pdb: Pdb = Pdb.WAIT
@@ -76,12 +77,13 @@ class Options:
 def prepare_add(session: Session, name: str) -> Run:
     """Plan to bring a machine of the inventory into its running cluster. Touches nothing.
 
-    A worker needs a look at itself and at one master, no matter how large the cluster is. Every
-    node's proxy has to know a new master, and every firewall a new machine: that is `up`.
+    To add a worker, looking at it and at one master is enough, however large the cluster is. A new
+    master changes the proxy of every node, and with firewalls a new machine changes all of them:
+    then all machines are planned for, as `up` does.
 
     Raises:
-        RefusedError: there is no cluster.
-        UnreachableError: the machine or all masters do not answer.
+        RefusedError: the cluster does not exist.
+        UnreachableError: the machine does not answer, or no master does.
     """
     machine = session.cluster.machine(name)
     whole = machine.is_master or machine.has_etcd or session.cluster.firewall.enabled
@@ -93,14 +95,16 @@ def prepare_add(session: Session, name: str) -> Run:
 
 
 def _prepare_alone(session: Session, name: str) -> Run:
-    """Plan for one machine, having looked at it and at one master that is ready."""
+    """Plan for one machine, from a look at it and at one master that is ready."""
     for master in session.cluster.masters:
         look = session.observe((name, master.name))
         if look.api() is None:
             continue
         run, _ = converge.prepare(session, look)
         if name in run.plan.absent:
-            raise UnreachableError(run.plan.absent[name], hint="start it, then again")
+            raise UnreachableError(
+                run.plan.absent[name], hint="start it, then run the same command again"
+            )
         alone = {name: run.plan.machines[name]}
         return replace(run, plan=replace(run.plan, machines=alone, apply=(), delete=()))
     message = f"no apiserver of {session.cluster.name} is ready"
@@ -114,14 +118,14 @@ def _prepare_alone(session: Session, name: str) -> Run:
 def leaving(
     path: Path, name: str, progress: Progress, *, left: Collection[str] = ()
 ) -> Iterator[Leaving]:
-    """Look at a cluster that a machine is to leave. Touches nothing.
+    """Look at a cluster that a machine is going to leave. Touches nothing.
 
     Args:
-        left: machines that have just left it, and are in the inventory still.
+        left: machines that have just left the cluster and are still in the inventory.
 
     Raises:
-        RefusedError: it must not leave, or nobody knows it.
-        UnreachableError: no master is ready.
+        RefusedError: the machine must not leave, or is not in the inventory.
+        UnreachableError: no other master is ready.
     """
     others = frozenset(named(path, name)) - {name, *left}
     with open_session(path, progress, names=others) as session:
@@ -131,9 +135,9 @@ def leaving(
 
 
 def look_again(case: Leaving) -> Leaving:
-    """The same, from what the machines are now.
+    """Look again.
 
-    For who has just taken the lock: another operator may have put it right since the first look.
+    Called after the lock was taken: another operator may have repaired the machine meanwhile.
 
     Raises:
         RefusedError, UnreachableError: see `leaving`.
@@ -161,13 +165,13 @@ def _look(session: Session, name: str) -> Leaving:
 
 
 def refuse_leaving(cluster: Cluster, observed: Mapping[str, Observed], machine: Machine) -> None:
-    """Check that the others can do without it. Pure.
+    """Check that the cluster works without this machine. Pure.
 
     Raises:
-        RefusedError: they cannot, with the way out.
+        RefusedError: it would not; the hint says what to do.
     """
     if machine.is_master and len(cluster.masters) == 1:
-        message = f"{machine.name} is the only master: without it there is no cluster"
+        message = f"{machine.name} is the only master: the cluster cannot work without it"
         raise RefusedError(
             message, hint=f"to remove the cluster: clusterctl down {cluster.inventory}"
         )
@@ -175,10 +179,10 @@ def refuse_leaving(cluster: Cluster, observed: Mapping[str, Observed], machine: 
         return
     known = membership(cluster, observed)
     if known is None:
-        message = f"etcd has no quorum: its members cannot agree that {machine.name} leaves"
+        message = f"etcd has no quorum: {machine.name} cannot be removed from its members"
         raise RefusedError(
             message,
-            hint="start the other members' machines; if they are gone for good: "
+            hint="start the machines of the other members; if they are lost for good: "
             f"clusterctl recover {cluster.inventory}",
         )
     if reason := against_removal(known, machine.name):
@@ -195,11 +199,11 @@ def refuse_leaving(cluster: Cluster, observed: Mapping[str, Observed], machine: 
 def health(
     cluster: Cluster, observed: Mapping[str, Observed], machine: Machine, *, gone: bool = False
 ) -> tuple[str, ...]:
-    """What of a machine is well. Pure.
+    """Signs that a machine still works. Pure.
 
     Args:
-        gone: what made it says that it does not run. Else its Node is believed, which says for
-            40 s after a machine's death that it is Ready.
+        gone: its source says that it does not run. Otherwise its Node counts, which stays Ready
+            for 40 s after the machine's death.
     """
     known = membership(cluster, observed)
     api = api_view({name: view for name, view in observed.items() if name != machine.name})
@@ -213,65 +217,66 @@ def health(
 
 
 def _gone(session: Session, name: str) -> str:
-    """How what made a machine says that it does not run; empty: it does, or nobody knows."""
+    """Why a machine does not run, by its source; empty: it runs, or the source does not know."""
     states = {status.name: status.state for status in session.source.status(session.draft)}
     state = states.get(name, "")
     return f"its machine is {state}" if state in {"stopped", "absent"} else ""
 
 
 def remove(case: Leaving, options: Options) -> None:
-    """Take a machine out of the cluster: its pods, its member, its Node, what we put on it.
+    """Take a machine out of the cluster: its pods, etcd member, Node, and what is installed on it.
 
     Raises:
-        RefusedError, PhaseError: see `drain`; and with what failed.
+        RefusedError, PhaseError: see `drain`; or a later step failed.
     """
     _drain(case, options)
     run, _ = converge.prepare(*_without(case))
-    # Before it goes: from here on no proxy sends it anything.
+    # First change the other machines: from here on no proxy sends requests to this one.
     execute(run, [phase for phase in UP if phase not in (VERIFY, ADDONS)])
     _forget(case)
     execute(run, [VERIFY])
 
 
 def refuse_replacing(path: Path, case: Leaving, *, force: bool) -> None:
-    """Check that there is something to replace, and something to replace it with.
+    """Check that the machine is dead, and that a new one can take its place.
 
     Raises:
-        RefusedError: it is well, or its successor is not there yet.
+        RefusedError: it still works, or the new machine is not there yet.
     """
     session, name = case.session, case.machine.name
     if session.cluster.certificates.external:
         message = (
-            f"{name}: the keys of its successor have to exist, and be signed for elsewhere, before "
-            "it can join"
+            f"{name} cannot be replaced in one step: the external authority must first sign "
+            "certificates for the new machine's keys"
         )
         raise RefusedError(
             message,
-            hint=f"clusterctl node remove {path} {name}; put the new machine in its place; "
+            hint=f"clusterctl node remove {path} {name}; put the new machine in its place; then "
             f"clusterctl certs csr {path} -o DIR; clusterctl certs import {path} DIR; "
             f"clusterctl up {path}",
         )
     made = session.draft.source.makes_machines
     if case.health and not force:
         message = f"{name} is not dead: {' and '.join(case.health)}"
-        wait = "" if case.answers else "if it has just died, its Node says so within a minute; "
-        raise RefusedError(
-            message, hint=f"{wait}to replace it all the same, its pods moved elsewhere: --force"
-        )
-    if not (made or case.answers):
-        message = f"no machine answers as {name}: {case.look[name].error}"
+        wait = "" if case.answers else "if it has just died, wait a minute for its Node; "
         raise RefusedError(
             message,
-            hint=f"put the new machine in its place, or its address into {path}, then again. "
-            f"To go on without it: clusterctl node remove {path} {name}",
+            hint=f"{wait}--force replaces it all the same, and moves its pods to other nodes first",
+        )
+    if not (made or case.answers):
+        message = f"no new machine answers for {name}: {case.look[name].error}"
+        raise RefusedError(
+            message,
+            hint=f"put the new machine in its place, or correct its address in {path}, then run the "
+            f"same command again. To go on without it: clusterctl node remove {path} {name}",
         )
 
 
 def forget(case: Leaving, options: Options) -> None:
-    """Have the cluster forget a machine, so that `up` brings its successor in as a new one.
+    """Make the cluster forget a machine, so that `up` adds its successor as a new machine.
 
     Raises:
-        RefusedError, PhaseError: see `drain`; and with what failed.
+        RefusedError, PhaseError: see `drain`; or a later step failed.
     """
     _drain(case, options)
     _forget(case)
@@ -284,11 +289,11 @@ def _forget(case: Leaving) -> None:
 
 
 def _drain(case: Leaving, options: Options) -> None:
-    """Move its pods; from a machine that is dead nothing can be moved."""
+    """Move its pods to other nodes; the pods of a dead machine cannot be moved."""
     if not case.answers or NODE_READY not in case.health:
         return
     name, progress = case.machine.name, case.session.progress
-    with progress.phase("drain", "its pods move elsewhere", (name,)):
+    with progress.phase("drain", "its pods move to other nodes", (name,)):
         drain(
             case.session,
             case.leader,
@@ -307,27 +312,24 @@ def _forget_member(case: Leaving) -> None:
 
 
 def _clean(case: Leaving) -> None:
-    """Nothing of ours on a machine that answers; a machine that we made goes whole."""
+    """Remove the machine itself if clusterctl made it; else what clusterctl installed, if it answers."""
     session, name = case.session, case.machine.name
     if session.source.remove(session.draft, (name,), session.progress) or not case.answers:
         return
-    code, _, error = down.clean_machine(session, case.machine)
-    if code != 0:
-        cause = error.strip() or f"exit status {code}"
-        raise PhaseError("remove", [Failure(name, "remove what we put there", cause)])
+    answer = down.clean_machine(session, case.machine)
+    checked(answer, case.machine, "remove", "remove what clusterctl installed")
 
 
 def _forget_node(case: Leaving) -> None:
-    """Its Node goes, and its pods with it: nobody is there to say that they have ended."""
+    """Delete its Node and its pods: the machine can no longer report that they have ended."""
     name = quote(case.machine.name)
     program = (
         f"{KUBECTL} delete node {name} --ignore-not-found >/dev/null && "
         f"{KUBECTL} delete pods -A --field-selector=spec.nodeName={name} --force "
         "--grace-period=0 --wait=false >/dev/null 2>&1"
     )
-    code, _, error = kubectl.run(case.session, case.leader, program)
-    if code != 0:
-        raise PhaseError("remove", [Failure(case.leader.name, "delete the Node", error.strip())])
+    answer = kubectl.run(case.session, case.leader, program)
+    checked(answer, case.leader, "remove", "delete the Node")
 
 
 def _without(case: Leaving) -> tuple[Session, Look]:
@@ -339,7 +341,7 @@ def _without(case: Leaving) -> tuple[Session, Look]:
 
 
 def staying(cluster: Cluster, observed: Mapping[str, Observed], name: str) -> tuple[Machine, ...]:
-    """The machines that a removal leaves; workers that are yet to join wait for an `up`. Pure."""
+    """The machines that stay after a removal; not workers that have not joined: `up` adds those. Pure."""
     return tuple(
         machine
         for machine in cluster.machines
@@ -354,10 +356,10 @@ def staying(cluster: Cluster, observed: Mapping[str, Observed], name: str) -> tu
 
 
 def named(path: Path, name: str) -> tuple[str, ...]:
-    """The names of an inventory's machines, which this one is among.
+    """The names of an inventory's machines.
 
     Raises:
-        RefusedError: it is not.
+        RefusedError: `name` is not one of them.
     """
     names = tuple(host.name for host in inventory.read(path).hosts)
     if name not in names:

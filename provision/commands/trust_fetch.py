@@ -1,4 +1,4 @@
-"""`trust fetch`: the cluster's keys, from its masters, onto a computer that has none."""
+"""`trust fetch`: copy the cluster's keys from its masters to this computer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from provision.pki.trust import Trust
 
 @dataclass(frozen=True)
 class Fetched:
-    """What `fetch` found.
+    """What `fetch_trust` found.
 
     Attributes:
         sources: masters that have these keys.
-        passed_over: other masters -> why they were not asked, or could not give them.
+        passed_over: other masters -> why their keys could not be read.
         cache: what this computer had before.
     """
 
@@ -29,7 +29,7 @@ class Fetched:
 
 
 def fetch_trust(session: Session) -> Fetched:
-    """Read the keys from every master that answers, and keep them here. Touches no machine.
+    """Read the keys from every master that answers, and keep them in the cache. Changes no machine.
 
     Raises:
         UnreachableError: no master answers.
@@ -41,7 +41,9 @@ def fetch_trust(session: Session) -> Fetched:
     passed_over = look.unreachable(masters)
     if len(passed_over) == len(masters):
         message = f"no master of {session.cluster.name} answers: {reasons(passed_over)}"
-        raise UnreachableError(message, hint="one that answers and has its disk is enough")
+        raise UnreachableError(
+            message, hint="one master that answers and still has its disk is enough"
+        )
     trusts: dict[str, Trust] = {}
     for machine in masters:
         if machine.name not in passed_over:
@@ -53,7 +55,7 @@ def fetch_trust(session: Session) -> Fetched:
         message = f"no master of {session.cluster.name} could give its keys: {reasons(passed_over)}"
         raise RefusedError(
             message,
-            hint="is there a cluster? One master with a whole /etc/kubernetes/pki is needed",
+            hint="does the cluster exist? One master with a complete /etc/kubernetes/pki is needed",
         )
     trust = agreed(trusts)
     recorded = look.fingerprint()
@@ -62,13 +64,13 @@ def fetch_trust(session: Session) -> Fetched:
             f"{', '.join(trusts)} have keys of the authority {trust.fingerprint[:12]}, but the "
             f"machines' records name {recorded[:12]}"
         )
-        raise TrustError(message, hint="find out who has changed /etc/kubernetes/pki there")
+        raise TrustError(message, hint="find out who changed /etc/kubernetes/pki on these masters")
     before = _keep(session, trust)
     return Fetched(trust, tuple(trusts), passed_over, before)
 
 
 def agreed(trusts: Mapping[str, Trust]) -> Trust:
-    """The one trust of all these masters.
+    """The trust that all these masters share.
 
     Args:
         trusts: master -> its keys; at least one.
@@ -87,7 +89,7 @@ def agreed(trusts: Mapping[str, Trust]) -> Trust:
         message = f"the masters disagree ({sides}) on {', '.join(differing)}; nothing was kept"
         raise TrustError(
             message,
-            hint="a change of keys may be half done: finish it from the computer where it was begun",
+            hint="a rotation may be half done: finish it on the computer where it was started",
         )
     return next(iter(trusts.values()))
 
@@ -101,7 +103,7 @@ def _keep(session: Session, trust: Trust) -> Literal["empty", "the same", "other
         )
         raise TrustError(
             message,
-            hint=f"make sure that these are your machines, then move {session.cache.pki} away",
+            hint=f"make sure that these are the right machines, then move {session.cache.pki} away",
         )
     session.cache.keep(trust)
     if cached is None:

@@ -82,9 +82,9 @@ def test_wherever_it_is_cut_off_it_is_refused(tmp_path_factory, part):
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ({"without": ("manifest.json",)}, "there is no manifest"),
-        ({"without": ("etcd.db",)}, "not those that were saved"),
-        ({"database": DATABASE[:-1] + b"x"}, "not those that were saved"),
+        ({"without": ("manifest.json",)}, "it has no manifest"),
+        ({"without": ("etcd.db",)}, "is not that of the manifest"),
+        ({"database": DATABASE[:-1] + b"x"}, "is not that of the manifest"),
         ({"says": {"format": 1}}, "manifest.json: cluster"),
         ({"says": manifest(format=2)}, "manifest.json: format"),
         ({"says": manifest(revision="many")}, "manifest.json: revision"),

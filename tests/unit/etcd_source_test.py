@@ -85,7 +85,7 @@ def test_secrets_of_a_snapshot_are_readable_as_long_as_all_its_keys_are_accepted
 def test_a_trial_that_has_what_was_saved_passes_and_any_other_does_not():
     verify.compare(snapshot(), verify.Trial(321, 1234, "m1", 1.0), 1234)
     for keys, revision, saved in ((320, 1234, 1234), (321, 1233, 1234), (321, 1234, 1233)):
-        with pytest.raises(RefusedError, match="not what was saved"):
+        with pytest.raises(RefusedError, match="does not have what was saved"):
             verify.compare(snapshot(), verify.Trial(keys, revision, "m1", 1.0), saved)
 
 

@@ -1,1 +1,1 @@
-"""etcd's data: its state, snapshots, and the ways back from one."""
+"""etcd: its members, snapshots, restore and recovery."""

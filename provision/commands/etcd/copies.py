@@ -1,4 +1,4 @@
-"""The snapshots that masters took by themselves: on the masters, and where their copies go."""
+"""The snapshots that masters take by themselves: on the masters, and at the place of their copies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provision.apply.checked import trimmed
 from provision.apply.session import Session
 from provision.commands.etcd.snapshot import TIMEOUT
 from provision.commands.etcd.snapshot_file import is_of
@@ -28,8 +29,8 @@ class Copy:
     """A snapshot somewhere.
 
     Attributes:
-        name: its file's; names of a cluster sort as the snapshots' times do.
-        where: a master's name, or the place as people write it.
+        name: of its file; the names of a cluster's snapshots sort by time.
+        where: a master's name, or the place as the inventory writes it.
         size: bytes.
     """
 
@@ -64,7 +65,7 @@ def _lines(output: str) -> Iterator[tuple[int, str]]:
 
 
 def fetch(session: Session, copy: Copy, target: Path) -> None:
-    """Get a copy into a file of ours, which exists.
+    """Get a copy into an existing file.
 
     Raises:
         RefusedError: it cannot be read.
@@ -87,14 +88,14 @@ def _receive(session: Session, machine: Machine, name: str, target: Path) -> Non
             machine, f"cat {shlex.quote(path)}", out.write, timeout=TIMEOUT
         )
     if code != 0:
-        raise RefusedError(f"{path} on {machine.name} cannot be read: {error.strip()}")
+        raise RefusedError(f"{path} on {machine.name} cannot be read: {trimmed(error)}")
 
 
 def _away(backup: Backup, to: SshPlace | S3Place) -> Iterator[tuple[int, str]]:
     """(size, name) of every file there."""
     match to:
         case SshPlace():
-            # As `ls -l` has it; the names that we give have no space.
+            # The format of `ls -l`; names of snapshots have no space.
             for line in _sftp(backup, to, f"ls -ln {to.directory}").splitlines():
                 words = line.split()
                 if len(words) == 9 and words[4].isdecimal():
@@ -103,7 +104,7 @@ def _away(backup: Backup, to: SshPlace | S3Place) -> Iterator[tuple[int, str]]:
             yield from _objects(backup, to)
 
 
-# SSH: the program that the masters use, too.
+# SSH: by sftp, as the masters do.
 
 
 def _sftp(backup: Backup, to: SshPlace, command: str) -> str:
@@ -147,7 +148,7 @@ def _client(backup: Backup, to: S3Place) -> Any:  # noqa: ANN401  boto3 makes it
         "s3",
         endpoint_url=to.endpoint,
         region_name=backup.s3_region,
-        # Without: those of the operator, as the `aws` command finds them.
+        # None: the operator's own keys, found as the `aws` command finds them.
         aws_access_key_id=backup.s3_access_key or None,
         aws_secret_access_key=backup.s3_secret_key or None,
         config=Config(
@@ -182,6 +183,6 @@ def _get(backup: Backup, to: S3Place, name: str, target: Path) -> None:
 
 def _no_answer(to: SshPlace | S3Place, why: str) -> UnreachableError:
     return UnreachableError(
-        f"{to.shown} does not give what is there: {why}",
-        hint="the inventory says where copies of snapshots are: cluster.backup",
+        f"snapshots at {to.shown} cannot be read: {why}",
+        hint="check cluster.backup in the inventory: it names the place of the copies",
     )

@@ -1,15 +1,16 @@
-"""Giving back what etcd does not use, and ending NOSPACE: one member at a time, leader last."""
+"""Defragment etcd and end the NOSPACE alarm: one member at a time, the leader last."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 
+from provision.apply.checked import checked
 from provision.apply.session import Session
 from provision.commands.etcd.snapshot import members
 from provision.commands.etcd.status import NOSPACE, Member
 from provision.desired import etcd_programs
-from provision.model.errors import Failure, PhaseError, UnhealthyError
+from provision.model.errors import UnhealthyError
 
 TIMEOUT = 900  # seconds, for one member
 # Above this share of the quota the next writes would raise the alarm again.
@@ -18,11 +19,11 @@ _STILL_FULL = 0.95
 
 @dataclass(frozen=True)
 class Freed:
-    """What it brought.
+    """What a defragmentation did.
 
     Attributes:
-        sizes: machine -> bytes before and after, in the order in which they were done.
-        disarmed: NOSPACE was there, and is no more.
+        sizes: machine -> bytes before and after, in the order of the work.
+        disarmed: the NOSPACE alarm was active and has ended.
         seconds: wall time.
     """
 
@@ -32,10 +33,10 @@ class Freed:
 
 
 def defragment(session: Session) -> Freed:
-    """Defragment all members that answer; with NOSPACE, compact first and end the alarm.
+    """Defragment all members that answer. If NOSPACE is active: compact first, end the alarm last.
 
     Raises:
-        UnhealthyError: there is no quorum, or the space that is in use is too much.
+        UnhealthyError: etcd has no quorum, or the data in use still fill the quota.
         PhaseError: a member failed; those after it were not touched.
     """
     began = time.monotonic()
@@ -61,11 +62,11 @@ def defragment(session: Session) -> Freed:
             still = [m for m in after.values() if m.quota and m.size > _STILL_FULL * m.quota]
             if still:
                 raise UnhealthyError(
-                    f"etcd is full of what is in use: {still[0].in_use >> 20} MiB of "
-                    f"{still[0].quota >> 20} MiB on {still[0].machine}; NOSPACE stays",
-                    hint="delete objects that nobody needs, then again; or "
-                    'a larger quota: "extra_args": {"etcd": {"quota-backend-bytes": "..."}}, '
-                    f"clusterctl up {path}, then again",
+                    f"etcd is still full: {still[0].in_use >> 20} MiB of {still[0].quota >> 20} MiB "
+                    f"are in use on {still[0].machine}; the NOSPACE alarm stays",
+                    hint="delete objects that are not needed and run this again; or set a larger quota: "
+                    '"extra_args": {"etcd": {"quota-backend-bytes": "..."}}, run '
+                    f"clusterctl up {path}, then this again",
                 )
             _do(session, order[-1], "disarm")
     return Freed(
@@ -78,10 +79,8 @@ def defragment(session: Session) -> Freed:
 def _do(session: Session, member: Member, action: etcd_programs.Action) -> None:
     machine = session.cluster.machine(member.machine)
     session.progress.update(machine.name, action)
-    code, _, error = session.engine.shell(
-        machine, etcd_programs.defrag(session.cluster, machine, action), timeout=TIMEOUT
-    )
-    if code != 0:
+    program = etcd_programs.defrag(session.cluster, machine, action)
+    answer = session.engine.shell(machine, program, timeout=TIMEOUT)
+    if answer[0] != 0:
         session.progress.done(machine.name, failed=True)
-        cause = error.strip()[-2000:] or f"exit status {code}"
-        raise PhaseError("defrag", [Failure(machine.name, action, cause)])
+    checked(answer, machine, "defrag", action)

@@ -1,7 +1,7 @@
-"""Quorum is lost for good: what the best survivor has becomes a cluster again.
+"""Recover a cluster whose quorum is lost for good, from the survivor that has the newest data.
 
-The survivor's data are copied, read by a throw-away etcd with --force-new-cluster, and saved; that
-snapshot is then restored on every machine that answers, the survivor's own among them.
+The survivor's data are copied; a temporary etcd reads the copy with --force-new-cluster and saves a
+snapshot. That snapshot is then restored on every machine that answers, the survivor's included.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from provision.apply.checked import trimmed
 from provision.apply.session import Session
 from provision.commands.etcd import restore, snapshot_file
 from provision.commands.etcd.restore import Outlook
@@ -29,7 +30,7 @@ class Remains:
     """What is left of a cluster.
 
     Attributes:
-        survivors: machines that have data, with what their members say of how far they go.
+        survivors: machine that has data -> how new they are, as its member says.
         empty: machines that answer and have none.
         gone: machine -> why it does not answer.
     """
@@ -43,11 +44,11 @@ def what_remains(session: Session, look: Look) -> Remains:
     """Find out what is left of the cluster. Touches nothing.
 
     Raises:
-        RefusedError: there is a quorum, or there are no data.
+        RefusedError: etcd has its quorum, or no machine has data.
     """
     now = members(session)
     path = session.cluster.inventory
-    # A recovery that was killed may have its quorum again, but not all its members.
+    # After a recovery that was killed, etcd may have its quorum again, but not all members.
     unfinished = any(view.restoring for view in look.values())
     if any(m.quorum for m in now) and not unfinished:
         raise RefusedError(
@@ -62,7 +63,7 @@ def what_remains(session: Session, look: Look) -> Remains:
     if not survivors:
         raise RefusedError(
             f"no machine of {session.cluster.name} that answers has etcd's data",
-            hint=f"from a snapshot: clusterctl recover {path} --from FILE",
+            hint=f"to recover from a snapshot: clusterctl recover {path} --from FILE",
         )
     answering = look.answering(session.cluster.etcd_members)
     return Remains(
@@ -74,11 +75,11 @@ def what_remains(session: Session, look: Look) -> Remains:
 
 @contextmanager
 def rescued(session: Session, look: Look, remains: Remains) -> Iterator[Snapshot]:
-    """Stop everything, and get what the furthest survivor has, as a snapshot.
+    """Stop everything, and make a snapshot of the survivor that has the newest data.
 
     Raises:
         PreflightError, ArtifactError, RefusedError: nothing was touched; see `restore.planned`.
-        PhaseError: it could not be read; its data are as they were.
+        PhaseError: its data could not be read; they are unchanged.
     """
     trust = trust_of(session, look)
     there = look.answering(session.cluster.etcd_members)
@@ -92,7 +93,7 @@ def rescued(session: Session, look: Look, remains: Remains) -> Iterator[Snapshot
     with private_file.scratch(session.cache.directory()) as scratch:
         plain = scratch / "plain"
         plain.touch(0o600)
-        with session.progress.phase("rescue", "what it has, as a snapshot", (machine.name,)):
+        with session.progress.phase("rescue", "a snapshot of the newest data", (machine.name,)):
             with plain.open("wb") as out:
                 code, error = session.engine.receive(
                     machine,
@@ -108,7 +109,7 @@ def rescued(session: Session, look: Look, remains: Remains) -> Iterator[Snapshot
 
 
 def _furthest(session: Session, machines: list[Machine]) -> Machine:
-    """The machine whose data go furthest, by the stopped database itself."""
+    """The machine whose stopped database has the highest revision."""
     fetched = session.engine.fetch(lambda _: etcd_programs.revision(), machines)
     revisions = {m.name: _revision(fetched[m.name].output) for m in machines}
     best = max(machines, key=lambda m: revisions[m.name])
@@ -130,7 +131,7 @@ def _revision(output: str) -> int:
 def _failed(session: Session, machine: Machine, step: str, cause: str) -> PhaseError:
     return PhaseError(
         "rescue",
-        [Failure(machine.name, step, cause.strip()[-2000:])],
-        hint="its data are as they were; from a snapshot: "
+        [Failure(machine.name, step, trimmed(cause))],
+        hint="its data are unchanged; to recover from a snapshot: "
         f"clusterctl recover {session.cluster.inventory} --from FILE",
     )

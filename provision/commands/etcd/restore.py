@@ -1,9 +1,9 @@
-"""Bringing a cluster back from a snapshot: on its own machines, or on new ones.
+"""Restore a cluster from a snapshot: on its own machines, or on new ones.
 
-Nothing runs while data are exchanged, and all members get the same: a restore that is killed
-leaves a marker on the machines, with which `up` refuses to start anything, and the same command
-goes on. Once all members have the data they are not exchanged again: who has started since may have
-promised to keep more.
+The cluster is stopped while data are replaced, and all members get the same data. A restore that is
+killed leaves a marker on the machines: while it is there `up` refuses to start anything, and the
+same command continues. Once all members have the data, they are not replaced again: a member that
+has started since may have acknowledged new writes.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ from provision.plan.make import make_plan
 from provision.plan.preflight import preflight
 
 TIMEOUT = 1800  # seconds, for the data of one member
-# More revisions than a cluster makes between a snapshot and its end.
+# More revisions than a cluster makes after a snapshot, until it is restored.
 BUMP = 1_000_000_000
 ETCD_UNITS = (etcd.UNIT,)
 INSTALLS = " installs"  # a marker's last word
 AGAIN = (
-    "the cluster stands still until it is restored: run the same command again, it goes on where "
+    "the cluster is stopped until it is restored: run the same command again; it goes on where "
     "it stopped"
 )
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a restore would do, before it does it.
+    """What a restore is going to do.
 
     Attributes:
         look: the machines as they were when this was judged.
         members: the machines that will have the restored data.
         left_out: machine -> why it does not take part.
-        revision: the cluster's now; 0 when no member says.
-        fresh: machines have to be installed first.
+        revision: of the cluster now; 0: no member answers.
+        fresh: machines have to be installed too.
         brought: all members have the restored data already.
     """
 
@@ -73,9 +73,11 @@ class Outlook:
     brought: bool = False
 
     def lost(self, snapshot: Snapshot) -> str:
-        """What nobody will have any more, for people."""
+        """What is going to be lost, as text for the operator."""
         if self.brought:
-            return "its data are there already, and stay: what was left undone is done"
+            return (
+                "its data are on all members already and stay; the remaining steps are carried out"
+            )
         manifest = snapshot.manifest
         since = f"everything written since {manifest.created:%Y-%m-%d %H:%M:%S} UTC"
         if self.revision:
@@ -88,8 +90,8 @@ def assess(session: Session, look: Look, snapshot: Snapshot) -> Outlook:
     """Find out what a restore would do. Touches nothing.
 
     Raises:
-        UnreachableError: no machine that etcd belongs on answers.
-        RefusedError: one of them has no room, or nobody could decrypt the Secrets.
+        UnreachableError: no machine with etcd answers.
+        RefusedError: a machine has too little room, or the Secrets could not be decrypted.
     """
     there = look.answering(session.cluster.etcd_members)
     if not there:
@@ -104,7 +106,7 @@ def assess(session: Session, look: Look, snapshot: Snapshot) -> Outlook:
     if not brought:
         if not begun:
             _refuse_narrow(session, there, snapshot)
-        # What was begun may have run, on machines that are away now.
+        # Machines that do not answer now may have run with the data of an earlier restore.
         target = replace(target, bump=bump_for(saved, max(revision, saved + begun)))
     return Outlook(
         look=look,
@@ -134,16 +136,18 @@ def _refuse_narrow(session: Session, machines: tuple[Machine, ...], snapshot: Sn
     said = session.engine.fetch(lambda _: etcd_programs.room(snapshot.manifest), machines)
     if narrow := [f"{name}: {why}" for name, s in said.items() if (why := s.output.strip())]:
         message = f"{snapshot.source} cannot be restored: {'; '.join(narrow)}"
-        raise RefusedError(message, hint="make room there, then run the same command again")
+        raise RefusedError(
+            message, hint="free space on these machines, then run the same command again"
+        )
 
 
 def bump_for(saved: int, now: int) -> int:
-    """By how much revisions must grow so that none comes again that a client has seen. Pure."""
+    """By how much revisions must grow, so that no client sees a revision twice. Pure."""
     return max(now - saved, 0) + BUMP
 
 
 def _begun(seen: Mapping[str, Observed], sha256: str) -> int:
-    """What a killed restore of the same snapshot had chosen; 0 when there was none."""
+    """The bump that a killed restore of the same snapshot chose; 0: there was no such restore."""
     markers = [view.restoring.split() for view in seen.values()]
     bumps = [marker[1] for marker in markers if len(marker) > 1 and marker[0] == sha256]
     return max((int(bump) for bump in bumps if bump.isdecimal()), default=0)
@@ -152,7 +156,7 @@ def _begun(seen: Mapping[str, Observed], sha256: str) -> int:
 def _brought(session: Session, machines: tuple[Machine, ...], target: Target) -> bool:
     said = session.engine.fetch(lambda _: etcd_programs.brought(target), machines)
     for name, answer in said.items():
-        if answer.error:  # a yes that was not heard would cost what was written since
+        if answer.error:  # if it did say yes, replacing its data would lose new writes
             raise UnreachableError(f"{name}: {answer.error}", hint="run the same command again")
     return all(answer.output.strip() == "yes" for answer in said.values())
 
@@ -162,14 +166,14 @@ def _installed(view: Observed, units: tuple[str, ...]) -> bool:
 
 
 def carry_out(session: Session, snapshot: Snapshot, outlook: Outlook) -> float:
-    """Do it.
+    """Carry out a restore.
 
     Returns:
         Wall seconds until every apiserver was ready again.
 
     Raises:
         PreflightError, ArtifactError, RefusedError: nothing was touched; see `planned`.
-        PhaseError: with every machine that failed; the same command goes on.
+        PhaseError: with every machine that failed; the same command continues.
     """
     began = time.monotonic()
     run = None
@@ -187,13 +191,13 @@ def carry_out(session: Session, snapshot: Snapshot, outlook: Outlook) -> float:
         return time.monotonic() - began
     if not outlook.brought:
         names = tuple(m.name for m in outlook.members)
-        with session.progress.phase("data", "the snapshot, on every member", names):
+        with session.progress.phase("data", "the snapshot, to every member", names):
             _bring(session, snapshot, outlook)
     cluster = session.cluster
     _each(
         session,
         "etcd",
-        "the cluster's memory",
+        "the members",
         outlook.members,
         lambda m: etcd_programs.start_member(cluster, m),
     )
@@ -212,7 +216,7 @@ def carry_out(session: Session, snapshot: Snapshot, outlook: Outlook) -> float:
 
 
 def stop(session: Session, outlook: Outlook) -> None:
-    """Stop what uses etcd's data, then etcd; on every machine that answers."""
+    """Stop what uses etcd, then etcd, on every machine that answers."""
     marker = f"{outlook.target.sha256} {outlook.target.bump}{INSTALLS if outlook.fresh else ''}"
     for name, summary, machines, units in (
         ("stop", "apiservers and controllers", _masters(outlook.look), CONTROL_PLANE),
@@ -237,7 +241,7 @@ def _masters(look: Look) -> tuple[Machine, ...]:
 
 
 def _bring(session: Session, snapshot: Snapshot, outlook: Outlook) -> None:
-    """The restored data, on all members at once."""
+    """Restore the data on all members at once."""
 
     def bring(machine: Machine) -> tuple[int, str, str]:
         program = etcd_programs.restore(
@@ -251,29 +255,29 @@ def _bring(session: Session, snapshot: Snapshot, outlook: Outlook) -> None:
 
 
 def _finish(session: Session, outlook: Outlook) -> None:
-    """Take the markers away, and only when there is none any more what was kept aside."""
+    """Remove the markers; when all of them are gone, also the old data that were kept."""
     machines = dict.fromkeys((*_masters(outlook.look), *outlook.members))
     _each(
         session,
         "release",
-        "others may start things again",
+        "remove the markers of the restore",
         tuple(machines),
         lambda _: etcd_programs.release(),
-        hint="the cluster runs: run the same command again, only this is left to do",
+        hint="the cluster runs, only this step is left: run the same command again",
     )
     try:
         _each(
             session,
             "clean",
-            "what was kept aside goes",
+            "remove the old data",
             outlook.members,
             lambda _: etcd_programs.clean(),
         )
     except PhaseError as error:
         for failure in error.failures:
             session.progress.note(
-                f"{failure.machine}: what it had before is still in {paths.ETCD_DATA}, and takes "
-                f"up room until another restore: {failure.cause}"
+                f"{failure.machine}: its old data are still in {paths.ETCD_DATA}, and take up space "
+                f"until the next restore: {failure.cause}"
             )
 
 
@@ -286,7 +290,7 @@ def _each(
     *,
     hint: str = AGAIN,
 ) -> None:
-    """A program on all of these machines at once, as a phase."""
+    """Run a program on these machines at once, as a phase."""
     with session.progress.phase(name, summary, tuple(m.name for m in machines)):
         _together(session, name, machines, lambda m: session.engine.shell(m, program(m)), hint)
 
@@ -309,13 +313,13 @@ def _together(
     fan_out(phase, machines, run, hint=hint)
 
 
-# New machines: `up`, with the data brought before etcd starts.
+# Machines that have to be installed: the phases of `up`, with the data before etcd.
 
 
 def planned(session: Session, trust: Trust, outlook: Outlook) -> Run:
     """Look at the machines, and plan to install what they lack. Touches nothing.
 
-    All that can stand against it is said here, before anything is stopped.
+    All reasons to refuse are found here, before anything is stopped.
 
     Raises:
         PreflightError, ArtifactError, RefusedError: see there.
@@ -324,9 +328,9 @@ def planned(session: Session, trust: Trust, outlook: Outlook) -> Run:
     names = {m.name for m in outlook.members}
     back = [m.name for m in session.cluster.etcd_members if m.name not in names]
     if back := [name for name in back if look[name].reachable]:
-        message = f"{', '.join(back)} did not answer a moment ago, and does now"
-        raise RefusedError(message, hint="run the same command again: it takes part then")
-    # Who is away is fatal to what is new; not to what was begun without it.
+        message = f"{', '.join(back)} did not answer a moment ago and answers now"
+        raise RefusedError(message, hint="run the same command again: then it takes part")
+    # A new cluster needs every machine. A restore that began without a machine may go on without it.
     begun = {
         name: replace(view, etcd_formed=view.etcd_formed or bool(view.restoring))
         for name, view in look.items()
@@ -342,13 +346,13 @@ def planned(session: Session, trust: Trust, outlook: Outlook) -> Run:
     }
     plan = make_plan(session.cluster, trust, views, artifacts, now)
     refuse_unsigned(session.cluster, trust, views, plan, now)
-    # Nothing serves yet: nothing has to be changed one machine after the other.
+    # The cluster is stopped: all machines may change at once.
     plan = replace(plan, running=False)
     return Run(session, Look(session.cluster, views), trust, artifacts, plan, now)
 
 
 def _expected(view: Observed, *, member: bool, stopped: bool) -> Observed:
-    """A machine as it is when its member has been given its data."""
+    """A machine as it is going to be when its member has the restored data."""
     units = {
         name: replace(unit, active="inactive", sub="dead")
         if stopped and name in (*CONTROL_PLANE, *ETCD_UNITS)
@@ -368,5 +372,5 @@ def _phases(snapshot: Snapshot, outlook: Outlook) -> Iterator[Phase]:
     names = tuple(m.name for m in outlook.members)
     for phase in UP:
         if phase is ETCD and not outlook.brought:
-            yield Phase("data", "the snapshot, on every member", lambda _: names, data)
+            yield Phase("data", "the snapshot, to every member", lambda _: names, data)
         yield phase

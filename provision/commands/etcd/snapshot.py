@@ -1,4 +1,4 @@
-"""Taking a snapshot, from here."""
+"""Take a snapshot to this computer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.apply.checked import trimmed
 from provision.apply.session import Session
 from provision.artifacts.cache import replacing
 from provision.commands.etcd import snapshot_file
@@ -72,19 +73,19 @@ def take(session: Session, target: Path | None, passphrase: str | None) -> Taken
     """Take a snapshot from a healthy member to this computer.
 
     Args:
-        target: the file; named by cluster, time and machine, in the current directory, when None.
-        passphrase: opens it instead of the cluster's key.
+        target: the file; None: a file in the current directory, named by cluster, time and machine.
+        passphrase: encrypts the snapshot instead of the cluster's key.
 
     Raises:
-        RefusedError: no such cluster, the file is there already, or there is no room for it.
-        PhaseError: why each machine could not give one.
+        RefusedError: the cluster does not exist, the file exists, or the disk is full.
+        PhaseError: why each machine could not take one.
     """
     began = time.monotonic()
     look = session.observe()
     trust = trust_of(session, look)
     if target is not None and target.exists():
         raise RefusedError(f"{target} exists", hint="give another name with -o")
-    if passphrase is None:  # what was asked for can be opened, whatever becomes of the cluster
+    if passphrase is None:  # the operator must be able to open it, even without the cluster
         identities.remember(age.identity(trust), session.cluster.name)
     with writing(), private_file.scratch(session.cache.directory()) as scratch:
         plain = scratch / "plain"
@@ -104,10 +105,10 @@ def take(session: Session, target: Path | None, passphrase: str | None) -> Taken
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """What this computer does not let us write, in words.
+    """Turn an error of this computer's file system into a refusal.
 
     Raises:
-        RefusedError: no room, or not allowed.
+        RefusedError: the disk is full, or the file must not be written.
     """
     try:
         yield
@@ -115,13 +116,13 @@ def writing() -> Iterator[None]:
         where = f"{error.filename}: " if error.filename else ""
         raise RefusedError(
             f"the snapshot cannot be written on this computer: {where}{error.strerror}",
-            hint="it is put together in ~/.local/state/clusterctl, then written where -o says: "
-            "both need room for it",
+            hint="it is built in ~/.local/state/clusterctl, then written to the file of -o: both "
+            "need free space",
         ) from error
 
 
 def _fetch(session: Session, look: Look, target: Path) -> Machine:
-    """The snapshot of the first master that can give one."""
+    """Get a snapshot from the first master that can take one."""
     inventory = session.cluster.inventory.read_bytes()
     failures = []
     masters = look.answering(session.cluster.masters)
@@ -142,7 +143,7 @@ def _fetch(session: Session, look: Look, target: Path) -> Machine:
             if code == 0:
                 return machine
             failures.append(
-                Failure(machine.name, "take a snapshot", error.strip() or f"exit status {code}")
+                Failure(machine.name, "take a snapshot", trimmed(error) or f"exit status {code}")
             )
     failures += [
         Failure(name, "connect", why)
@@ -162,7 +163,7 @@ def _reported(
     def sink(data: bytes) -> None:
         nonlocal total
         total += len(data)
-        with writing():  # else the connection would be blamed
+        with writing():  # otherwise the error would look like a broken connection
             write(data)
         session.progress.update(machine.name, f"{total >> 20} MiB")
 

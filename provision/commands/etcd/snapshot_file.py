@@ -1,11 +1,11 @@
-"""A snapshot as a file: what it holds, and whether it is whole.
+"""A snapshot as a file: its contents, and whether it is complete.
 
-It is a tar, compressed by zstd, encrypted by age: `age -d -i KEY FILE | zstd -d | tar -x` opens it
-without clusterctl. In this order:
+It is a tar archive, compressed by zstd, encrypted by age: `age -d -i KEY FILE | zstd -d | tar -x`
+opens it without clusterctl. Its members, in this order:
 
     manifest.json           what it is; see `Manifest`
-    inventory.py            the inventory's text; empty where it was not known
-    etc/kubernetes/pki/...  the cluster's trust, as it lies on every master
+    inventory.py            the inventory's text; empty if it was not known
+    etc/kubernetes/pki/...  the cluster's trust, as on every master
     etcd.db                 as `etcdctl snapshot save` wrote it
 """
 
@@ -29,7 +29,7 @@ from provision.pki.trust import Trust
 SUFFIX = ".tar.zst.age"
 _DATABASE = "etcd.db"
 _CHUNK = 1 << 20
-_SMALL = 16 << 20  # bytes that any other member may have
+_SMALL = 16 << 20  # bytes, for any other member of the archive
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Snapshot:
     """An opened snapshot.
 
     Attributes:
-        source: where it came from, for people.
+        source: where it came from, as text.
         database: etcd.db, unpacked.
     """
 
@@ -49,7 +49,7 @@ class Snapshot:
 
 
 def name(cluster: str, created: datetime, machine: str) -> str:
-    """Of the file. Names of a cluster sort as the snapshots' times do."""
+    """The name of a snapshot's file. The names of a cluster's snapshots sort by time."""
     return f"{cluster}-{created.astimezone(UTC):%Y%m%dT%H%M%SZ}-{machine}{SUFFIX}"
 
 
@@ -64,13 +64,13 @@ def unpack(source: Path, directory: Path, shown: str, trust: Trust | None = None
 
     Args:
         source: the compressed tar.
-        directory: etcd.db is unpacked there; nobody else may read it.
-        shown: what errors call it.
-        trust: the cluster's, for a snapshot that was made without.
+        directory: etcd.db is unpacked there; only its owner may read it.
+        shown: its name in errors.
+        trust: the cluster's, for a snapshot that contains none.
 
     Raises:
-        RefusedError: it is not whole, or not what it says.
-        TrustError: keys in it do not fit together.
+        RefusedError: it is incomplete, or does not match its manifest.
+        TrustError: the keys in it do not match each other.
     """
     manifest: Manifest | None = None
     inventory = ""
@@ -104,9 +104,9 @@ def unpack(source: Path, directory: Path, shown: str, trust: Trust | None = None
     except (tarfile.TarError, zstandard.ZstdError, EOFError, UnicodeDecodeError) as error:
         raise _damaged(shown, str(error)) from error
     if manifest is None:
-        raise _damaged(shown, "there is no manifest in it")
+        raise _damaged(shown, "it has no manifest")
     if digest != manifest.sha256:
-        raise _damaged(shown, "etcd's data are not those that were saved")
+        raise _damaged(shown, "the SHA-256 of etcd's data is not that of the manifest")
     return Snapshot(
         shown, manifest, trust or Trust.from_files(keys, datetime.now(UTC)), database, inventory
     )
@@ -123,6 +123,4 @@ def _write(content: IO[bytes], target: Path) -> str:
 
 
 def _damaged(shown: str, why: str) -> RefusedError:
-    return RefusedError(
-        f"{shown} is not a whole snapshot: {why}", hint="take another copy, or an older snapshot"
-    )
+    return RefusedError(f"{shown} is damaged: {why}", hint="use another copy, or an older snapshot")

@@ -1,4 +1,4 @@
-"""Finding a snapshot, opening it, and judging whether it fits the cluster."""
+"""Find a snapshot, open it, and judge whether it fits the cluster."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ NEWEST = "newest"
 
 @dataclass(frozen=True)
 class Keys:
-    """With what a snapshot is opened.
+    """The keys that may open a snapshot.
 
     Attributes:
-        identity: a file of identities, beside those that are known.
-        passphrase: is asked only if a passphrase opens it.
+        identity: a file of identities, tried beside the known ones.
+        passphrase: is called only if the snapshot is encrypted with a passphrase.
     """
 
     identity: Path | None
@@ -40,16 +40,16 @@ class Keys:
 
 @contextmanager
 def opened(session: Session, look: Look, chosen: str, keys: Keys) -> Iterator[Snapshot]:
-    """A snapshot, decrypted into a directory of ours that goes in the end.
+    """A snapshot, decrypted into a private directory that is removed in the end.
 
     Args:
         chosen: a file; else the name of a snapshot that a master took by itself; or `newest`, the
             newest of those.
 
     Raises:
-        RefusedError: there is none, it is not whole, or nothing that is known opens it.
-        UnreachableError: the place where it is does not answer.
-        TrustError: keys in it do not fit together.
+        RefusedError: there is none, it is damaged, or no known key opens it.
+        UnreachableError: its place does not answer.
+        TrustError: the keys in it do not match each other.
     """
     with private_file.scratch(session.cache.directory()) as directory:
         file, shown = Path(chosen), chosen
@@ -76,7 +76,7 @@ def _identities(session: Session, look: Look, keys: Keys) -> tuple[str, ...]:
 
 
 def _fetched(session: Session, look: Look, chosen: str, target: Path) -> str:
-    """Get a snapshot that a master took by itself; where it was."""
+    """Fetch a snapshot that a master took by itself; returns its place and name."""
     copies, silent = listed(session, look)
     copy = next((c for c in copies if chosen in {NEWEST, c.name}), None)
     for where, why in silent.items():
@@ -84,9 +84,10 @@ def _fetched(session: Session, look: Look, chosen: str, target: Path) -> str:
     if copy is None:
         what = "a snapshot" if chosen == NEWEST else chosen
         raise RefusedError(
-            f"neither this computer nor a master of {session.cluster.name} that answers has {what}"
-            f"{', nor is it where copies go' if session.cluster.backup.to else ''}",
-            hint=f"clusterctl etcd list {session.cluster.inventory}, or a file: --from FILE",
+            f"{what} was found neither on this computer nor on a master of {session.cluster.name} "
+            f"that answers{', nor where copies go' if session.cluster.backup.to else ''}",
+            hint=f"clusterctl etcd list {session.cluster.inventory} shows all; or give a file: "
+            "--from FILE",
         )
     target.touch(0o600)
     fetch(session, copy, target)
@@ -94,7 +95,7 @@ def _fetched(session: Session, look: Look, chosen: str, target: Path) -> str:
 
 
 def fit(cluster: Cluster, fingerprint: str | None, snapshot: Snapshot) -> None:
-    """Judge whether the snapshot is of this cluster, and of no newer etcd or Kubernetes. Pure.
+    """Check that the snapshot is of this cluster, and not of a newer etcd or Kubernetes. Pure.
 
     Args:
         fingerprint: of the cluster's Kubernetes authority; None when its machines are new.
@@ -106,13 +107,13 @@ def fit(cluster: Cluster, fingerprint: str | None, snapshot: Snapshot) -> None:
     if manifest.cluster != cluster.name:
         raise RefusedError(
             f"{snapshot.source} is of the cluster {manifest.cluster}, not of {cluster.name}",
-            hint="give a snapshot of this cluster, or the inventory of that one",
+            hint=f"give a snapshot of {cluster.name}, or the inventory of {manifest.cluster}",
         )
     if fingerprint and snapshot.trust.fingerprint != fingerprint:
         raise RefusedError(
-            f"{snapshot.source} is of another cluster of the name {cluster.name}: its authority is "
-            f"{snapshot.trust.fingerprint[:12]}, this one's is {fingerprint[:12]}",
-            hint="to bring that one back, take this one down first: clusterctl down "
+            f"{snapshot.source} is of another cluster of the name {cluster.name}: the snapshot's "
+            f"authority is {snapshot.trust.fingerprint[:12]}, the cluster's is {fingerprint[:12]}",
+            hint="to restore the snapshot, first remove the present cluster: clusterctl down "
             f"{cluster.inventory}",
         )
     ours = catalogue().sets[cluster.kubernetes]["etcd"]
@@ -122,8 +123,8 @@ def fit(cluster: Cluster, fingerprint: str | None, snapshot: Snapshot) -> None:
     ):
         if _minor(theirs) > _minor(mine):
             raise RefusedError(
-                f"{snapshot.source} was made by {what} {theirs}, and {mine} would have to read it",
-                hint="say the version in the inventory that the cluster had: "
+                f"{snapshot.source} was made by {what} {theirs}, which {what} {mine} cannot read",
+                hint="set the version that the cluster had in the inventory: "
                 f'"kubernetes": "{manifest.kubernetes}"',
             )
 
@@ -135,16 +136,16 @@ def refuse_unreadable(cluster: Cluster, trust: Trust, snapshot: Snapshot) -> Non
         trust: the cluster's keys, which a restore on its own machines leaves as they are.
 
     Raises:
-        RefusedError: the key that encrypts Secrets was replaced since.
+        RefusedError: the key that encrypts Secrets has been replaced since.
     """
     if set(snapshot.trust.encryption_keys) <= set(trust.encryption_keys):
         return
     raise RefusedError(
         f"{snapshot.source} is from before `secrets rotate-key`: its Secrets are encrypted with a "
-        f"key that {cluster.name} does not have any more, and nobody could read them",
-        hint="give a newer snapshot. If it has to be this one: have it as a file on this computer, "
-        f"then clusterctl down {cluster.inventory}, then the same with --from FILE; it brings its "
-        "own keys along",
+        f"key that {cluster.name} no longer has, and could not be read",
+        hint="give a newer snapshot. If it must be this one: copy it to this computer, run "
+        f"clusterctl down {cluster.inventory}, then the same command with --from FILE; the snapshot "
+        "contains its own keys",
     )
 
 
@@ -153,7 +154,7 @@ def _minor(version: str) -> tuple[int, ...]:
 
 
 def compressed(database: Path) -> Iterator[bytes]:
-    """The database as the programs on machines take it on stdin."""
+    """The database, compressed as the programs on the machines read it from stdin."""
     compressor = zstandard.ZstdCompressor(level=1).compressobj()
     with database.open("rb") as file:
         while data := file.read(1 << 20):
@@ -163,7 +164,7 @@ def compressed(database: Path) -> Iterator[bytes]:
 
 
 def describe(snapshot: Snapshot) -> str:
-    """One line for people."""
+    """The snapshot in one line of text."""
     m: Manifest = snapshot.manifest
     return (
         f"{snapshot.source}: of {m.created:%Y-%m-%d %H:%M:%S} UTC ({m.age} ago), made on "

@@ -1,4 +1,4 @@
-"""What etcd's members say, and what is wrong with them. Pure."""
+"""The state of etcd's members, and what is wrong with them. Pure."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from provision.observe.parse_etcd import endpoint_status, member_list
 
 NOSPACE = "NOSPACE"
 _ALARM = re.compile(r"alarm:(\w+)")
-# etcd's own default of a quota is 2 GiB; writes stop at the quota, so one is told before.
+# etcd's default quota is 2 GiB; at the quota writes stop, so warn before.
 _FULL = 0.8
-# A defragmentation is worth its pause when it frees half of a file of this size, bytes.
+# Bytes. Defragmentation pauses a member; it is worth that when it frees half of a file of this size.
 _WORTH = 100 << 20
 
 
 @dataclass(frozen=True)
 class Member:
-    """What a machine's member says of itself; all but `error` is empty when it does not answer.
+    """What a machine's member says of itself. If it does not answer, only `error` is set.
 
     Attributes:
         id, cluster: its own and its cluster's, hexadecimal, as etcdctl prints them.
         quorum: it answered a linearizable read.
-        size, in_use, quota: bytes: the file, what of it is in use, the limit.
-        raft_index: how far its log goes; the survivor with the highest has lost least.
+        size, in_use, quota: bytes: the file, the used part of it, the limit.
+        raft_index: the end of its log; the survivor with the highest index has lost least.
         listed: the cluster's members, as this one knows them.
         error: why it does not answer, or cannot work.
     """
@@ -55,7 +55,7 @@ class Member:
 
 
 def parse(machine: str, output: str, error: str = "") -> Member:
-    """Read what `status.sh` printed on a machine; `error`: why it printed nothing."""
+    """Read what `status.sh` printed on a machine; `error`: why the machine did not answer."""
     if error:
         return Member(machine, error=error)
     said = Sections.of(output)
@@ -85,13 +85,13 @@ def parse(machine: str, output: str, error: str = "") -> Member:
 
 
 def listed(members: Iterable[Member]) -> tuple[EtcdMember, ...]:
-    """The cluster's members by its own word; by one member's memory where there is no quorum."""
+    """The member list of the cluster; without a quorum, the list that one member remembers."""
     answering = sorted((m for m in members if m.listed), key=lambda m: not m.quorum)
     return answering[0].listed if answering else ()
 
 
 def judge(cluster: Cluster, members: Iterable[Member]) -> list[Finding]:
-    """What is wrong, each with what to type; warnings are not fatal."""
+    """What is wrong, and what to type next; warnings are not fatal."""
     members = tuple(members)
     path = cluster.inventory
     findings = [Finding(m.machine, m.error) for m in members if m.error]
@@ -99,14 +99,14 @@ def judge(cluster: Cluster, members: Iterable[Member]) -> list[Finding]:
         findings.append(
             Finding(
                 ", ".join(m.machine for m in members if NOSPACE in m.alarms),
-                f"etcd is full ({NOSPACE}): it answers reads, and refuses every write",
+                f"etcd is full ({NOSPACE}): it refuses every write",
                 f"clusterctl etcd defrag {path} compacts, defragments and ends the alarm",
             )
         )
     findings += [
         Finding(
             m.machine,
-            f"has the alarm {alarm}: its data are not those of the others",
+            f"has the alarm {alarm}: its data differ from those of the other members",
             f"clusterctl etcd restore {path}, or replace this member",
         )
         for m in members
@@ -118,7 +118,7 @@ def judge(cluster: Cluster, members: Iterable[Member]) -> list[Finding]:
             Finding(
                 cluster.name,
                 "etcd has no quorum: nothing can be written",
-                f"bring machines back; if they are gone for good: clusterctl recover {path}",
+                f"start the machines; if they are lost for good: clusterctl recover {path}",
             )
         )
     findings += _split(cluster, members)
@@ -128,7 +128,7 @@ def judge(cluster: Cluster, members: Iterable[Member]) -> list[Finding]:
 
 
 def _split(cluster: Cluster, members: tuple[Member, ...]) -> list[Finding]:
-    """After a recovery, machines that were given up come back with the data they had."""
+    """Find members of two clusters: a machine came back after a recovery, with its old data."""
     groups: dict[str, list[str]] = {}
     for m in members:
         if m.cluster:
@@ -139,8 +139,8 @@ def _split(cluster: Cluster, members: tuple[Member, ...]) -> list[Finding]:
     return [
         Finding(
             cluster.name,
-            f"its members are of {len(groups)} clusters that know nothing of each other: {sides}",
-            "stop the machines of the older one at once (clusterctl ssh ... systemctl stop etcd), "
+            f"its members belong to {len(groups)} separate clusters: {sides}",
+            "stop etcd on the machines of the older one at once (clusterctl ssh ... systemctl stop etcd), "
             f"then: clusterctl node replace {cluster.inventory} NAME",
         )
     ]
@@ -171,10 +171,10 @@ def _sizes(cluster: Cluster, members: tuple[Member, ...]) -> list[Finding]:
     for m in members:
         if m.quota and NOSPACE not in m.alarms and m.size > _FULL * m.quota:
             what = f"its data take {m.size / m.quota:.0%} of the quota, {m.quota >> 20} MiB"
-            hint = f"clusterctl etcd defrag {path}, or delete what nobody needs"
+            hint = f"clusterctl etcd defrag {path}, or delete objects that are not needed"
         elif m.size > _WORTH and m.in_use < m.size / 2:
             what = f"of its {m.size >> 20} MiB only {m.in_use >> 20} MiB are in use"
-            hint = f"clusterctl etcd defrag {path} gives the rest back"
+            hint = f"clusterctl etcd defrag {path} frees the rest"
         else:
             continue
         findings.append(Finding(m.machine, what, hint, fatal=False))
@@ -182,7 +182,7 @@ def _sizes(cluster: Cluster, members: tuple[Member, ...]) -> list[Finding]:
 
 
 def as_json(members: Iterable[Member], findings: Iterable[Finding]) -> dict[str, Any]:
-    """All of it as plain data; `healthy` sums it up."""
+    """The state and the findings as data for JSON."""
     members, findings = tuple(members), tuple(findings)
     names = {entry.id: entry for entry in listed(members)}
     return {

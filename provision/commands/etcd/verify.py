@@ -1,4 +1,4 @@
-"""Does a snapshot really come back? It is restored into a throw-away etcd, and counted."""
+"""Prove that a snapshot can be restored: restore it into a temporary etcd and count its keys."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import time
 from dataclasses import dataclass
 
+from provision.apply.checked import checked
 from provision.apply.session import Session
 from provision.commands.etcd.snapshot_file import Snapshot
 from provision.commands.etcd.source import compressed
 from provision.desired import etcd_programs
 from provision.model.cluster import Machine
-from provision.model.errors import Failure, PhaseError, RefusedError, UnreachableError
+from provision.model.errors import RefusedError, UnreachableError
 from provision.model.look import Look
 
 TIMEOUT = 1800  # seconds
@@ -19,10 +20,10 @@ TIMEOUT = 1800  # seconds
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of it.
+    """The result.
 
     Attributes:
-        keys, revision: as the throw-away etcd has them.
+        keys, revision: as the temporary etcd has them.
         machine: where it ran.
         seconds: wall time.
     """
@@ -39,21 +40,20 @@ def try_restore(session: Session, look: Look, snapshot: Snapshot) -> Trial:
     Raises:
         UnreachableError: no member's machine answers.
         PhaseError: etcd could not be restored or started from it.
-        RefusedError: it does not have what was saved.
+        RefusedError: the restored data differ from what was saved.
     """
     began = time.monotonic()
     machine = _somewhere(look)
-    with session.progress.phase("verify", "restore into a throw-away etcd", (machine.name,)):
-        code, out, error = session.engine.stream(
+    with session.progress.phase("verify", "restore into a temporary etcd", (machine.name,)):
+        answer = session.engine.stream(
             machine,
             etcd_programs.verify(session.cluster, machine, snapshot.manifest),
             compressed(snapshot.database),
             timeout=TIMEOUT,
         )
-        session.progress.done(machine.name, failed=code != 0)
-    if code != 0:
-        failure = Failure(machine.name, f"restore {snapshot.source}", error.strip()[-2000:])
-        raise PhaseError("verify", [failure], hint="try an older snapshot: --from FILE")
+        session.progress.done(machine.name, failed=answer[0] != 0)
+    step, hint = f"restore {snapshot.source}", "try an older snapshot: --from FILE"
+    out = checked(answer, machine, "verify", step, hint=hint)
     said = dict(line.split(" ", 1) for line in out.splitlines() if " " in line)
     trial = Trial(int(said["keys"]), int(said["revision"]), machine.name, time.monotonic() - began)
     compare(snapshot, trial, int(json.loads(said["status"])["revision"]))
@@ -61,21 +61,22 @@ def try_restore(session: Session, look: Look, snapshot: Snapshot) -> Trial:
 
 
 def compare(snapshot: Snapshot, trial: Trial, saved: int) -> None:
-    """Judge what the throw-away etcd had. Pure.
+    """Compare what the temporary etcd has with the manifest. Pure.
 
     Args:
         saved: revision of the database, by etcdutl.
 
     Raises:
-        RefusedError: it differs from what the manifest says.
+        RefusedError: they differ.
     """
     manifest = snapshot.manifest
     wanted = (manifest.keys, manifest.revision, manifest.revision)
     found = (trial.keys, trial.revision, saved)
     if found != wanted:
         raise RefusedError(
-            f"{snapshot.source} is not what was saved: {trial.keys} keys at revision "
-            f"{trial.revision} came back, {manifest.keys} at {manifest.revision} were saved",
+            f"{snapshot.source} does not have what was saved: the restored etcd has {trial.keys} "
+            f"keys at revision {trial.revision}, the saved one had {manifest.keys} at "
+            f"{manifest.revision}",
             hint="take another snapshot: clusterctl etcd snapshot",
         )
 

@@ -272,7 +272,7 @@ def test_bad_snapshots_are_refused_and_nothing_is_touched(lab: Lab, tmp_path: Pa
         "foreign": (foreign, "none of"),
         "locked": (locked, "not the passphrase"),
         "words": (words, "is not a snapshot"),
-        "absent": (tmp_path / "absent", "neither this computer nor a master"),
+        "absent": (tmp_path / "absent", "neither on this computer nor on a master"),
     }
     assert tuple(bad) == SAMPLES["bad snapshot"].parts
     runs = "systemctl show -p InvocationID etcd kube-apiserver"
