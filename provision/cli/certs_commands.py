@@ -224,7 +224,7 @@ def import_(
     from provision.apply.lock import hold
     from provision.apply.session import open_session
     from provision.cli.cluster_commands import asks, name_log
-    from provision.commands.certs import external_requests
+    from provision.commands.certs import external_import, external_requests
 
     with open_session(inventory, progress()) as session:
         external_requests.refuse_own(session.cluster)
@@ -233,7 +233,7 @@ def import_(
             question = f"Import certificates of {session.cluster.name} from {directory}?"
             typer.confirm(question, abort=True, err=True)
         with hold(session, "certs import", session.observe()):
-            done = external_requests.import_signed(session, directory)
+            done = external_import.import_signed(session, directory)
     count = sum(len(names) for names in (done.issued or done.waiting).values())
     if done.issued or not (done.waiting or done.others):
         seconds = sum(done.seconds.values())

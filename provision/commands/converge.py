@@ -33,7 +33,7 @@ from provision.plan.preflight import altered, preflight
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did.
+    """What a run changed.
 
     Attributes:
         changed: machine -> components (and `packages`, `artifacts`) that changed there.
@@ -76,7 +76,9 @@ def check(
     findings = preflight(session.cluster, look, trust.fingerprint if trust else None)
     findings = [*session.draft.warnings, *findings, *(altered(look) if deep else ())]
     if holder := at_work(session, look):
-        findings.append(Finding("now", f"at work on this cluster: {holder}", fatal=False))
+        findings.append(
+            Finding("now", f"another operator works on this cluster: {holder}", fatal=False)
+        )
     if any(finding.fatal for finding in findings):
         raise PreflightError(
             f"{session.cluster.name}: the machines are not fit; nothing was touched", findings
@@ -149,10 +151,10 @@ def _group_facts(look: Look, arch: str) -> Facts:
 def needed_artifacts(
     session: Session, look: Look, trust: Trust, *, make: bool = True
 ) -> ArtifactSet:
-    """What the cluster's machines need, made ready by the inventory's source.
+    """Prepare the artifacts that the cluster's machines need, from the inventory's artifact source.
 
     Args:
-        make: False: only to plan with.
+        make: False: only to plan with; nothing is fetched or built.
     """
     arches = {o.facts.arch for o in look.values() if o.facts}
     if arch := _group_arch(session):
@@ -167,13 +169,13 @@ def needed_artifacts(
 
 
 def wanted(cluster: Cluster, trust: Trust, arches: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """(artifact, arch) of all that a cluster needs on machines of these architectures."""
+    """(artifact, arch) of all artifacts that a cluster needs on machines of these architectures."""
     names = artifacts_of(cluster, trust)
     return tuple((name, arch) for arch in sorted(arches) for name in (*names, IMAGES))
 
 
 def settled(run: Run) -> bool:
-    """Whether there is nothing to do, and nothing to wait for either.
+    """Whether nothing has to be changed, and everything works already.
 
     A run that was killed before its last phases changed everything, but did not verify it.
     """
@@ -182,7 +184,7 @@ def settled(run: Run) -> bool:
 
 
 def up(run: Run) -> Report:
-    """Carry the plan out.
+    """Carry out the plan of a run.
 
     Raises:
         PhaseError: with every machine that failed in the phase that failed.
@@ -205,9 +207,9 @@ def up(run: Run) -> Report:
 
 
 def artifacts_for(draft: Draft, arches: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """(artifact, arch) of all that a cluster of this inventory needs; its machines may not exist.
+    """(artifact, arch) of all artifacts that this inventory needs; its machines need not exist.
 
-    The placeholders never reach a machine: names of artifacts depend on neither.
+    Addresses and keys are placeholders: the names of artifacts depend on neither.
     """
     located = {
         host.name: Located(address, Ssh(hostname=str(address)))

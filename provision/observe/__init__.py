@@ -1,4 +1,4 @@
-"""One read-only look at a machine: the program that looks, and what its output means."""
+"""One read-only look at a machine: the program that looks, and the parser of its output."""
 
 from provision.observe import parse, script
 

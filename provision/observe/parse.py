@@ -21,11 +21,11 @@ def parse(machine: str, output: str, sent_at: float, received_at: float) -> Obse
     try:
         return _observed(machine, Sections.of(output), (sent_at + received_at) / 2)
     except SectionError as error:
-        return unreachable(machine, f"what the machine answered cannot be read: {error}")
+        return unreachable(machine, f"the machine's answer cannot be read: {error}")
 
 
 def unreachable(machine: str, error: str, hint: str = "", *, off: bool = False) -> Observed:
-    """Make the Observed of a machine of which nothing is known, saying why and what to do."""
+    """The Observed of a machine that did not answer: why, and what to do."""
     return Observed(machine=machine, error=error, hint=hint, off=off)
 
 

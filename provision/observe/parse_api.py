@@ -47,7 +47,7 @@ def view(output: Sections) -> ApiView | None:
     )
     if "api-objects" not in output:
         raise SectionError("section 'api-objects' is missing")
-    # A cluster that was born a moment ago has none.
+    # A new cluster has no objects yet.
     for line in output.lines("api-objects"):
         kind, *fields = line.split("\t")
         with reading("api-objects"):
@@ -73,7 +73,7 @@ def _version(answer: str) -> str:
     try:
         return _Version.model_validate_json(answer).git_version.removeprefix("v")
     except ValueError:
-        return ""  # why, the other requests say
+        return ""  # the other requests say why
 
 
 def _node(

@@ -92,7 +92,7 @@ def report(
 
 
 def _addresses(output: Sections) -> list[tuple[str, IPv4Interface]]:
-    """Read (interface, IPv4 address), the loopback's aside."""
+    """(interface, IPv4 address) of all interfaces except the loopback."""
     with reading("addresses"):
         fields = [line.split() for line in output.lines("addresses", required=True)]
         return [
@@ -101,14 +101,14 @@ def _addresses(output: Sections) -> list[tuple[str, IPv4Interface]]:
 
 
 def _routes(output: Sections, *, ours: bool) -> tuple[str, ...]:
-    """Read the networks with a route; those of the pods, if the machine is ours, aside."""
+    """The networks with a route; without routes of pods, if the machine belongs to a cluster."""
     networks = []
     for line in output.lines("routes"):
         words = line.split()
         if ours and ("cni0" in words or "bird" in words):
             continue
         first = words[1] if words[0].isalpha() and len(words) > 1 else words[0]
-        # `default`, and the `nexthop` lines of a route over several ways, are no networks.
+        # `default`, and the `nexthop` lines of a multipath route, name no network.
         with suppress(ValueError):
             networks.append(str(IPv4Network(first)))
     return tuple(networks)
@@ -130,7 +130,7 @@ def _foreign(output: Sections, record: Record, loaded: list[dict[str, str]]) -> 
     signs = [
         Foreign(SIGNS[path], path)
         for path in output.lines("foreign")
-        # The kubelet of ours keeps its kubeconfig where kubeadm has it.
+        # The kubelet that clusterctl installs has its kubeconfig at the same path as kubeadm's.
         if path in SIGNS and not (record.lines and SIGNS[path] == "kubeadm")
     ]
     running = [
@@ -142,7 +142,7 @@ def _foreign(output: Sections, record: Record, loaded: list[dict[str, str]]) -> 
 
 
 def _missing(output: Sections) -> tuple[str, ...]:
-    """Find features that the kernel neither has nor can load; unknown is not missing."""
+    """Features that the kernel neither has nor can load; unknown is not missing."""
     there = {line.split()[-1] for line in output.lines("filesystems")}
     there |= {*output.lines("features"), *output.lines("modules")}
     own_kernel = "modules" in output
@@ -153,7 +153,7 @@ def _missing(output: Sections) -> tuple[str, ...]:
 
 
 def _forbidden(output: Sections) -> tuple[str, ...]:
-    """Find SELinux's booleans that are off while it enforces its policy."""
+    """SELinux booleans that are off while SELinux enforces its policy."""
     said = {words[0]: words[1] for x in output.lines("selinux") if len(words := x.split()) > 1}
     if said.pop("enforce", "") != "1":
         return ()
@@ -187,7 +187,7 @@ def _ports(output: Sections) -> Iterator[Port]:
 
 
 def _hexadecimal(address: str) -> str:
-    """Read an address of /proc/net: 32-bit words, each in the byte order of the machine."""
+    """An address in /proc/net: 32-bit words, each in the byte order of the machine."""
     raw = bytes.fromhex(address)
     packed = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
     return str(IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed))

@@ -92,7 +92,7 @@ def _binaries(
 
 
 def loaded_units(output: Sections) -> list[dict[str, str]]:
-    """Read what systemd says of each unit: property -> value."""
+    """What systemd says of each unit: property -> value."""
     return [
         dict(line.split("=", 1) for line in block if "=" in line)
         for block in output.blocks("units")

@@ -14,17 +14,17 @@ class Record:
     lines: tuple[tuple[str, ...], ...]
 
     def of(self, kind: str, fields: int) -> list[tuple[str, ...]]:
-        """Give the lines of a kind, without it; shorter ones are left out."""
+        """The fields of the lines of a kind, without the kind; shorter lines are left out."""
         return [line[1:] for line in self.lines if line[0] == kind and len(line) > fields]
 
     def components(self) -> dict[str, tuple[tuple[str, ...], ...]]:
-        """Give the lines of each component."""
+        """Component -> its lines."""
         lines: dict[str, list[tuple[str, ...]]] = {}
         component = ""
         for line in self.lines:
             if line[0] == "component":
                 component = line[1]
-            # A killed run may have left the beginning of another record beside it.
+            # A killed run may have left an unfinished record beside the real one.
             elif len(line) > 1 and not component.endswith(NEW):
                 lines.setdefault(component, []).append(line)
         return {name: tuple(found) for name, found in lines.items()}

@@ -1,4 +1,4 @@
-"""What is asked of a machine -> the shell program that answers it. Pure."""
+"""What to ask a machine -> the shell program that answers. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
 from provision.pki.table import KUBELET_CLIENT, kubelet_client
 
-# Kubernetes' own words for what an ApiView is made of, a line for each object.
+# A jsonpath template: one line for each object that an ApiView is made of.
 OBJECTS = (
     '{range .items[?(@.kind=="Node")]}node{"\\t"}{.metadata.name}{"\\t"}{.metadata.labels}{"\\t"}'
     '{.spec}{"\\t"}{.status.addresses}{"\\t"}{.status.conditions}{"\\t"}'
@@ -26,7 +26,7 @@ OBJECTS = (
     '{range .items[?(@.metadata.name=="clusterctl")]}applied{"\\t"}{.data}{"\\n"}{end}'
 )
 
-# Other distributions and tools, and where they are found.
+# Other Kubernetes distributions: a path that shows one -> its name.
 SIGNS: Mapping[str, str] = {
     "/etc/kubernetes/manifests/kube-apiserver.yaml": "kubeadm",
     "/etc/kubernetes/kubelet.conf": "kubeadm",
@@ -38,7 +38,7 @@ SIGNS: Mapping[str, str] = {
     "/var/snap/microk8s": "microk8s",
 }
 
-# Units that, if they run and are not ours, hold what ours need.
+# Units that take ports or files that a cluster needs, unless the cluster itself installed them.
 SUSPECTS: Mapping[str, str] = {
     "kubelet.service": "kubelet",
     "etcd.service": "etcd",
@@ -47,7 +47,7 @@ SUSPECTS: Mapping[str, str] = {
     "docker.service": "docker",
 }
 
-# Units that have put a table into nftables, where a `flush ruleset` of anybody's takes it away.
+# Units that create an nftables table. Any program that runs `nft flush ruleset` deletes it.
 TABLES: Mapping[str, str] = {
     firewall.UNIT: f"inet {firewall.TABLE}",
     pod_network.MASQUERADE: pod_network.TABLE,
@@ -55,7 +55,7 @@ TABLES: Mapping[str, str] = {
 
 UFW = "/etc/ufw/ufw.conf"
 SELINUX = "/sys/fs/selinux"
-# What its policy lets programs do that ours need; off by default.
+# SELinux booleans that HAProxy and keepalived need; off by default.
 HAPROXY_CONNECTS, KEEPALIVED_CONNECTS = "haproxy_connect_any", "keepalived_connect_any"
 
 
@@ -65,10 +65,10 @@ class Query:
 
     Attributes:
         address: the machine's own, on the machines' network.
-        peers: (address, SSH port) of the others; asked only of a machine without a record.
+        peers: (address, SSH port) of the other machines; only a machine without a record tries them.
         units, packages, certificates, files: names and paths beside those in its record.
-        namespaces: where Deployments of ours are, beside kube-system.
-        vip: the API's virtual address; asked only of a machine that is not one of its holders.
+        namespaces: namespaces of the add-ons' Deployments, beside kube-system.
+        vip: the API's virtual address; only a machine that does not hold it tries it.
         kubelet_client: the certificate of a kubelet that has joined.
         deep: hash every binary.
     """
@@ -138,8 +138,8 @@ def query(
 ) -> Query:
     """What to ask a machine of this cluster.
 
-    The options are those of `Query`; `reachability` asks whether the machine, if it is new, can
-    open connections to the others, and whether somebody has the virtual address already.
+    The options are those of `Query`. `reachability`: a new machine also tries to connect to the
+    others and to the virtual address.
     """
     others = [m for m in cluster.machines if m.name != machine.name] if reachability else []
     return Query(
@@ -157,7 +157,7 @@ def query(
 
 
 def _ssh_port(machine: Machine) -> int:
-    """Say the port of its sshd; where SSH goes another way than the machines, the usual one."""
+    """The port of its sshd; 22 if the operator reaches the machine at another address than machines do."""
     return machine.ssh.port if machine.ssh.hostname == str(machine.address) else 22
 
 

@@ -179,7 +179,7 @@ def test_renewed_by_another_authority_in_three_imports_and_no_other_way(
         (both / f"{name}.crt").write_text(old + new)
         (alone / f"{name}.crt").write_text(new)
     said = refused(lab, "certs import", alone, "--yes", code=9)
-    assert "kubernetes-ca.crt: lacks who has signed the kube-apiserver that n1 has" in said
+    assert "kubernetes-ca.crt: lacks the authority that signed the kube-apiserver of n1" in said
 
     lab.clusterctl("certs import", both, "--yes")
     lab.clusterctl("certs csr", "--all", "-o", signed)

@@ -237,7 +237,7 @@ def test_the_probe_finds_files_by_every_kind_of_pattern(tmp_path):
 
 
 def test_an_answer_that_is_not_whole_is_not_judged():
-    with pytest.raises(ValueError, match="not whole"):
+    with pytest.raises(ValueError, match="incomplete"):
         parse("@@ arguments etcd\n--name=m1\n")
 
 

@@ -57,8 +57,8 @@ def test_secrets_that_are_all_encrypted_anew_let_the_old_key_go(rewritten):
 @pytest.mark.parametrize(
     ("programs", "why"),
     [
-        ({"etcdctl": "echo deadline >&2; exit 1"}, "could not be seen: deadline"),
-        ({"etcdctl": f"echo {NEW}; echo killed >&2; exit 137"}, "could not be seen: killed"),
+        ({"etcdctl": "echo deadline >&2; exit 1"}, "could not be checked: deadline"),
+        ({"etcdctl": f"echo {NEW}; echo killed >&2; exit 137"}, "could not be checked: killed"),
         ({"etcdctl": f"echo {OLD}a; echo {NEW}b; echo {OLD}c"}, "2 Secrets are still"),
         ({"get": "echo refused >&2; exit 1"}, "refused"),
         ({"replace": "cat >/dev/null; echo forbidden >&2; exit 1"}, "forbidden"),
@@ -138,11 +138,11 @@ def test_the_old_key_is_withdrawn_an_hour_after_and_not_before(session, monkeypa
             known = reached(known, ACCOUNTS, datetime.now(UTC) - ago)
         return prepared(session, monkeypatch, known, ACCOUNTS, distrust=True, **how)
 
-    with pytest.raises(RefusedError, match="nobody has seen yet"):
+    with pytest.raises(RefusedError, match="it is not known yet"):
         ask()
     with pytest.raises(RefusedError, match="for 2 minutes"):
         ask(timedelta(minutes=59))
-    with pytest.raises(RefusedError, match="is not as its inventory says"):
+    with pytest.raises(RefusedError, match="differs from its inventory"):
         ask(timedelta(hours=2), unfinished=True)
     withdrawn = ask(timedelta(hours=2))
     assert withdrawn.rotation(Part.SERVICE_ACCOUNT).stage is Stage.WITHDRAWN

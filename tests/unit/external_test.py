@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from provision.apply.install import program
 from provision.apply.make_change import component_change
-from provision.commands.certs import external_requests
+from provision.commands.certs import external_import
 from provision.desired.catalog import desired
 from provision.model.errors import RefusedError, TrustError
 from provision.model.look import Look
@@ -228,8 +228,8 @@ def order(observed, authorities, now, signed_by=None):
         for m in OF.machines
         if signed_by
     }
-    in_use = external_requests._in_use(look, WITHOUT_KEYS, now)
-    return [f.what for f in external_requests._order(look, read, WITHOUT_KEYS, authorities, in_use)]
+    in_use = external_import._in_use(look, WITHOUT_KEYS, now)
+    return [f.what for f in external_import._order(look, read, WITHOUT_KEYS, authorities, in_use)]
 
 
 def formed(observed):
@@ -240,7 +240,7 @@ def test_while_they_are_in_use_authorities_change_in_the_one_order_that_works():
     now = NOW + timedelta(days=1)
     new, alone = successor(now)
     observed = formed(installed())
-    assert any("lacks who has signed" in what for what in order(observed, alone, now))
+    assert any("lacks the authority that signed" in what for what in order(observed, alone, now))
     both = {a: WITHOUT_KEYS.authority(a).certificate + pem for a, pem in alone.items()}
     assert order(observed, both, now) == []
     found = order(observed, both, now, signed_by=new)
@@ -284,9 +284,7 @@ EDITED = cluster(pod_security=PodSecurity(enforce="privileged"))
 def others(of, observed, known=None, renewal=None):
     plan = make_plan(of, known or trust(), observed, artifacts(of), NOW, renewal)
     look = Look(of, observed)
-    return external_requests._others(look, plan), external_requests._late(
-        look, plan, known or trust()
-    )
+    return external_import._others(look, plan), external_import._late(look, plan, known or trust())
 
 
 def test_certificates_and_who_reads_them_are_nothing_else():
@@ -336,15 +334,15 @@ def importing(monkeypatch, tmp_path):
             "_trust": lambda *_: new or known,
             "_order": lambda *_: [],
             "_in_use": lambda *_: [("m1", leaf, b"")] if alive else [],
-            "_lay": lambda *_: done.append("laid"),
+            "_place": lambda *_: done.append("laid"),
             "execute": lambda *_: done.append("carried out"),
         }
         for name, patch in patches.items():
-            monkeypatch.setattr(external_requests, name, patch)
-        monkeypatch.setattr(external_requests.converge, "check", lambda *_: None)
-        monkeypatch.setattr(external_requests.renewal, "as_installed", lambda *_: artifacts(of))
-        monkeypatch.setattr(external_requests, "findings_of", lambda *_: [])
-        return external_requests.import_signed(session, tmp_path)
+            monkeypatch.setattr(external_import, name, patch)
+        monkeypatch.setattr(external_import.converge, "check", lambda *_: None)
+        monkeypatch.setattr(external_import.renewal, "as_installed", lambda *_: artifacts(of))
+        monkeypatch.setattr(external_import, "findings_of", lambda *_: [])
+        return external_import.import_signed(session, tmp_path)
 
     return run, done
 
@@ -364,16 +362,18 @@ def test_what_was_edited_is_not_carried_out_by_an_import(importing):
 def test_authorities_are_not_changed_together_with_other_things(importing, monkeypatch):
     run, done = importing
     new = begin(trust(), (Part.ETCD,), "demo", NOW)
-    with pytest.raises(RefusedError, match="authorities change alone.*m1, m2, m3") as refused:
+    with pytest.raises(
+        RefusedError, match="authorities cannot change together.*m1, m2, m3"
+    ) as refused:
         run(EDITED, new=new)
     assert "clusterctl up" in refused.value.hint
     # Nor certificates before all machines have the authorities of the import before.
-    with pytest.raises(RefusedError, match="authorities change alone"):
+    with pytest.raises(RefusedError, match="authorities cannot change together"):
         run(DEFAULT, known=new)
     assert done == []
     refused = RefusedError("a machine is empty")
     with monkeypatch.context() as patched:
-        patched.setattr(external_requests, "make_plan", Mock(side_effect=refused))
+        patched.setattr(external_import, "make_plan", Mock(side_effect=refused))
         with pytest.raises(RefusedError, match="is empty"):
             run(DEFAULT, new=new)
         assert done == []

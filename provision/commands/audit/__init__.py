@@ -1,5 +1,5 @@
-"""The checks of the CIS Kubernetes Benchmark 1.12, asked of running machines. Changes nothing.
+"""The checks of the CIS Kubernetes Benchmark 1.12 on running machines. Changes nothing.
 
-`checks` is the data, `probe` the question (one round trip a machine), `judge` the verdict: pure,
-all three. `look` connects them.
+`checks` reads the table checks.yaml, `probe` makes the program for a machine (one round trip each)
+and reads its answer, `judge` gives the verdicts: all three are pure. `look` connects them.
 """

@@ -22,7 +22,7 @@ _CHAPTERS = {
 
 
 def markdown() -> str:
-    """A table for each chapter of the benchmark; unscored checks are marked."""
+    """A table for each chapter of the benchmark; checks that are not scored are marked."""
     mark = {True: "", False: r" \*"}
     parts = []
     for chapter, title in _CHAPTERS.items():

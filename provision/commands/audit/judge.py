@@ -15,11 +15,11 @@ _SHOWN = 3  # files named one by one
 
 @dataclass(frozen=True)
 class Problem:
-    """What is not as a check wants it, on one machine.
+    """Why a check fails on one machine.
 
     Attributes:
-        what: what was found, and what must be.
-        todo: what to type.
+        what: what was found, and what is required.
+        todo: what to type next.
     """
 
     machine: str
@@ -29,11 +29,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One check, on all the machines that it is about.
+    """The result of one check on all its machines.
 
     Attributes:
-        machines: on which it was made.
-        problems: none: it holds.
+        machines: the machines that were checked.
+        problems: empty: the check holds.
     """
 
     check: Check
@@ -46,7 +46,7 @@ class Report:
     """All verdicts, in the order of the checks.
 
     Attributes:
-        silent: machine -> why it could not be asked; nothing is known of it.
+        silent: machine -> why it did not answer.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -58,7 +58,7 @@ class Report:
 
 
 def judge(cluster: Cluster, seen: Mapping[str, Seen], silent: Mapping[str, str]) -> Report:
-    """Make every check on every machine that it is about and that answered."""
+    """Judge every check on each of its machines that answered."""
     verdicts = []
     for check in checks():
         asked = [m for m in cluster.machines if m.name in seen and check.place.includes(cluster, m)]
@@ -73,7 +73,7 @@ def judge(cluster: Cluster, seen: Mapping[str, Seen], silent: Mapping[str, str])
 
 
 def value(setting: Setting, seen: Seen) -> str | None:
-    """What is in force: the flag, else the variable, else the file, else the default."""
+    """The value in force: of the flag, else the variable, else the file, else the default."""
     flag = f"--{setting.flag}"
     found: str | None = None
     arguments = seen.arguments.get(setting.process, ())
@@ -115,7 +115,7 @@ def _setting(setting: Setting, cluster: Cluster, machine: Machine, seen: Seen) -
     todo = (
         f"take {setting.flag!r} out of extra_args in {inventory}, then clusterctl up {inventory}"
         if setting.flag in extra
-        else f"clusterctl up {inventory} puts its files back; where that changes nothing, look "
+        else f"clusterctl up {inventory} restores its files; if that changes nothing, look "
         f"for a drop-in: clusterctl ssh {inventory} {machine.name} -- systemctl cat {process}"
     )
     return [Problem(machine.name, f"{process}: {name} {state}, and must {setting.rule}", todo)]
@@ -125,7 +125,7 @@ def _files(files: Files, cluster: Cluster, machine: Machine, seen: Seen) -> list
     there = [file for pattern in files.paths for file in seen.files.get(pattern, ())]
     ssh = f"clusterctl ssh {cluster.inventory} {machine.name} --"
     if not there and not files.optional:
-        what = f"there is no {files.paths[0]}"
+        what = f"{files.paths[0]} does not exist"
         return [Problem(machine.name, what, f"clusterctl up {cluster.inventory}")]
     problems = []
     if files.mode is not None:
@@ -137,7 +137,9 @@ def _files(files: Files, cluster: Cluster, machine: Machine, seen: Seen) -> list
     if files.owner:
         others = [file for file in there if file.owner != files.owner]
         if others:
-            what = f"{_names(others)}: of {others[0].owner}, and must be of {files.owner}"
+            what = (
+                f"{_names(others)}: owned by {others[0].owner}, and must be owned by {files.owner}"
+            )
             command = f"chown {files.owner} {_paths(others)}"
             problems.append(Problem(machine.name, what, f"{ssh} {command}"))
     return problems

@@ -1,4 +1,4 @@
-"""Ask every machine of a cluster, once each, and judge what they answer."""
+"""Ask every machine of a cluster once, and judge the answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from provision.commands.audit.probe import parse, program
 
 
 def run_checks(session: Session) -> Report:
-    """Make all checks; a machine that does not answer is named in the report."""
+    """Run all checks; the report names machines that do not answer."""
     question = program(checks())
     fetched = session.engine.fetch(lambda _: question, session.cluster.machines)
     seen, silent = {}, {}

@@ -1,4 +1,4 @@
-"""The vocabulary of the checks: what is looked at, and what it must be. Pure."""
+"""The values that checks are made of: what is looked at, and the rules for it. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from provision.model.cluster import Cluster, Machine
 
 
 class Place(StrEnum):
-    """On which machines a check is made."""
+    """The machines that a check is about."""
 
     MASTERS = "masters"
     MEMBERS = "etcd members"
@@ -34,10 +34,10 @@ class Place(StrEnum):
 
 
 class Rule(Protocol):
-    """What a setting's value must be. `str` of it completes "must ..."."""
+    """What a setting's value must be. `str(rule)` completes "must ..."."""
 
     def holds(self, value: str | None) -> bool:
-        """Judge the value that is in force; None when there is none."""
+        """Whether the value in force is right; None: there is no value."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class IsNotSet:
 
 @dataclass(frozen=True)
 class Has:
-    """A list with commas in between has this item."""
+    """A comma-separated list has this item."""
 
     item: str
 
@@ -95,7 +95,7 @@ class HasNot:
 
 @dataclass(frozen=True)
 class Only:
-    """A list with commas in between, not empty, has none but these items."""
+    """A comma-separated list is not empty and has no other items than these."""
 
     items: tuple[str, ...]
 
@@ -133,7 +133,7 @@ class StartsWith:
 
 @dataclass(frozen=True)
 class NotZero:
-    """A duration that is not none at all."""
+    """A duration that is not 0."""
 
     def holds(self, value: str | None) -> bool:
         return value is not None and any(digit in value for digit in "123456789")
@@ -144,14 +144,13 @@ class NotZero:
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of a running process, by its command line, its environment or its file.
+    """A setting of a running process: from its command line, its environment or its file.
 
     Attributes:
-        process: the unit's name without `.service`; `encryption` for the file that the apiserver
-            encrypts by.
+        process: the unit's name without `.service`; `encryption` for the apiserver's encryption file.
         flag: without dashes; etcd's may come as ETCD_* in its environment too.
         field: in the file that `--config` names, with dots; a flag counts before it.
-        default: what holds where nothing is said, by the program's own documentation.
+        default: the value if it is not set, by the program's documentation.
     """
 
     process: str
@@ -163,15 +162,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Files:
-    """Files of a machine, and the least that must hold for them.
+    """Files of a machine, and the permissions and owner that they must have.
 
     Attributes:
         paths: shell patterns; `DIR/**` is every file below, `DIR/**/` with the directories;
             `{etcd --data-dir}` is what the running process was given, `{kubelet clientCAFile}`
             what its file says.
-        mode: no permission beyond these.
+        mode: the permissions that are allowed at most.
         owner: `user:group`.
-        optional: nothing being there is fine.
+        optional: the files may be missing.
     """
 
     paths: tuple[str, ...]
@@ -187,10 +186,10 @@ class Check:
     Attributes:
         id: the benchmark's number.
         place: where.
-        what: what must hold, a sentence.
-        tests: all must hold.
-        how: how a cluster of ours meets it.
-        scored: whether the benchmark counts it.
+        what: what must hold, as a sentence.
+        tests: all of them must hold.
+        how: how clusterctl makes a cluster meet it.
+        scored: whether the benchmark scores it.
     """
 
     id: str
@@ -213,11 +212,10 @@ class Seen:
     """What a machine answered.
 
     Attributes:
-        arguments: process -> its command line, without its name; a process that does not run
-            is not there.
-        environment: process -> variables of its own.
-        config: process -> its file, field with dots -> value; lists with commas in between.
-        files: each of the checks' patterns -> what matches it.
+        arguments: process -> its command line, without its name; only processes that run.
+        environment: process -> its own variables.
+        config: process -> its file: field, with dots -> value; lists as comma-separated text.
+        files: pattern of a check -> the files that match it.
     """
 
     arguments: Mapping[str, tuple[str, ...]]

@@ -1,4 +1,4 @@
-"""The program that asks a machine, and what it answers as a value. Pure."""
+"""The program that looks at a machine, and its answer as a value. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GIVEN = re.compile(r"^\{(?P<unit>[a-z-]+) (?P<flag>--)?(?P<name>[A-Za-z-]+)\}$"
 
 
 def program(checks: Iterable[Check]) -> str:
-    """The shell program that looks at all that the checks are about."""
+    """The shell program that looks at everything that the checks need."""
     patterns = dict.fromkeys(
         pattern
         for check in checks
@@ -52,11 +52,11 @@ def parse(output: str) -> Seen:
     """Read what the program printed.
 
     Raises:
-        ValueError: it is not whole, or not as it should be.
+        ValueError: it is incomplete, or cannot be read.
     """
     said = Sections.of(output)
     if "end" not in said:
-        message = "the answer is not whole"
+        message = "the answer is incomplete"
         raise ValueError(message)
     return Seen(
         arguments={name: tuple(said.lines(s)) for name, s in said.named("arguments").items()},

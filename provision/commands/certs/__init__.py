@@ -1,1 +1,1 @@
-"""Certificates of a running cluster: seen, renewed, recovered; authorities and keys replaced."""
+"""Certificates of a running cluster: list, renew, recover; replace authorities and keys."""

@@ -1,4 +1,4 @@
-"""Every certificate on a machine: the question as a shell program, the answer as values. Pure."""
+"""Every certificate on a machine: the shell program that lists them, and its output as values. Pure."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Certificate:
     """One certificate in one file.
 
     Attributes:
-        path: of the file; of a kubeconfig, if that is where it is, or what uses it.
+        path: of the file; or of the kubeconfig that contains or uses it.
         subject: `O=system:nodes, CN=system:node:w1`.
         kind: `authority`, `server`, `client`, `client, server`.
         names: DNS names and addresses that it is good for.
         signed_by: the issuer's common name.
-        expires: None: what is there cannot be read as a certificate.
+        expires: None: the file cannot be read as a certificate.
     """
 
     machine: str

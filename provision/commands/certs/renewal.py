@@ -1,7 +1,6 @@
-"""Certificates of a cluster issued anew: because somebody asks, or because all have expired.
+"""Issue the certificates of a cluster again: on request, or because all have expired.
 
-The plan is that of `up`, and so is its way to the machines; only what is installed there stays as
-it is: no artifact is looked for.
+Plan and phases are those of `up`, except that installed artifacts stay: none is fetched.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from provision.pki.trust import Trust
 from provision.plan.make import make_plan
 from provision.plan.model import Plan, Renewal
 
-# Who asks for a renewal a day after one that was stopped means a new one.
+# A renewal that was stopped is continued within a day; after that, the operator wants a new one.
 _FORGOTTEN = timedelta(days=1)
 
 
@@ -47,7 +46,7 @@ def look_at_existing(session: Session) -> tuple[Look, Trust]:
 
     Raises:
         RefusedError: there is no cluster yet.
-        PreflightError: a machine is not what it should be.
+        PreflightError: a machine is not fit.
     """
     look = converge.look_at_all(session)
     converge.check(session, look)
@@ -63,7 +62,7 @@ def prepare(session: Session, names: frozenset[str], *, now: datetime | None = N
 
     Args:
         names: of leaves; empty: all.
-        now: the present when None.
+        now: None: the present.
 
     Raises:
         RefusedError: no leaf has such a name, or the cluster is not as its inventory says.
@@ -73,14 +72,14 @@ def prepare(session: Session, names: frozenset[str], *, now: datetime | None = N
     known = leaf_names(session)
     if unknown := sorted(names - known):
         message = f"no machine has a certificate called {', '.join(unknown)}"
-        raise RefusedError(message, hint=f"there are: {', '.join(sorted(known))}")
+        raise RefusedError(message, hint=f"its certificates are: {', '.join(sorted(known))}")
     installed = as_installed(look, trust)
     begun = _begun(_memory(session), names, now)
     renewal = Renewal(names, begun or now)
     if begun:
         session.progress.note(
-            f"goes on with the renewal begun on {begun:%Y-%m-%d %H:%M} UTC: what was issued since "
-            "then is not issued again"
+            f"continues the renewal begun on {begun:%Y-%m-%d %H:%M} UTC: certificates issued since "
+            "then are not issued again"
         )
     else:
         plan = make_plan(session.cluster, trust, look, installed, now)
@@ -90,12 +89,12 @@ def prepare(session: Session, names: frozenset[str], *, now: datetime | None = N
 
 
 def renew(run: Run, names: frozenset[str]) -> Report:
-    """One machine after the other, each healthy before the next.
+    """Issue certificates on one machine after the other; each is healthy before the next begins.
 
-    A run that was stopped goes on with those that are left, within a day.
+    A run that was stopped continues with the remaining ones, within a day.
 
     Args:
-        run: what `prepare` gave for these names.
+        run: from `prepare`, for the same names.
 
     Raises:
         PhaseError: with every machine that failed in the phase that failed.
@@ -122,7 +121,7 @@ def prepare_recovery(session: Session) -> Run:
 
 
 def recover(run: Run) -> Report:
-    """Issue what has expired, on all machines at once where no member has a quorum.
+    """Issue what has expired; on all machines at once if no member has a quorum.
 
     Raises:
         PhaseError: with every machine that failed in the phase that failed.
@@ -132,7 +131,7 @@ def recover(run: Run) -> Report:
 
 
 def issued(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """Machine -> names of the leaves that the plan issues there; kubelets ask for their own."""
+    """Machine -> names of the leaves that the plan issues there; kubelets request their own."""
     names = {
         name: (
             *(leaf.leaf.name for c in machine.components.values() for leaf in c.leaves),
@@ -151,7 +150,7 @@ def leaf_names(session: Session) -> frozenset[str]:
 
 
 def as_installed(look: Look, trust: Trust) -> ArtifactSet:
-    """The artifacts that the machines have: with these, no plan wants any."""
+    """The artifacts that the machines have: a plan with these installs none."""
     items = {}
     for machine in look.cluster.machines:
         seen = look[machine.name]
@@ -169,16 +168,16 @@ def as_installed(look: Look, trust: Trust) -> ArtifactSet:
 
 
 def refuse_unfinished(session: Session, plan: Plan) -> None:
-    """Refuse to work on a cluster that is not as its inventory says.
+    """Check that the cluster is as its inventory says.
 
     Raises:
-        RefusedError: it is not; `up` has something to do.
+        RefusedError: it is not: `up` has something to do.
     """
     if not plan.empty:
         touched = [name for name, machine in plan.machines.items() if not machine.empty]
         where = ", ".join(touched) or "objects in the cluster"
-        message = f"{session.cluster.name} is not as its inventory says ({where})"
-        raise RefusedError(message, hint=f"clusterctl up {session.cluster.inventory} first")
+        message = f"{session.cluster.name} differs from its inventory ({where})"
+        raise RefusedError(message, hint=f"first run clusterctl up {session.cluster.inventory}")
 
 
 def _memory(session: Session) -> Path:
@@ -186,7 +185,7 @@ def _memory(session: Session) -> Path:
 
 
 def _begun(memory: Path, names: Iterable[str], now: datetime) -> datetime | None:
-    """When a run that was stopped began the renewal of these; None: there is none to go on with."""
+    """When a stopped run began to renew the same leaves; None: there is no run to continue."""
     try:
         kept = json.loads(memory.read_text())
         begun = datetime.fromisoformat(kept["begun"])

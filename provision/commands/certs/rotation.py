@@ -1,9 +1,9 @@
-"""An authority or a key of a running cluster replaced, stage by stage, while everything works.
+"""Replace an authority or a key of a running cluster, stage by stage, without an outage.
 
-A stage is a Trust (`provision.pki.rotation`); bringing every machine to it is the plan of `up` and
-the way of `certs renew`. The next stage begins when a fresh look finds nothing left to do, on any
-machine. The cache has a stage before any machine has; each master has what it needs to go on: so a
-run that was stopped is finished by running it again, also on another computer.
+A stage is a Trust (`provision.pki.rotation`). The plan of `up` and the phases of `certs renew` bring
+every machine to it. The next stage begins when a fresh look finds nothing left to do on any machine.
+The cache gets a stage before any machine, and each master has all that the next run needs: so the
+same command finishes a run that was stopped, also on another computer.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
+from provision.apply.checked import trimmed
 from provision.apply.phases import RENEW, Run, execute
 from provision.apply.session import Session
 from provision.commands.certs import renewal
@@ -28,17 +29,17 @@ from provision.pki.trust import Part, Stage, Trust
 from provision.plan.make import make_plan
 from provision.plan.model import Renewal
 
-# Of tokens that pods get, kubelet asks for an hour and seven seconds (its own constant); others
-# live for as long as whoever asked for them said.
+# The kubelet requests tokens for pods with a life of an hour and seven seconds (its own constant).
+# Other tokens live as long as their client requested.
 TOKEN_LIFE = timedelta(seconds=3607)
-# All of them, at once: seconds.
+# Seconds, for all Secrets at once.
 _SECRETS_TIMEOUT = 600
 MEANING = {
-    Stage.INTRODUCED: "the new one is made, and accepted beside the old one",
-    Stage.ACTIVE: "the new one is used, the old one still accepted",
-    Stage.WITHDRAWN: "the old one is accepted no more",
+    Stage.INTRODUCED: "the new one exists and is accepted beside the old one",
+    Stage.ACTIVE: "the new one is used, the old one is still accepted",
+    Stage.WITHDRAWN: "the old one is no longer accepted",
 }
-# What these hold is read anew within a minute, if nothing else happens.
+# These processes read their certificates again only once a minute.
 _SLOW = frozenset({"kube-apiserver", "controller-manager", "cloud-controller-manager", "scheduler"})
 
 
@@ -47,8 +48,8 @@ class Report:
     """What was done.
 
     Attributes:
-        parts: what was replaced, or is being.
-        waiting: those whose old one is still accepted, to be withdrawn later.
+        parts: the parts that were replaced, or are being replaced.
+        waiting: parts whose old key is still accepted and is withdrawn later.
         seconds: stage -> wall time.
     """
 
@@ -58,11 +59,11 @@ class Report:
 
 
 def prepare(session: Session, parts: Iterable[Part], *, distrust: bool = False) -> Trust:
-    """The Trust of the stage to be carried out now; touches no machine.
+    """The Trust of the next stage; touches no machine.
 
     Raises:
-        RefusedError: the cluster is not as its inventory says; or there is nothing to distrust,
-            or not yet.
+        RefusedError: the cluster differs from its inventory; or there is nothing to distrust, or
+            not yet.
         UnreachableError: a machine does not answer.
     """
     look, trust = renewal.look_at_existing(session)
@@ -76,7 +77,7 @@ def prepare(session: Session, parts: Iterable[Part], *, distrust: bool = False) 
         if under_way == wanted:
             return trust
         _refuse_some(session.cluster, trust, under_way)
-    # Who has not come so far may still be signing with the old one.
+    # A machine that has not reached the stage may still sign with the old key.
     if not distrust or any(_waits(trust, part) for part in wanted):
         installed = renewal.as_installed(look, trust)
         plan = make_plan(session.cluster, trust, look, installed, now)
@@ -97,35 +98,37 @@ def _refuse_some(cluster: Cluster, trust: Trust, under_way: tuple[Part, ...]) ->
             *(("--distrust",) if ready else ()),
         )
     )
-    message = f"of these, only {', '.join(under_way)} is being replaced already: nothing was begun"
-    raise RefusedError(message, hint=f"finish that: {finish}; then this again")
+    message = (
+        f"of these, only {', '.join(under_way)} is being replaced already; nothing was changed"
+    )
+    raise RefusedError(message, hint=f"finish that first: {finish}; then this again")
 
 
 def refuse_cutting_off(cluster: Cluster, api: ApiView | None) -> None:
-    """Check that nobody keeps the old authority. Pure.
+    """Check that no worker would keep the old authority. Pure.
 
     Raises:
-        RefusedError: workers of an Auto Scaling group do: nobody changes what they were given.
+        RefusedError: workers of an Auto Scaling group would: clusterctl does not change them.
     """
     there = [node.name for node in api.nodes if LABEL in node.labels] if api else []
     if there:
         raise RefusedError(
-            f"workers of the Auto Scaling group would be cut off, they keep the authority that they "
-            f"started with: {', '.join(there)}",
-            hint=f"clusterctl ec2 scale {cluster.inventory} 0, this again, and then `up`, which "
-            "brings them back with the new one",
+            f"workers of the Auto Scaling group keep the authority that they started with and would "
+            f"lose the cluster: {', '.join(there)}",
+            hint=f"clusterctl ec2 scale {cluster.inventory} 0, then this again, then clusterctl up: it "
+            "makes new workers with the new authority",
         )
 
 
 def carry_out(
     session: Session, trust: Trust, wanted: Iterable[Part], *, distrust: bool = False
 ) -> Report:
-    """From this stage to the last, of those that are being replaced.
+    """Carry out this stage and all later ones.
 
-    Service-account keys stop before the old one is withdrawn, unless `distrust` says so.
+    A service-account key stops before the old one is withdrawn, unless `distrust` is true.
 
     Raises:
-        PhaseError, UnreachableError: the stage is not passed; everything goes on working in it.
+        PhaseError, UnreachableError: the stage is not finished; the cluster works in it.
     """
     parts = tuple(part for part in wanted if trust.rotation(part))
     known = session.cache.trust()
@@ -147,7 +150,7 @@ def carry_out(
         trust = advance(trust, moving, datetime.now(UTC))
     waiting = tuple(p for p in parts if trust.rotation(p))
     if waiting:
-        # Nobody signs with the old one any more: from now on what it has signed runs out.
+        # No machine signs with the old key any more: what it signed expires from now on.
         trust = reached(trust, waiting, datetime.now(UTC))
         session.cache.keep(trust)
         seconds[stage] += _reach(session, trust, parts, again=False)
@@ -155,7 +158,7 @@ def carry_out(
 
 
 def _waits(trust: Trust, part: Part) -> bool:
-    """Whether the old one has to be accepted for some time yet."""
+    """Whether the old key must still be accepted for some time."""
     rotation = trust.rotation(part)
     return part is Part.SERVICE_ACCOUNT and rotation is not None and rotation.stage is Stage.ACTIVE
 
@@ -166,18 +169,20 @@ def _withdrawn(trust: Trust, parts: tuple[Part, ...], now: datetime) -> Trust:
         if rotation is not None and rotation.stage is Stage.WITHDRAWN:
             continue
         if rotation is None or not _waits(trust, part):
-            message = f"{part}: there is no old one whose withdrawal waits for anything"
+            message = f"{part}: no old key waits to be withdrawn"
             raise RefusedError(message, hint="--distrust is for service-account, an hour later")
         if rotation.since is None:
-            message = f"{part}: nobody has seen yet that every machine signs with the new key"
-            raise RefusedError(message, hint="the same without --distrust; with it an hour later")
+            message = f"{part}: it is not known yet whether every machine signs with the new key"
+            raise RefusedError(
+                message, hint="run the same without --distrust; an hour later with it"
+            )
         left = rotation.since + TOKEN_LIFE - now
         if left > timedelta(0):
             message = (
                 f"{part}: pods may still have tokens signed by the old key, for "
                 f"{left // timedelta(minutes=1) + 1} minutes"
             )
-            raise RefusedError(message, hint="the same command, after that")
+            raise RefusedError(message, hint="run the same command after that")
     return advance(trust, (p for p in parts if _waits(trust, p)), now)
 
 
@@ -187,7 +192,7 @@ def _reach(session: Session, trust: Trust, parts: tuple[Part, ...], *, again: bo
     look = session.observe()
     _all_answer(look, trust)
     installed = renewal.as_installed(look, trust)
-    # Of a run that was stopped nobody knows whether they have read their new certificates.
+    # After a run that was stopped it is unknown whether these have read their new certificates.
     anew = Renewal(_SLOW, began) if again and _any(trust, parts, Stage.ACTIVE) else None
     plan = make_plan(session.cluster, trust, look, installed, began, anew)
     if not plan.empty:
@@ -196,7 +201,9 @@ def _reach(session: Session, trust: Trust, parts: tuple[Part, ...], *, again: bo
         _all_answer(look, trust)
         left = make_plan(session.cluster, trust, look, installed, datetime.now(UTC))
         if unready := [name for name, machine in left.machines.items() if not machine.empty]:
-            failures = [Failure(name, "reach the stage", "has something left") for name in unready]
+            failures = [
+                Failure(name, "reach the stage", "something is left to change") for name in unready
+            ]
             raise PhaseError("rotation", failures, hint=_again(trust))
     if Part.ENCRYPTION in parts and _any(trust, (Part.ENCRYPTION,), Stage.ACTIVE):
         _rewrite_secrets(session, look, trust)
@@ -212,13 +219,11 @@ def _all_answer(look: Look, trust: Trust) -> None:
     if not unreachable:
         return
     stages = _describe(trust, [r.part for r in trust.rotations])
-    message = (
-        f"the stage is not passed, a machine does not answer. {reasons(unreachable)}. Now: {stages}"
-    )
+    message = f"a machine does not answer, so the stage is not finished. {reasons(unreachable)}. Now: {stages}"
     raise UnreachableError(
         message,
-        hint="everything goes on working as it is; when the machine is back, or taken out with "
-        "`clusterctl node remove`, run the same command again",
+        hint="the cluster works as it is; start the machine, or remove it with `clusterctl node "
+        "remove`, then run the same command again",
     )
 
 
@@ -226,9 +231,12 @@ def _describe(trust: Trust, parts: Iterable[Part]) -> str:
     stages: dict[str, list[str]] = {}
     for part in parts:
         rotation = trust.rotation(part)
-        meaning = MEANING[rotation.stage] if rotation else "the old one is forgotten"
+        meaning = MEANING[rotation.stage] if rotation else "the old one is removed"
         stages.setdefault(meaning, []).append(part)
-    return "; ".join(f"{', '.join(names)}: {m}" for m, names in stages.items()) or "nothing begun"
+    return (
+        "; ".join(f"{', '.join(names)}: {m}" for m, names in stages.items())
+        or "nothing is being replaced"
+    )
 
 
 def _again(trust: Trust) -> str:
@@ -236,7 +244,7 @@ def _again(trust: Trust) -> str:
 
 
 def _rewrite_secrets(session: Session, look: Look, trust: Trust) -> None:
-    """Have every Secret encrypted with the key that is used now, and look into etcd for others."""
+    """Encrypt every Secret with the new key, and check in etcd that no other key is in use."""
     rotation = trust.rotation(Part.ENCRYPTION)
     assert rotation is not None  # noqa: S101 - the caller has seen it
     old = rotation.other.public.decode()
@@ -249,7 +257,7 @@ def _rewrite_secrets(session: Session, look: Look, trust: Trust) -> None:
             leader, rewrite, secret_output=True, timeout=_SECRETS_TIMEOUT
         )
         if code != 0 and not _changed_meanwhile(said):
-            _refuse_to_forget(trust, leader, "rewrite", f"{said}{error}".strip()[-1000:])
+            _refuse_to_forget(trust, leader, "rewrite", trimmed(f"{said}{error}"))
         member = session.cluster.etcd_members[0]
         ctl = etcd.etcdctl(session.cluster, member, timeout=_SECRETS_TIMEOUT)
         count = _pipe(
@@ -258,16 +266,16 @@ def _rewrite_secrets(session: Session, look: Look, trust: Trust) -> None:
         )
         code, out, error = session.engine.shell(member, count, timeout=_SECRETS_TIMEOUT)
         if code != 0:
-            cause = f"whether Secrets are still encrypted with {old} could not be seen: "
-            _refuse_to_forget(trust, member, "count", cause + error.strip()[-1000:])
+            cause = f"whether Secrets are still encrypted with {old} could not be checked: "
+            _refuse_to_forget(trust, member, "count", cause + trimmed(error))
         if out.strip() != "0":
-            cause = f"{out.strip()} Secrets are still encrypted with {old}: {said.strip()[-1000:]}"
+            cause = f"{out.strip()} Secrets are still encrypted with {old}: {trimmed(said)}"
             _refuse_to_forget(trust, leader, "rewrite", cause)
         session.progress.done(leader.name)
 
 
 def _pipe(first: str, then: str) -> str:
-    """A pipe that fails if its beginning does, too: the shell's has the status of its end."""
+    """A pipe that also fails if its first command fails; a plain one has the status of the last."""
     return (
         f"{{ code=$({{ {{ {first}; echo $? >&3; }} | {{ {then}; }} >&4; }} 3>&1) && "
         '[ "$code" = 0 ]; } 4>&1'
@@ -275,7 +283,7 @@ def _pipe(first: str, then: str) -> str:
 
 
 def _changed_meanwhile(said: str) -> bool:
-    """Whether that is all: whoever changed a Secret meanwhile has had it encrypted anew, too."""
+    """Whether all errors are conflicts: a Secret that a client changed meanwhile is encrypted anew too."""
     lines = said.strip().splitlines()
     return bool(lines) and all("(Conflict)" in x or "(NotFound)" in x for x in lines)
 

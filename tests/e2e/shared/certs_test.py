@@ -118,7 +118,7 @@ def test_authorities_are_replaced_in_stages_and_no_request_fails(ha: Lab, tmp_pa
         assert rotation.stderr is not None
         for line in rotation.stderr:
             print(line, end="")
-            if "stage" in line and "accepted no more" in line:
+            if "stage" in line and "no longer accepted" in line:
                 break
         rotation.kill()
         rotation.wait()
@@ -135,7 +135,7 @@ def test_authorities_are_replaced_in_stages_and_no_request_fails(ha: Lab, tmp_pa
     finally:
         run(ENGINE, "unpause", ha.container("w2"))
     assert held_up.returncode == 6
-    for word in ("the stage is not passed", "w2: ", "Now: ", "accepted"):
+    for word in ("the stage is not finished", "w2: ", "Now: ", "accepted"):
         assert word in held_up.stderr
     with Traffic(ha.kubeconfig) as traffic:
         done = ha.clusterctl("certs rotate-ca", "-o", "json")

@@ -267,7 +267,7 @@ def test_bad_snapshots_are_refused_and_nothing_is_touched(lab: Lab, tmp_path: Pa
         "newer": (newer, "made by etcd 3.99.0"),
         "altered": (
             Opened(altered).write(tmp_path / "altered", identity),
-            "not those that were saved",
+            "is not that of the manifest",
         ),
         "foreign": (foreign, "none of"),
         "locked": (locked, "not the passphrase"),
