@@ -129,11 +129,7 @@ class Lab:
         )
 
     def up(self) -> None:
-        """As a user sees it: what it prints is printed, and shown if the test fails."""
-        done = subprocess.run(
-            [CLUSTERCTL, "up", self.inventory, "--yes"], timeout=1800, check=False
-        )
-        assert done.returncode == 0
+        self.clusterctl("up", "--yes", timeout=1800)
 
     def machines(self) -> dict[str, dict[str, str]]:
         listed = json.loads(self.clusterctl("machines list", "-o", "json").stdout)
@@ -207,6 +203,7 @@ def pytest_report_header() -> list[str]:
     return sample.report()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lanes.arrange(items)
 

@@ -53,6 +53,7 @@ class Progress:
         self.plugins = plugins
         self.began = time.monotonic()
         self.seconds: Counter[str] = Counter()
+        self.shown: set[str] = set()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         path, _, name = report.nodeid.partition("::")
@@ -68,7 +69,9 @@ class Progress:
         self._line(
             f"{minutes:02}:{seconds:02} {report.outcome} {report.duration:5.1f} s  {path} {name}{step}"
         )
-        if report.failed:
+        # A fixture that failed fails each of its tests, with the same text.
+        if report.failed and report.longreprtext not in self.shown:
+            self.shown.add(report.longreprtext)
             self._line(report.longreprtext[-6000:])
 
     def pytest_terminal_summary(self) -> None:
