@@ -20,7 +20,7 @@ def _empty() -> Mapping[str, V]:
 
 @dataclass(frozen=True)
 class ObservedFile:
-    """A path of ours as it is now.
+    """A path that a cluster manages, as it is now.
 
     Attributes:
         kind: `file`, `directory`, `link`, `other`.
@@ -58,9 +58,9 @@ class ObservedUnit:
 
     Attributes:
         enabled: systemd's UnitFileState (`enabled`, `disabled`, `static`, empty if unknown).
-        digest: our record of what it read when we last (re)started it; see `plan`.
+        digest: of what it read when clusterctl last (re)started it, by the record; see `plan`.
         started: ActiveEnterTimestampMonotonic, microseconds.
-        lacks: the nftables table that it has put there and somebody has taken away.
+        lacks: the nftables table that it created and another program deleted.
     """
 
     name: str
@@ -113,13 +113,13 @@ class HostReport:
         swap: names of active swap devices.
         reaches: address -> whether this machine can open a TCP connection to its SSH port;
             asked only for the machines' own addresses.
-        vip_answers: whether somebody answers at the API's virtual address; asked of a machine that
-            is not one of its holders.
+        vip_answers: whether a machine answers at the API's virtual address; only a machine that
+            does not hold it tries.
         foreign: installations that clusterctl did not make.
-        routes: networks in its routing table that are not ours.
+        routes: networks in its routing table, without those of pods.
         systemd: version, 0 when PID 1 is something else.
         missing: kernel features that are needed and not there (`overlay`, `nf_tables`).
-        firewalls: those that are at work and not ours (`firewalld`, `ufw`).
+        firewalls: other active firewalls (`firewalld`, `ufw`).
         forbidden: what SELinux does not let programs do, by its booleans (`haproxy_connect_any`).
     """
 
@@ -201,8 +201,8 @@ class ApiView:
     Attributes:
         ready: its /readyz answered ok.
         nodes: all Nodes.
-        applied: name of a manifest of ours -> hash that was applied last.
-        deployments: `namespace/name` -> (ready, wanted) replicas, of our own addons.
+        applied: name of an add-on's manifest -> hash that was applied last.
+        deployments: `namespace/name` -> (ready, wanted) replicas, of the add-ons.
     """
 
     ready: bool
@@ -221,14 +221,14 @@ class Observed:
         error: why it could not be observed; everything else is empty then.
         hint: what to do about that.
         off: it does not answer at all: it is off, frozen, or cut off.
-        cluster: name of the cluster of ours that the machine belongs to, by its record.
+        cluster: name of the cluster that the machine belongs to, by its record.
         fingerprint: SHA-256 of that cluster's first Kubernetes authority, by its record.
         trust: generation and digest of the trust that a master has, by its record.
         record: component -> the lines of its record, as fields (`provision.model.paths`).
         packages: of those that we asked about, the installed ones.
-        certificates: path -> PEM, of every leaf and authority of ours.
+        certificates: path -> PEM, of every leaf and authority of the cluster.
         etcd_data: whether an etcd member directory exists.
-        etcd_formed: whether that member was once part of a healthy cluster (our marker).
+        etcd_formed: whether that member was once part of a healthy cluster, by its marker.
         etcd_joining: whether the step that starts it for the first time has left its marker.
         restoring: what the marker of a restore that was not finished says; empty: there is none.
         registered: whether the kubelet has a client certificate.

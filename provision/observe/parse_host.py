@@ -79,7 +79,7 @@ def report(
             var_free=var_free,
             clock_offset=(began + ended) / 2 - operator_clock,
             addresses=tuple(str(own.ip) for _, own in _addresses(output)),
-            routes=_routes(output, ours=bool(record.lines)),
+            routes=_routes(output, in_cluster=bool(record.lines)),
             swap=tuple(line.split()[0] for line in output.lines("swaps")[1:]),
             ports=tuple(_ports(output)),
             reaches=_reaches(output),
@@ -100,12 +100,12 @@ def _addresses(output: Sections) -> list[tuple[str, IPv4Interface]]:
         ]
 
 
-def _routes(output: Sections, *, ours: bool) -> tuple[str, ...]:
+def _routes(output: Sections, *, in_cluster: bool) -> tuple[str, ...]:
     """The networks with a route; without routes of pods, if the machine belongs to a cluster."""
     networks = []
     for line in output.lines("routes"):
         words = line.split()
-        if ours and ("cni0" in words or "bird" in words):
+        if in_cluster and ("cni0" in words or "bird" in words):
             continue
         first = words[1] if words[0].isalpha() and len(words) > 1 else words[0]
         # `default`, and the `nexthop` lines of a multipath route, name no network.

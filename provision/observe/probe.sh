@@ -1,4 +1,4 @@
-# What this machine is, and what of ours is on it: one look, that changes nothing. POSIX sh.
+# One look at this machine: what it is, and what the cluster installed on it. Changes nothing. POSIX sh.
 #
 # The assignments before this line come from script.py; a list has an item on each line.
 # It prints sections: a line `@@ NAME`, then the section's lines. parse.py reads them.
@@ -21,7 +21,7 @@ up() { # STATE, in systemd's words
     esac
 }
 
-# What takes time: each of these runs beside the rest, its output waiting in a pipe.
+# Slow parts: each runs beside the rest, and its output waits in a pipe.
 
 ctl() {
     timeout 10 "$etcdctl" --command-timeout=4s --endpoints="$etcd_endpoint" \
@@ -33,15 +33,15 @@ etcd_view() {
     section etcd-status
     ctl endpoint status --write-out=json || return 0
     section etcd-members
-    # Linearizable, so that an answer means a quorum; without one, what this member remembers.
+    # Linearizable: an answer means that there is a quorum. Without one: the list that this member has.
     ctl member list --write-out=json && return 0
     section etcd-remembered
     ctl member list --consistency=s --write-out=json
 }
 
 api() {
-    # No cache: nothing is written here, and what is asked for is new every time. Garbage
-    # is not worth collecting in so short a process: a quarter of its 40 ms.
+    # No cache: the probe writes nothing here, and the answers differ each time. No garbage
+    # collection: it would take a quarter of the 40 ms that this process lives.
     GOGC=400 GOMAXPROCS=1 timeout 12 "$kubectl" --kubeconfig="$admin_conf" --server="$api_server" --request-timeout=10s \
         --cache-dir=/dev/null/none "$@" 2>&1
 }
@@ -68,7 +68,7 @@ list() { # NAMESPACE KINDS
 api_objects() {
     has_api || return 0
     section api-objects
-    # Each apiserver asks its own machine's member: without one, a list hangs until its time is up.
+    # Each apiserver uses its own machine's member: without it, a list hangs until the timeout.
     if [ -r "$etcd_key" ] && ! up "$etcd_state"; then
         echo 'nothing could be listed: etcd does not run on this machine'
         return 0
@@ -84,7 +84,7 @@ reaches() {
     section peers
     printf '%s\n' "$peers"
     section reaches
-    # timeout ends the whole group: a connection not open by then prints nothing.
+    # timeout ends the whole group: a connection that is not open by then prints nothing.
     timeout 2 bash -c 'for peer; do
         (exec 3<>"/dev/tcp/${peer% *}/${peer#* }" && echo "${peer% *}") 2>/dev/null &
     done; wait' bash $peers
@@ -93,7 +93,7 @@ reaches() {
 virtual_address() {
     [ -n "$vip" ] && ! grep -qswF "$vip" "$keepalived" && has bash && has timeout || return 0
     section virtual-address
-    # Refusing is answering, too.
+    # A refused connection is an answer too.
     answer=$(timeout 0.5 bash -c ": <>/dev/tcp/$vip/$api_port" 2>&1) && echo answers
     case $answer in *refused*) echo answers ;; esac
 }
@@ -124,7 +124,7 @@ facts() {
         echo resolv_conf=/etc/resolv.conf
     fi
     [ ! -d "$etcd_data/member" ] || echo etcd_data=yes
-    # A restore that is killed between two renames leaves them beside their place.
+    # A restore that is killed between two renames leaves the data beside their place.
     [ ! -e "$restoring" ] || [ ! -d "$etcd_data/before-restore" ] || echo etcd_data=yes
     [ ! -e "$etcd_formed" ] || echo etcd_formed=yes
     [ ! -e "$etcd_join" ] || echo etcd_joining=yes
@@ -155,7 +155,7 @@ kernel_features() {
     done
     [ ! -e /proc/sys/net/netfilter/nf_conntrack_max ] || echo nf_conntrack
     [ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || echo br_netfilter
-    # What is not there yet may be loaded, but only by a machine with a kernel of its own.
+    # A missing module may be loaded, but only on a machine that has its own kernel.
     if [ -e "/lib/modules/$kernel/modules.dep" ] && has modinfo; then
         section modules
         modinfo -F name overlay nf_tables nf_conntrack br_netfilter
@@ -168,13 +168,13 @@ ports() {
         sockets=$(ss -Hlntup)
         printf '%s\n' "$sockets"
         set --
-        # Of several processes the first, which parse.py takes too.
+        # If several processes hold it: the first one, as the parser does.
         for pid in $(printf '%s\n' "$sockets" |
             sed -n 's/^[^"]*"[^"]*",pid=\([0-9]*\).*/\1/p' | sort -u); do
             set -- "$@" "/proc/$pid/cgroup"
         done
         section cgroups
-        # Of a single file head prints no name: the second one is empty.
+        # For a single file head prints no name: so a second, empty one is added.
         [ $# -eq 0 ] || head -n 30 "$@" /dev/null
     else
         for table in tcp tcp6 udp udp6; do
@@ -199,20 +199,20 @@ foreign() {
 firewalls() {
     section firewalls
     ! up "$firewalld_state" || echo firewalld
-    # ufw's unit is active without it, too.
+    # The unit of ufw is active even if ufw is off.
     ! grep -qsix 'enabled=yes' "$ufw" || echo ufw
 }
 
 selinux() {
     section selinux
     for name in $selinux_booleans; do
-        # Two numbers: what it is, and what it would be.
+        # Two numbers: the present value and the pending one.
         [ ! -e "$selinux/booleans/$name" ] || printf '%s %s\n' "$name" "$(cat "$selinux/booleans/$name")"
     done
     [ ! -e "$selinux/enforce" ] || printf 'enforce %s\n' "$(cat "$selinux/enforce")"
 }
 
-# What of ours is here.
+# What the cluster installed here.
 
 managed() {
     section record
@@ -228,7 +228,7 @@ managed() {
     printf '%s\n' "$stats"
 
     section sha256
-    # Small files always; binaries when they are not what the record says, or when asked to.
+    # Small files always; binaries if they differ from the record, or if all hashes were requested.
     set -- $(printf '%s\n' "$recorded" "$stats" | awk -F '\t' -v "deep=$deep" '
         $1 == "binary" { installed[$2] = $6 FS $7 FS $8 FS $9; next }
         $1 !~ /^regular/ || NF != 9 || seen[$9]++ { next }
@@ -256,7 +256,7 @@ managed() {
     *"$IFS$kubelet_client$IFS"*) ;;
     *) [ ! -s "$kubelet_client" ] || set -- "$@" "$kubelet_client" ;;
     esac
-    # Of certificates alone: a file may hold a key too.
+    # Only certificates: a file may contain a key too.
     [ $# -eq 0 ] || awk '
         FNR == 1 { inside = 0; print "file " FILENAME }
         /^-----BEGIN / { inside = /^-----BEGIN CERTIFICATE-----/ }
@@ -276,7 +276,7 @@ units() {
 tables() {
     [ -d "$record" ] && has nft || return 0
     section tables
-    # By name: to list them all, nft reads every rule of kube-proxy's first.
+    # By name: to list all tables, nft first reads every rule of kube-proxy.
     for table in $tables; do
         nft "list table $table" >/dev/null && printf '%s\n' "$table"
     done

@@ -1,4 +1,5 @@
-# What runs here and how, and who may read what: one look, that changes nothing. POSIX sh.
+# One look at this machine: how its processes run, and the permissions of its files. Changes
+# nothing. POSIX sh.
 #
 # Lines `look PATTERN FILES...` follow, written by probe.py. It prints sections: a line `@@ NAME`,
 # then the section's lines. probe.py reads them.
@@ -20,7 +21,7 @@ pid() { # UNIT
 
 arguments() { tr '\0' '\n' <"/proc/$(pid "$1")/cmdline" | sed 1d; }
 
-given() { # UNIT FLAG: what its process was given last
+given() { # UNIT FLAG: the last value that its process was given
     arguments "$1" | awk -v flag="--$2" '
         next_is_value { value = $0; next_is_value = 0; next }
         $0 == flag { next_is_value = 1 }
@@ -28,7 +29,7 @@ given() { # UNIT FLAG: what its process was given last
         END { print value }'
 }
 
-written() { # UNIT FIELD: what its file says
+written() { # UNIT FIELD: the value in its file
     sed -n "s/^ *$2: *//p" "$(given "$1" config)" | tr -d '"'
 }
 
@@ -40,7 +41,7 @@ look() { # PATTERN FILES...
     done
 }
 
-below() { # DIRECTORY FIND-ARGUMENTS...: what look is to be given, as lines
+below() { # DIRECTORY FIND-ARGUMENTS...: arguments for look, as lines
     [ ! -d "$1" ] || find "$@"
 }
 
@@ -66,7 +67,7 @@ for unit in kubelet kube-proxy; do
     cat "$file"
 done
 if [ "$kube_apiserver" != 0 ]; then
-    # The first provider writes. Its name only: the key is in the same file.
+    # The first provider encrypts. Print its name only: the key is in the same file.
     printf '@@ arguments encryption\n'
     grep -oE '^ *- *(aescbc|aesgcm|identity|kms|secretbox):' \
         "$(given kube-apiserver encryption-provider-config)" |

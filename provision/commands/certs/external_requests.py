@@ -64,10 +64,7 @@ def request_certificates(
     look = converge.look_at_all(session)
     converge.check(session, look)
     trust = session.known_trust(look)
-    known = renewal.leaf_names(session)
-    if unknown := sorted(names - known):
-        message = f"no machine has a certificate called {', '.join(unknown)}"
-        raise RefusedError(message, hint=f"its certificates are: {', '.join(sorted(known))}")
+    renewal.refuse_unknown(session.cluster, names)
     now = datetime.now(UTC)
     wanted: dict[Machine, list[Leaf]] = {}
     for machine in look.answering(session.cluster.machines):

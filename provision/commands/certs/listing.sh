@@ -1,5 +1,5 @@
-# Every certificate of the cluster's on this machine, and whose kubeconfigs use which. POSIX sh;
-# changes nothing, and prints no key: a file may hold one beside its certificate.
+# Every certificate of the cluster on this machine, and the kubeconfigs that use them. POSIX sh.
+# Changes nothing, and prints no key: a file may contain one beside its certificate.
 #
 # It prints sections: `@@ file PATH` and the PEM blocks of certificates in it, then
 # `@@ config PATH` and the lines of that kubeconfig which name certificates. listing.py reads them.
@@ -11,7 +11,7 @@ export PATH LC_ALL
 IFS='
 '
 
-# The kubelet keeps its former client certificates beside a link to the present one.
+# The kubelet keeps old client certificates beside a link to the present one.
 set -- $(find /etc/kubernetes /etc/etcd /var/lib/kubelet/pki \( -name '*.crt' -o -name '*.pem' \) \
     ! -name 'kubelet-client-[0-9]*' ! -type d 2>/dev/null | sort)
 [ $# -eq 0 ] || awk '

@@ -17,6 +17,7 @@ from provision.artifacts.model import ArtifactSet, Ready
 from provision.commands import converge
 from provision.desired.catalog import desired
 from provision.local import private_file
+from provision.model.cluster import Cluster
 from provision.model.errors import RefusedError
 from provision.model.look import Look
 from provision.pki import table
@@ -69,10 +70,7 @@ def prepare(session: Session, names: frozenset[str], *, now: datetime | None = N
     """
     now = now or datetime.now(UTC)
     look, trust = look_at_existing(session)
-    known = leaf_names(session)
-    if unknown := sorted(names - known):
-        message = f"no machine has a certificate called {', '.join(unknown)}"
-        raise RefusedError(message, hint=f"its certificates are: {', '.join(sorted(known))}")
+    refuse_unknown(session.cluster, names)
     installed = as_installed(look, trust)
     begun = _begun(_memory(session), names, now)
     renewal = Renewal(names, begun or now)
@@ -142,11 +140,17 @@ def issued(plan: Plan) -> dict[str, tuple[str, ...]]:
     return {name: leaves for name, leaves in names.items() if leaves}
 
 
-def leaf_names(session: Session) -> frozenset[str]:
-    """Names of all leaves in the cluster."""
-    cluster = session.cluster
-    names = {leaf.name for m in cluster.machines for leaf in table.node_leaves(cluster, m)}
-    return frozenset({*names, table.kubelet_client(cluster, cluster.nodes[0]).name})
+def refuse_unknown(cluster: Cluster, names: frozenset[str]) -> None:
+    """Check that these are names of leaves of the cluster.
+
+    Raises:
+        RefusedError: no leaf has such a name.
+    """
+    known = {leaf.name for m in cluster.machines for leaf in table.node_leaves(cluster, m)}
+    known.add(table.kubelet_client(cluster, cluster.nodes[0]).name)
+    if unknown := sorted(names - known):
+        message = f"no machine has a certificate called {', '.join(unknown)}"
+        raise RefusedError(message, hint=f"the names are: {', '.join(sorted(known))}")
 
 
 def as_installed(look: Look, trust: Trust) -> ArtifactSet:

@@ -54,8 +54,8 @@ def listed(session: Session, look: Look) -> tuple[tuple[Copy, ...], dict[str, st
             silent[to.shown] = error.message
         else:
             found += [Copy(name, to.shown, size) for size, name in sizes]
-    ours = [copy for copy in found if is_of(session.cluster.name, copy.name)]
-    return tuple(sorted(ours, key=lambda c: (c.name, c.where), reverse=True)), silent
+    own = [copy for copy in found if is_of(session.cluster.name, copy.name)]
+    return tuple(sorted(own, key=lambda c: (c.name, c.where), reverse=True)), silent
 
 
 def _lines(output: str) -> Iterator[tuple[int, str]]:

@@ -116,9 +116,9 @@ def fit(cluster: Cluster, fingerprint: str | None, snapshot: Snapshot) -> None:
             hint="to restore the snapshot, first remove the present cluster: clusterctl down "
             f"{cluster.inventory}",
         )
-    ours = catalogue().sets[cluster.kubernetes]["etcd"]
+    etcd = catalogue().sets[cluster.kubernetes]["etcd"]
     for what, theirs, mine in (
-        ("etcd", manifest.etcd, ours),
+        ("etcd", manifest.etcd, etcd),
         ("Kubernetes", manifest.kubernetes, cluster.kubernetes),
     ):
         if _minor(theirs) > _minor(mine):
