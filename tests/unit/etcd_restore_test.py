@@ -188,7 +188,7 @@ def test_no_marker_goes_before_all_run_and_nothing_that_was_kept_before_all_mark
 def test_what_cannot_be_cleaned_is_a_note_and_a_new_restore_does_not_take_it_over(fleet):
     fleet.broken = {"m2": CLEAN}
     fleet.type()
-    assert "m2: what it had before is still in" in fleet.notes[0]
+    assert "m2: its old data are still in" in fleet.notes[0]
     fleet.broken = {"m3": DATA}
 
     with pytest.raises(PhaseError):  # a new one, as far as anybody can tell
