@@ -6,7 +6,7 @@ from pyinfra.api.deploy import deploy
 from pyinfra.operations import dnf, server
 
 from provision.apply.change import ComponentChange
-from provision.apply.delivery import Want, program
+from provision.apply.delivery_programs import Want, program
 from provision.apply.operations.apply import apply
 from provision.apply.operations.deliver import send
 from provision.apply.operations.remove import remove

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address
 from shlex import join, quote
 
 from provision.apply import install as archive
-from provision.apply.delivery import Want, program
+from provision.apply.delivery_programs import Want, program
 from provision.apply.make_change import component_change
 from provision.apply.operations.deliver import COMMAND
 from provision.artifacts.model import ArtifactSet, Ready

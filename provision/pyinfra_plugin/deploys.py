@@ -23,7 +23,7 @@ from pyinfra.context import host
 
 from provision import artifacts, inventory
 from provision.apply.change import ComponentChange
-from provision.apply.delivery import Want
+from provision.apply.delivery_programs import Want
 from provision.apply.deploys import install_artifacts, install_component, install_packages
 from provision.apply.make_change import component_change
 from provision.artifacts.model import ArtifactSet

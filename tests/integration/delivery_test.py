@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from provision.apply import delivery
-from provision.apply.delivery import Want
+from provision.apply import delivery_programs
+from provision.apply.delivery_programs import Want
 from provision.apply.operations.deliver import COMMAND
 from provision.artifacts.model import Ready
 from provision.model import paths, ports
@@ -51,11 +51,11 @@ class Place:
         return text.replace(paths.STATE, str(self.state))
 
     def take(
-        self, *items, proxy: HttpProxy | None = None, stalled: int = delivery.STALLED
+        self, *items, proxy: HttpProxy | None = None, stalled: int = delivery_programs.STALLED
     ) -> subprocess.CompletedProcess[str]:
         """`stalled`: seconds that they wait where nothing comes."""
-        program = delivery.program(items, "127.0.0.1", proxy or HttpProxy())
-        program = program.replace(f"stalled={delivery.STALLED}\n", f"stalled={stalled}\n")
+        program = delivery_programs.program(items, "127.0.0.1", proxy or HttpProxy())
+        program = program.replace(f"stalled={delivery_programs.STALLED}\n", f"stalled={stalled}\n")
         return subprocess.run(
             ["sh", "-c", COMMAND],
             input=self.here(program),
@@ -66,7 +66,7 @@ class Place:
 
     def serve(self) -> subprocess.Popen[bytes]:
         script = self.root / "serve"
-        script.write_text(self.here(delivery._SERVE))
+        script.write_text(self.here(delivery_programs.SERVE))
         process = subprocess.Popen(
             ["systemd-socket-activate", "--accept", "--inetd",
              f"--listen=127.0.0.1:{self.port}", "/bin/bash", script],
@@ -80,7 +80,7 @@ class Place:
 
     def receive(self, *sent: bytes) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            ["bash", "-c", self.here(delivery._RECEIVE)],
+            ["bash", "-c", self.here(delivery_programs.RECEIVE)],
             input=b"".join(sent),
             check=False,
             capture_output=True,
@@ -191,7 +191,9 @@ def test_a_transfer_that_breaks_off_installs_nothing(seed):
 @pytest.mark.parametrize("kept", [1, 40, 400])
 def test_a_program_that_was_cut_off_on_its_way_is_not_begun(place, kept):
     """The connection broke: what was to be `place PATH PIN` may end in the midst of the pin."""
-    program = place.here(delivery.program([place.artifact("kubelet", b"x")], "/seed", HttpProxy()))
+    program = place.here(
+        delivery_programs.program([place.artifact("kubelet", b"x")], "/seed", HttpProxy())
+    )
 
     done = subprocess.run(
         ["sh", "-c", COMMAND], input=program[:-kept], check=False, capture_output=True, text=True

@@ -12,7 +12,8 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.operation import operation
 
 from provision.apply.change import ComponentChange
-from provision.apply.delivery import Want, deliver
+from provision.apply.delivery import deliver
+from provision.apply.delivery_programs import Want
 from provision.apply.engine import Engine
 from provision.apply.operations.apply import apply
 from provision.artifacts.model import ArtifactSet, Ready

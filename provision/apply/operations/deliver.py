@@ -21,7 +21,7 @@ _LIMITED = f"timeout -k 10 {TIMEOUT} {COMMAND}"
 
 @operation()
 def take(program: str) -> Generator[StringCommand, None, None]:
-    """Run the program of `provision.apply.delivery`; empty when the machine has all it needs."""
+    """Run the program of `provision.apply.delivery_programs`; empty when the machine has all it needs."""
     if not program:
         host.noop("every artifact is there")
         return
@@ -36,7 +36,7 @@ def send(
 
     Args:
         files: pin -> file.
-        program: of `provision.apply.delivery`, with the directory `provision.model.paths.ARTIFACTS`.
+        program: of `provision.apply.delivery_programs`, with the directory `provision.model.paths.ARTIFACTS`.
     """
     yield StringCommand("install", "-d", "-m", "0700", paths.ARTIFACTS)
     for pin, path in files.items():

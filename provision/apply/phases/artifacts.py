@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from provision.apply.delivery import Want, deliver
+from provision.apply.delivery import deliver
+from provision.apply.delivery_programs import Want
 from provision.apply.phases.firewall import FIREWALL, REMOVE_FIREWALL
 from provision.apply.phases.packages import PACKAGES
 from provision.apply.phases.run import Phase, Run, Work
