@@ -9,9 +9,12 @@ import signal  # noqa: E402
 import gevent  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-# How long an example takes says how busy the machine is.
-settings.register_profile("clusterctl", deadline=None)
-settings.load_profile("clusterctl")
+# There are no deadlines: the duration of an example shows only how busy the computer is. A usual run
+# tries fewer examples of each property; `make test-all` tries all. A test that states its own number
+# of examples keeps it in both.
+settings.register_profile("usual", deadline=None, max_examples=25)
+settings.register_profile("all", deadline=None, max_examples=100)
+settings.load_profile("all" if os.environ.get("CLUSTERCTL_SAMPLE") == "all" else "usual")
 
 # Started as a shell's background job, the tests and all that they start would ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

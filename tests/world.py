@@ -78,7 +78,20 @@ def trust():
     return Trust.create("demo", NOW)
 
 
+_artifacts = []
+
+
 def artifacts(of):
+    """What a cluster needs, made once for each cluster. A cluster cannot be hashed, so it is compared by identity."""
+    for known, made in _artifacts:
+        if known is of:
+            return made
+    made = _artifacts_of(of)
+    _artifacts.append((of, made))
+    return made
+
+
+def _artifacts_of(of):
     names = (*artifacts_of(of, trust()), IMAGES)
     return ArtifactSet(
         "build",

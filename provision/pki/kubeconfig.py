@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -15,6 +16,7 @@ BOOTSTRAP_USER = "tls-bootstrap-token-user"
 _LISTS = {"clusters": "cluster", "users": "user", "contexts": "context"}
 
 
+@lru_cache(maxsize=256)  # YAML is slow, and a plan asks for the same files several times
 def by_files(
     server: str, ca_path: str, cert_path: str, key_path: str, user: str, cluster_name: str
 ) -> bytes:

@@ -138,7 +138,7 @@ def test_every_port_is_stated_by_a_component():
     assert undeclared({*numbers, 9100}, catalog.COMPONENTS) == {9100}
 
 
-@pytest.mark.parametrize("listens", set(Listens) - {Listens.LOOPBACK})
+@pytest.mark.parametrize("listens", [x for x in Listens if x is not Listens.LOOPBACK])
 def test_a_port_beyond_loopback_must_say_who_may_connect(listens):
     with pytest.raises(ValueError, match="9100.*must say who"):
         Port(9100, "metrics", listens=listens)

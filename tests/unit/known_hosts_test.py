@@ -70,7 +70,9 @@ def test_a_file_of_its_own_counts_for_the_machine_that_names_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["[192.0.2.1]:2222", HostKeys.hash_host("[192.0.2.1]:2222"), "[192.0.2.*]:222?", "*"]
+    "name",
+    ["[192.0.2.1]:2222", HostKeys.hash_host("[192.0.2.1]:2222"), "[192.0.2.*]:222?", "*"],
+    ids=["name", "hashed name", "pattern", "all names"],  # a hashed name differs in each process
 )
 def test_a_pinned_machine_is_never_taken_for_another_key_of_the_users_file(tmp_path, home, name):
     pinned, stale = make_key(), make_key()
