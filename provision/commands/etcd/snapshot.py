@@ -12,7 +12,6 @@ from provision.apply.checked import trimmed
 from provision.apply.session import Session
 from provision.artifacts.cache import replacing
 from provision.commands.etcd import snapshot_file
-from provision.commands.etcd.snapshot_file import Snapshot
 from provision.commands.etcd.status import Member, parse
 from provision.desired import etcd_programs
 from provision.local import identities, private_file
@@ -168,6 +167,3 @@ def _reported(
         session.progress.update(machine.name, f"{total >> 20} MiB")
 
     return sink
-
-
-__all__ = ["Snapshot", "Taken", "members", "take", "trust_of", "writing"]
