@@ -8,7 +8,6 @@ an error that says what to do.
 
 from __future__ import annotations
 
-import re
 import shlex
 import socket
 import threading
@@ -27,6 +26,7 @@ from pyinfra.connectors.ssh_util import load_key_with_certificate
 from pyinfra.connectors.sshuserclient import client as sshuserclient
 from pyinfra.connectors.sshuserclient.client import SSHClient
 
+from provision.apply import refusals
 from provision.local.runlog import RunLog
 from provision.model.cluster import Machine
 from provision.model.errors import ClusterctlError, UnreachableError
@@ -44,7 +44,6 @@ setattr(sshuserclient, "AskPolicy", sshuserclient.StrictPolicy)  # noqa: B010  m
 
 # Sent after sudo's password: sudo may not have needed it, and then it must not reach the command.
 _PASSWORD_END = "clusterctl-password-end"  # noqa: S105  # pragma: allowlist secret
-_SUDO = re.compile(r"^sudo(-rs)?: |: sudo: (command )?not found|is not in the sudoers file", re.M)
 
 
 @dataclass
@@ -219,7 +218,8 @@ class Link:
                 sent=source.sent,
                 seconds=time.monotonic() - started,
             )
-        self._check_sudo(answer)
+        if self.machine.ssh.sudo and answer.code != 0:
+            refusals.raise_if_sudo_refused(self.machine, answer.stderr)
         return answer
 
     def as_root(self, command: str, stdin: Iterable[bytes] = ()) -> tuple[str, Iterable[bytes]]:
@@ -324,7 +324,7 @@ class Link:
             )
         except (OSError, EOFError, paramiko.SSHException, PyinfraError) as error:
             client.close()
-            refusal = explain(self.machine, error, self._known_hosts)
+            refusal = refusals.explain(self.machine, error, self._known_hosts, CONNECT_TIMEOUT)
             if self._log:
                 self._log.note(self.machine.name, refusal.message)
             raise refusal from error
@@ -332,33 +332,6 @@ class Link:
         assert transport is not None  # noqa: S101  a connected client has one
         transport.set_keepalive(KEEPALIVE)
         return client
-
-    def _check_sudo(self, answer: Answer) -> None:
-        ssh = self.machine.ssh
-        if not ssh.sudo or answer.code == 0 or not _SUDO.search(answer.stderr):
-            return
-        who = f"{ssh.user} on {self.machine.name}"
-        stderr = answer.stderr
-        if "incorrect password" in stderr or "Sorry, try again" in stderr:
-            raise UnreachableError(
-                f"sudo refused the password of {who}", hint="Correct `sudo_password`."
-            )
-        if "not found" in stderr:
-            raise UnreachableError(
-                f"there is no sudo on {self.machine.name}",
-                hint=f"Install sudo there and give {ssh.user} a rule, or log in as root.",
-            )
-        if "not in the sudoers" in stderr or "may not run sudo" in stderr:
-            raise UnreachableError(
-                f"{who} may not use sudo",
-                hint=f"Add a rule for {ssh.user}: `{ssh.user} ALL=(ALL) NOPASSWD: ALL`.",
-            )
-        if "password" in stderr or "interactive authentication" in stderr or "tty" in stderr:
-            raise UnreachableError(
-                f"sudo wants a password of {who}",
-                hint="Give `sudo_password` in the inventory, or on the machine the rule "
-                f"`{ssh.user} ALL=(ALL) NOPASSWD: ALL`.",
-            )
 
 
 def with_sudo_password(
@@ -377,69 +350,6 @@ def with_sudo_password(
         yield from stdin
 
     return f"sudo -S -k -p '' -H -u {shlex.quote(user)} sh -c {run}", pieces()
-
-
-def explain(machine: Machine, error: Exception, known_hosts: Path) -> UnreachableError:  # noqa: PLR0911
-    """Why no connection came about, and what to do."""
-    ssh = machine.ssh
-    where = f"{ssh.hostname}:{ssh.port}"
-    entry = ssh.hostname if ssh.port == 22 else f"[{ssh.hostname}]:{ssh.port}"
-    key = f"the key {ssh.key}" if ssh.key else "any key of your SSH agent or ~/.ssh"
-    text = str(error)
-    if isinstance(error, paramiko.BadHostKeyException):
-        return UnreachableError(
-            f"{machine.name} ({where}) shows another host key than the known one: "
-            f"SHA256:{error.key.fingerprint.removeprefix('SHA256:')}",
-            hint="Either the machine was made anew, or somebody is in between. Make sure, then "
-            f"remove the old key (ssh-keygen -R '{entry}'), or set ssh_host_key in the inventory",
-        )
-    if "No host key for" in text:
-        return UnreachableError(
-            f"the host key of {machine.name} ({where}) is not known: {known_hosts} has none",
-            hint=f"Compare its fingerprint with the machine's, then: "
-            f"ssh -p {ssh.port} {ssh.hostname} once, or set ssh_host_key in the inventory",
-        )
-    if isinstance(error, paramiko.AuthenticationException):
-        means = "the password" if ssh.password and not ssh.key else key
-        return UnreachableError(
-            f"{machine.name} ({where}) refused {ssh.user} with {means}",
-            hint=f"Is `ssh_user` right, and is that key in {ssh.user}'s authorized_keys?",
-        )
-    if isinstance(error, PyinfraError):
-        return UnreachableError(
-            f"the key for {machine.name} cannot be used: {text}",
-            hint="Correct `ssh_key`, or give `ssh_key_password`.",
-        )
-    if isinstance(error, socket.gaierror):
-        return UnreachableError(
-            f"the name {ssh.hostname} of {machine.name} does not resolve: {error.strerror}",
-            hint="Correct `ssh_hostname`, or give an address.",
-        )
-    if isinstance(error, TimeoutError):
-        return UnreachableError(
-            f"{machine.name} ({where}) did not answer within {CONNECT_TIMEOUT} s",
-            hint="Is the machine on, and does a firewall let SSH through?",
-            off=True,
-        )
-    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
-        cause = "; ".join(sorted({e.args[-1] for e in error.errors.values()}))
-        return UnreachableError(
-            f"{machine.name} ({where}): {cause.lower()}",
-            hint="Is the machine on, is sshd running there, and is `ssh_port` right?",
-            off=True,
-        )
-    # paramiko reads on, without a session, where its time for the key exchange has run out.
-    if any(sign in text for sign in ("protocol banner", "protocol version", "existing session")):
-        return UnreachableError(
-            f"{machine.name} ({where}) takes the connection and does not answer as SSH servers do",
-            hint="Is `ssh_port` right? Or is the machine frozen, or overloaded?",
-            off=True,
-        )
-    return UnreachableError(
-        f"no SSH connection to {machine.name} ({where}): {text or type(error).__name__}",
-        hint=f"Try: ssh -p {ssh.port} {ssh.user}@{ssh.hostname}",
-        off=isinstance(error, (OSError, EOFError)),
-    )
 
 
 def last_lines(text: str) -> str:

@@ -1,0 +1,145 @@
+"""Why a machine lets no command through: the error of the connection or of sudo, in words. Pure."""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import paramiko
+from pyinfra.api.exceptions import PyinfraError
+
+from provision.model.cluster import Machine
+from provision.model.errors import UnreachableError
+
+_SUDO = re.compile(r"^sudo(-rs)?: |: sudo: (command )?not found|is not in the sudoers file", re.M)
+
+
+def explain(
+    machine: Machine, error: Exception, known_hosts: Path, timeout: int
+) -> UnreachableError:
+    """Why no connection came about, and what to do.
+
+    Args:
+        error: what the attempt to connect raised.
+        known_hosts: the file with the host keys.
+        timeout: seconds that the attempt was given.
+    """
+    ssh = machine.ssh
+    where = f"{machine.name} ({ssh.hostname}:{ssh.port})"
+    return (
+        _distrusted(machine, error, known_hosts, where)
+        or _login_refused(machine, error, where)
+        or _silent(machine, error, timeout, where)
+        or UnreachableError(
+            f"no SSH connection to {where}: {str(error) or type(error).__name__}",
+            hint=f"Try: ssh -p {ssh.port} {ssh.user}@{ssh.hostname}",
+            off=isinstance(error, (OSError, EOFError)),
+        )
+    )
+
+
+def _distrusted(
+    machine: Machine, error: Exception, known_hosts: Path, where: str
+) -> UnreachableError | None:
+    """The machine's host key is not the known one, or none is known."""
+    ssh = machine.ssh
+    entry = ssh.hostname if ssh.port == 22 else f"[{ssh.hostname}]:{ssh.port}"
+    if isinstance(error, paramiko.BadHostKeyException):
+        return UnreachableError(
+            f"{where} shows another host key than the known one: "
+            f"SHA256:{error.key.fingerprint.removeprefix('SHA256:')}",
+            hint="Either the machine was made anew, or another computer answers in its place. Find "
+            f"out which, then remove the old key (ssh-keygen -R '{entry}'), or set ssh_host_key in "
+            "the inventory",
+        )
+    if "No host key for" in str(error):
+        return UnreachableError(
+            f"the host key of {where} is not known: {known_hosts} has none",
+            hint=f"Compare its fingerprint with the machine's, then: "
+            f"ssh -p {ssh.port} {ssh.hostname} once, or set ssh_host_key in the inventory",
+        )
+    return None
+
+
+def _login_refused(machine: Machine, error: Exception, where: str) -> UnreachableError | None:
+    """The machine refuses the user, or the user's key cannot be used."""
+    ssh = machine.ssh
+    if isinstance(error, paramiko.AuthenticationException):
+        key = f"the key {ssh.key}" if ssh.key else "any key of your SSH agent or ~/.ssh"
+        means = "the password" if ssh.password and not ssh.key else key
+        return UnreachableError(
+            f"{where} refused {ssh.user} with {means}",
+            hint=f"Is `ssh_user` right, and is that key in {ssh.user}'s authorized_keys?",
+        )
+    if isinstance(error, PyinfraError):
+        return UnreachableError(
+            f"the key for {machine.name} cannot be used: {error}",
+            hint="Correct `ssh_key`, or give `ssh_key_password`.",
+        )
+    return None
+
+
+def _silent(
+    machine: Machine, error: Exception, timeout: int, where: str
+) -> UnreachableError | None:
+    """The machine is not found, does not answer, or does not answer as an SSH server does."""
+    if isinstance(error, socket.gaierror):
+        return UnreachableError(
+            f"the name {machine.ssh.hostname} of {machine.name} does not resolve: {error.strerror}",
+            hint="Correct `ssh_hostname`, or give an address.",
+        )
+    if isinstance(error, TimeoutError):
+        return UnreachableError(
+            f"{where} did not answer within {timeout} s",
+            hint="Is the machine on, and does a firewall let SSH through?",
+            off=True,
+        )
+    if isinstance(error, paramiko.ssh_exception.NoValidConnectionsError):
+        cause = "; ".join(sorted({e.args[-1] for e in error.errors.values()}))
+        return UnreachableError(
+            f"{where}: {cause.lower()}",
+            hint="Is the machine on, is sshd running there, and is `ssh_port` right?",
+            off=True,
+        )
+    # paramiko reads on, without a session, where its time for the key exchange has run out.
+    signs = ("protocol banner", "protocol version", "existing session")
+    if any(sign in str(error) for sign in signs):
+        return UnreachableError(
+            f"{where} takes the connection and does not answer as SSH servers do",
+            hint="Is `ssh_port` right? Or is the machine frozen, or overloaded?",
+            off=True,
+        )
+    return None
+
+
+def raise_if_sudo_refused(machine: Machine, stderr: str) -> None:
+    """Judge what a command that failed under sudo wrote.
+
+    Raises:
+        UnreachableError: it was sudo that failed, with what to do about it.
+    """
+    if not _SUDO.search(stderr):
+        return
+    ssh = machine.ssh
+    who = f"{ssh.user} on {machine.name}"
+    if "incorrect password" in stderr or "Sorry, try again" in stderr:
+        raise UnreachableError(
+            f"sudo refused the password of {who}", hint="Correct `sudo_password`."
+        )
+    if "not found" in stderr:
+        raise UnreachableError(
+            f"there is no sudo on {machine.name}",
+            hint=f"Install sudo there and give {ssh.user} a rule, or log in as root.",
+        )
+    if "not in the sudoers" in stderr or "may not run sudo" in stderr:
+        raise UnreachableError(
+            f"{who} may not use sudo",
+            hint=f"Add a rule for {ssh.user}: `{ssh.user} ALL=(ALL) NOPASSWD: ALL`.",
+        )
+    if "password" in stderr or "interactive authentication" in stderr or "tty" in stderr:
+        raise UnreachableError(
+            f"sudo wants a password of {who}",
+            hint="Give `sudo_password` in the inventory, or on the machine the rule "
+            f"`{ssh.user} ALL=(ALL) NOPASSWD: ALL`.",
+        )
