@@ -41,7 +41,7 @@ check: ## lint, types, layers, shell, secrets, dependencies
 
 unit: ## the tests that take seconds
 	@scripts/setup
-	$(PYTEST) tests/unit tests/golden
+	$(PYTEST) --numprocesses=logical --dist=worksteal tests/unit tests/golden
 
 integration: machines aws ## the tests with SSH servers, a simulated AWS and machines of the lab
 

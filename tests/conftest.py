@@ -1,13 +1,7 @@
-from gevent import monkey
+import os
+import signal
 
-# As in provision/__main__.py, and before anything that imports ssl or makes a thread.
-monkey.patch_all()
-
-import os  # noqa: E402
-import signal  # noqa: E402
-
-import gevent  # noqa: E402
-from hypothesis import settings  # noqa: E402
+from hypothesis import settings
 
 # There are no deadlines: the duration of an example shows only how busy the computer is. A usual run
 # tries fewer examples of each property; `make test-all` tries all. A test that states its own number
@@ -22,14 +16,3 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/files anew")
-
-
-def _tick():
-    while True:
-        gevent.sleep(1)
-
-
-# A worker of pytest-xdist waits for tests that a thread unknown to gevent receives. Without anything
-# else to wait for, gevent would take that for a deadlock.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    gevent.spawn(_tick)

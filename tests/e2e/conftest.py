@@ -8,6 +8,8 @@ side by side, `sample.py` what a run leaves out.
 
 from __future__ import annotations
 
+from tests import patched  # noqa: F401, I001  isort: skip
+
 import json
 import os
 import shlex

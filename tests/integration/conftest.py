@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests import patched  # noqa: F401, I001  isort: skip
+
 import os
 import pwd
 import shutil
