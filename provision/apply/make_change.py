@@ -20,6 +20,8 @@ from provision.pki.trust import Trust
 from provision.plan.model import ComponentPlan
 from provision.plan.record import entries
 
+_ACTIONS = ("start", "restart", "reload", "enable")
+
 
 def component_change(
     plan: ComponentPlan,
@@ -45,7 +47,6 @@ def component_change(
     state = plan.state
     hashes = dict(plan.hashes)
     hashes |= {i.leaf.cert_path: certificate_hash(i.certificate.decode()) for i in issued}
-    acting = {"start", "restart", "reload"}
     # A unit that never ran is in the record before it is started: `down` must find it.
     before = {
         unit.name: there.digest if (there := observed.units.get(unit.name)) else ""
@@ -55,21 +56,10 @@ def component_change(
     after = {unit.name: unit_digest(unit, state, hashes) for unit in state.units}
     units = {
         action: tuple(change.name for change in plan.units if change.action == action)
-        for action in (*sorted(acting), "enable")
+        for action in _ACTIONS
     }
-    keys = {
-        leaf.key_path: observed.files[leaf.key_path].sha256
-        for leaf in state.leaves
-        if leaf.key_path in observed.files
-    }
-    keys |= {i.leaf.key_path: i.key_sha256 or hashlib.sha256(i.key).hexdigest() for i in issued}
     fulfilled = tuple(path for i in issued if i.key_path for path in all_paths(i.leaf))
-    lines = [
-        (*entry, keys[entry[1]]) if entry[0] == "key" else entry
-        for entry in entries(state, cluster, trust)
-        if entry[0] != "unit"
-    ]
-    record = "".join("\t".join(line) + "\n" for line in (*lines, *plan.kept))
+    record = _record(plan, issued, observed, cluster, trust)
     return ComponentChange(
         component=state.name,
         users=state.users,
@@ -86,6 +76,29 @@ def component_change(
         record_before=record + _units(before),
         **units,
     )
+
+
+def _record(
+    plan: ComponentPlan,
+    issued: tuple[Issued, ...],
+    observed: Observed,
+    cluster: Cluster,
+    trust: Trust,
+) -> str:
+    """The component's record without its units: the hash of a key stands after the key's path."""
+    state = plan.state
+    keys = {
+        leaf.key_path: observed.files[leaf.key_path].sha256
+        for leaf in state.leaves
+        if leaf.key_path in observed.files
+    }
+    keys |= {i.leaf.key_path: i.key_sha256 or hashlib.sha256(i.key).hexdigest() for i in issued}
+    lines = [
+        (*entry, keys[entry[1]]) if entry[0] == "key" else entry
+        for entry in entries(state, cluster, trust)
+        if entry[0] != "unit"
+    ]
+    return "".join("\t".join(line) + "\n" for line in (*lines, *plan.kept))
 
 
 def _units(digests: Mapping[str, str]) -> str:
