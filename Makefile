@@ -54,7 +54,7 @@ aws:
 	$(PYTEST) tests/integration/aws
 
 clusters: # the tests with clusters, two clusters side by side
-	CLUSTERCTL_LAB=required $(PYTEST) --numprocesses=2 --dist=loadgroup --no-loadscope-reorder tests/e2e
+	CLUSTERCTL_LAB=required $(PYTEST) --numprocesses=2 tests/e2e
 
 bench: ## measure; writes bench/RESULTS.md
 	@scripts/setup test

@@ -1,6 +1,6 @@
 """Clusters side by side: which tests share one, which is begun first, and what is printed meanwhile.
 
-`-n 2 --dist loadgroup` makes two lanes. A lane executes all tests of one cluster, in the order of
+pytest-xdist's `-n 2` makes two lanes. A lane executes all tests of one cluster, in the order of
 the files, and then takes the next cluster; so the longest are begun first.
 """
 
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
-
-HERE = Path(__file__).parent
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # A folder or file of tests that has a cluster -> seconds that it takes, roughly.
 CLUSTERS = {
@@ -27,20 +26,27 @@ CLUSTERS = {
 OTHERS = 600  # seconds: those that a run may leave out take long
 
 
-def cluster_of(item: pytest.Item) -> str:
+def cluster_of(nodeid: str) -> str:
     """Name the cluster that a test uses: its folder, else its file."""
-    return item.path.relative_to(HERE).parts[0].removesuffix("_test.py")
+    path = nodeid.partition("::")[0].removeprefix("tests/e2e/")
+    return path.partition("/")[0].removesuffix("_test.py")
 
 
 def arrange(items: list[pytest.Item]) -> None:
-    """Give each test the group of its cluster, and put the longest groups first."""
-    ours = [item for item in items if item.path.is_relative_to(HERE)]
-    for item in ours:
-        item.add_marker(pytest.mark.xdist_group(cluster_of(item)))
-    ours.sort(key=lambda item: -CLUSTERS.get(cluster_of(item), OTHERS))
-    places = [n for n, item in enumerate(items) if item.path.is_relative_to(HERE)]
-    for place, item in zip(places, ours, strict=True):
-        items[place] = item
+    """Put the tests of the clusters that take longest first."""
+    items.sort(key=lambda item: -CLUSTERS.get(cluster_of(item.nodeid), OTHERS))
+
+
+class Lanes(LoadScopeScheduling):
+    """Gives all tests of a cluster to one worker, and clusters in the order of the tests."""
+
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        # By default it would begin with those that have most tests.
+        config.option.loadscopereorder = False
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return cluster_of(nodeid)
 
 
 class Progress:
@@ -59,7 +65,6 @@ class Progress:
         path, _, name = report.nodeid.partition("::")
         if not path.startswith("tests/e2e"):
             return
-        name = name.rpartition("@")[0] or name
         path = path.removeprefix("tests/e2e/")
         self.seconds[path] += report.duration
         if report.when != "call" and report.duration < 5 and not report.failed:
