@@ -1,4 +1,4 @@
-"""The manifests of a cluster: pure text from the model and the trust."""
+"""The manifests of a cluster. Pure: text from the cluster and the trust."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from provision.model.cluster import Cluster
 from provision.pki import table
 from provision.pki.trust import Authority, Trust
 
-# Its service accounts are people, where no certificate can be issued for them.
+# Service accounts for admins, under an external authority: clusterctl cannot issue certificates then.
 ADMINS = "clusterctl-admins"
 
 
@@ -39,7 +39,7 @@ class Manifest:
 
     @property
     def path(self) -> str:
-        """Where every master keeps it."""
+        """Its path on every master."""
         return f"{paths.MANIFESTS}/{self.name}.yaml"
 
 

@@ -92,7 +92,7 @@ def desired(
 
 def artifacts_of(cluster: Cluster, trust: Trust) -> tuple[str, ...]:
     """Names of all artifacts that some machine of the cluster needs, sorted."""
-    # They depend on what a machine is for, not on which one it is: one of each kind will do.
+    # Artifacts depend only on the roles of a machine: one machine of each kind is enough.
     kinds = {machine.roles: machine for machine in cluster.machines}
     names = {
         binary.artifact

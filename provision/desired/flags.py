@@ -1,4 +1,4 @@
-"""Command lines of the daemons, and what they all share."""
+"""Command lines of the daemons, and the flags that all of them have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CIPHER_SUITES = (
 
 
 def flags(ours: Mapping[str, str], extra: Mapping[str, str]) -> tuple[str, ...]:
-    """`--name=value` for each, sorted; the inventory's extra arguments win.
+    """`--name=value` for each, sorted; the inventory's extra arguments take precedence.
 
     `%` and `$` are doubled: systemd would expand them in a unit file.
     """

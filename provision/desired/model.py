@@ -15,7 +15,7 @@ from provision.pki.trust import Trust
 
 @dataclass(frozen=True)
 class HostFile:
-    """A file of ours. Content is bytes as they are on disk."""
+    """A file that clusterctl writes. Content is the bytes on disk."""
 
     path: str
     content: bytes = field(repr=False)
@@ -58,10 +58,10 @@ class Unit:
         name: `etcd.service`.
         reload: a change of files needs only `systemctl reload`.
         reads: paths whose change restarts it; empty: every file of the component.
-        also: what it reads beside those, of other components.
-        rereads: certificates that it reads anew by itself, within a minute: it is restarted for
-            them only when the old one will not do for so long, or when that was asked for.
-        running: False for units that are started by others (a oneshot behind a path unit).
+        also: files of other components that it reads too.
+        rereads: certificates that it reads again by itself within a minute. It is restarted for
+            them only when the change is urgent (`provision.pki.leaf.Reason`).
+        running: False for units that other units start (a oneshot behind a path unit).
     """
 
     name: str
@@ -79,13 +79,13 @@ class ComponentState:
     Attributes:
         packages: of the distribution.
         users: system users, each with a group of its name.
-        sysctls, modules: put in by files of ours and set at once.
-        health: shell program that exits 0 when the component is healthy; it is repeated.
-        health_timeout: seconds until the lack of health is a failure.
+        sysctls, modules: set at once; files of the component set them at boot.
+        health: shell program that exits 0 when the component is healthy; it is repeated until then.
+        health_timeout: seconds after which an unhealthy component is a failure.
         leftovers: paths outside `files` that appear while it runs and that teardown removes
-            (`/var/lib/kubelet`); only ever directories of the component's own.
+            (`/var/lib/kubelet`); only directories that no other program uses.
         cleanup: shell program, one line, run when the component is removed, after its units
-            stopped (interfaces, nftables tables, mounts: only our own).
+            stopped (it removes interfaces, nftables tables and mounts that the component made).
     """
 
     name: str

@@ -1,10 +1,10 @@
-"""Names of packages where distributions differ, and how Debian's are installed."""
+"""Names of packages in each distribution, and the programs that install packages on Debian."""
 
 from __future__ import annotations
 
 from provision.model.facts import Facts
 
-# Debian's name -> that of the RHEL family (Amazon Linux 2023 included), where it is another.
+# Debian's name -> the name in the RHEL family (with Amazon Linux 2023), if that differs.
 RHEL = {
     "bird2": "bird",
     "conntrack": "conntrack-tools",
@@ -12,20 +12,20 @@ RHEL = {
     "openssh-client": "openssh-clients",
     "procps": "procps-ng",
 }
-# What brings the repository that has BIRD; Oracle's has a name of its own.
+# Packages that add the repository EPEL, which has BIRD; Oracle Linux has its own name for it.
 EPEL = ("epel-release", "oracle-epel-release-el9", "oracle-epel-release-el10")
-# The RHEL family always has it, often as curl-minimal, which conflicts with curl.
+# The RHEL family always has curl, often as curl-minimal, which conflicts with the package curl.
 _RHEL_HAS = frozenset({"curl"})
 
 
 def of_distribution(facts: Facts, *names: str) -> tuple[str, ...]:
-    """The names, given as Debian has them, as this machine's distribution has them."""
+    """Debian's names of packages, translated for the machine's distribution."""
     if facts.os_family == "debian":
         return names
     return tuple(RHEL.get(name, name) for name in names if name not in _RHEL_HAS)
 
 
-# A machine that has just started installs by itself (cloud-init, apt-daily, unattended-upgrades). Of
+# A new machine installs packages by itself (cloud-init, apt-daily, unattended-upgrades). Of
 # apt's locks its own DPkg::Lock::Timeout waits for dpkg's alone; dnf waits for all of its own.
 _APT_GET = """\
 apt_get() { # ARGUMENT...
@@ -43,8 +43,8 @@ apt_get() { # ARGUMENT...
 _STAMP = "/var/lib/apt/periodic/update-success-stamp"  # Ubuntu's own
 _KEEP = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
 
-# Shell programs for Debian and its likes, one after the other; each waits for up to five minutes
-# while somebody else holds apt's locks. The second one's arguments are names of packages.
+# Shell programs for the Debian family, to be run in this order. Each waits up to five minutes while
+# another process holds apt's locks. The arguments of the second are names of packages.
 APT_UPDATE = f"""{_APT_GET}\
 find {_STAMP} -mmin -60 2>/dev/null | grep -q . || {{ apt_get update && touch {_STAMP}; }}"""
 APT_INSTALL = f"""{_APT_GET}\

@@ -1,4 +1,4 @@
-"""(template, values) -> bytes. A missing value is an error; there is no logic but `if` and `for`."""
+"""(template, values) -> bytes. A missing value is an error; templates use no logic but `if` and `for`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1]
 
 @cache
 def _environment() -> Environment:
-    # Installed from a wheel the templates lie in the package; in a checkout beside it.
+    # In a wheel the templates are in the package; in a checkout they are beside it.
     places = [PACKAGE / "templates", PACKAGE.parent / "templates"]
     return Environment(
         loader=FileSystemLoader([p for p in places if p.is_dir()]),
@@ -34,7 +34,7 @@ def render(template: str, **values: object) -> bytes:
 
 
 def text(template: str) -> bytes:
-    """The file of that path below `templates/`, as it is: for templates of other programs."""
+    """The file of that path below `templates/`, unchanged: for templates that another program fills in."""
     loader = _environment().loader
     assert loader is not None  # noqa: S101
     source, _, _ = loader.get_source(_environment(), template)

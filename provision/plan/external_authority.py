@@ -1,4 +1,4 @@
-"""What an external authority has signed and lies on its machine, ready to be used. Pure."""
+"""Certificates that an external authority has signed, and that are on their machine. Pure."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def obtain(leaf: Leaf, trust: Trust, observed: Observed, now: datetime) -> Issued:
-    """Issue a leaf, or take what was signed elsewhere.
+    """Issue a leaf, or take the certificate that the external authority has signed.
 
     Raises:
-        TrustError: it can be neither.
+        TrustError: there is no signed certificate, and the authority's key is not here.
     """
     return ready(leaf, trust, observed, now) or issue(leaf, trust, now)
 
 
 def ready(leaf: Leaf, trust: Trust, observed: Observed, now: datetime) -> Issued | None:
-    """What was signed for a request of this machine's, if it is good."""
+    """The certificate that was signed for a request of this machine, if it is good."""
     pem = observed.certificates.get(signed_path(leaf))
     key = observed.files.get(key_path(leaf))
     if not (trust.external and pem and key) or problem(leaf, pem, trust, now, reserve=0):
@@ -37,12 +37,12 @@ def ready(leaf: Leaf, trust: Trust, observed: Observed, now: datetime) -> Issued
 
 
 def refusal(cluster: Cluster, what: str) -> RefusedError:
-    """Why something cannot be done here, and what to type."""
+    """The error for a step that needs the external authority, with the commands to type."""
     inventory = cluster.inventory
     message = f"the authority of {cluster.name} is external: {what}"
     return RefusedError(
         message,
-        hint=f"clusterctl certs csr {inventory} -o DIR writes what is to be signed; "
+        hint=f"clusterctl certs csr {inventory} -o DIR writes requests for it to sign; "
         f"then clusterctl certs import {inventory} DIR",
     )
 
@@ -50,10 +50,10 @@ def refusal(cluster: Cluster, what: str) -> RefusedError:
 def refuse_unsigned(
     cluster: Cluster, trust: Trust, observed: Mapping[str, Observed], plan: Plan, now: datetime
 ) -> None:
-    """Check that what has to be issued was signed, where nobody here can.
+    """Check that the external authority has signed every certificate that the plan needs.
 
     Raises:
-        RefusedError: naming every certificate that is not there.
+        RefusedError: naming every certificate that it has not signed.
     """
     if not trust.external:
         return
@@ -66,13 +66,13 @@ def refuse_unsigned(
                     lacking.setdefault(name, []).append(reason)
     if lacking:
         where = "; ".join(f"{name}: {', '.join(reasons)}" for name, reasons in lacking.items())
-        raise refusal(cluster, f"it has still to sign what these machines lack. {where}")
+        raise refusal(cluster, f"these machines need certificates that it has not signed. {where}")
 
 
 def due(
     cluster: Cluster, trust: Trust, observed: Mapping[str, Observed], now: datetime
 ) -> Iterator[Finding]:
-    """Warn of certificates that are to be renewed, where nobody here can."""
+    """Warn of certificates that the external authority must sign again soon."""
     if not trust.external:
         return
     for machine in cluster.machines:

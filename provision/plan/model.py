@@ -1,4 +1,4 @@
-"""What would be done, as values."""
+"""A plan, as values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from provision.plan.record import Line, Removal
 
 @dataclass(frozen=True)
 class FileChange:
-    """A file to be written. `was` is None when there is nothing at that path."""
+    """A file to be written. `was` is None when nothing exists at that path."""
 
     file: HostFile
     was: ObservedFile | None
@@ -36,11 +36,12 @@ class FileChange:
 
 @dataclass(frozen=True)
 class Renewal:
-    """Certificates that are to be issued again though nothing is wrong with them.
+    """Good certificates that the operator wants to be issued again.
 
     Attributes:
         names: of leaves; empty: all.
-        before: those that were issued earlier; a run that was stopped has done the others.
+        before: only certificates issued before this time: a run that was interrupted has issued
+            the others.
     """
 
     names: frozenset[str]
@@ -63,7 +64,7 @@ class LeafChange:
 
 @dataclass(frozen=True)
 class UnitChange:
-    """`enable` alone does not start it; the others enable it too."""
+    """A change of a unit. `enable` does not start it; the other actions also enable it."""
 
     name: str
     action: Literal["start", "restart", "reload", "enable"]
@@ -75,10 +76,10 @@ class ComponentPlan:
     """What changes of one component on one machine.
 
     Attributes:
-        record: its record does not say what it should.
+        record: its record must be written again.
         kept: lines that stay in its record until what they name is removed.
         hashes: path -> hash of everything that the machine's units read, as it is after this
-            plan, save for certificates still to be issued (`provision.desired.digests`).
+            plan, except certificates still to be issued (`provision.desired.digests`).
     """
 
     state: ComponentState
@@ -109,13 +110,13 @@ class MachinePlan:
 
     Attributes:
         binaries: to be delivered.
-        images: the set of images is to be delivered to its registry.
+        images: the set of images must be delivered to its registry.
         components: only those that change, in order of installation.
-        remove: what is there and no longer wanted.
-        form_etcd: its etcd member is to be started for the first time, in a new cluster.
-        join_etcd: its etcd member is to join those that are there, or has not finished that.
-        register: its kubelet is to join with a one-time token.
-        node: what changes of its Node.
+        remove: what is no longer wanted.
+        form_etcd: its etcd member starts for the first time, in a new cluster.
+        join_etcd: its etcd member joins the existing ones, or finishes a join that was interrupted.
+        register: its kubelet joins with a one-time token.
+        node: what changes on its Node.
     """
 
     machine: str
@@ -149,13 +150,13 @@ class Plan:
     """What changes in the whole cluster.
 
     Attributes:
-        machines: name -> plan, of every machine that answers, also where nothing changes.
-        absent: name -> why it cannot be looked at. Nothing is done on these machines.
+        machines: name -> plan, of every reachable machine, also of those where nothing changes.
+        absent: name -> why it is unreachable. Nothing is done on these machines.
         apply: manifests to be applied.
         delete: names of manifests applied once and no longer wanted.
-        running: whether there is a cluster that works: then masters are changed one by one.
-        join: SHA-256 of the program that machines that join by themselves are to be given; empty:
-            they are given what they should, or there are none.
+        running: whether the cluster works already: then masters are changed one by one.
+        join: SHA-256 of the new program for machines that join by themselves; empty: they have the
+            right one, or there are no such machines.
     """
 
     machines: Mapping[str, MachinePlan]

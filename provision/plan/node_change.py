@@ -1,7 +1,7 @@
-"""What changes of a Node object: labels and taints, those that we set and nobody else's. Pure.
+"""What changes on a Node object: the labels and taints that clusterctl sets, and no others. Pure.
 
-Which ones we set is remembered on the Node, in two annotations: so what is taken out of the inventory
-goes from the Node, and what others put there stays.
+Two annotations on the Node list the ones that clusterctl set. So a label that the inventory no longer
+has is removed from the Node, and labels that others set stay.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ LABELS, TAINTS = "clusterctl/labels", "clusterctl/taints"
 @dataclass(frozen=True)
 class NodeChange:
     """Attributes:
-    labels: key -> value; None: it goes.
-    taints: `key=value:effect`, to be set.
-    untaint: `key:effect`, to go.
-    ours: keys of the labels, and `key:effect` of the taints, that are ours from now on.
+    labels: key -> value to set; None: to remove.
+    taints: `key=value:effect`, to set.
+    untaint: `key:effect`, to remove.
+    ours: for the annotations: keys of the labels and `key:effect` of the taints that clusterctl
+        has set after this change.
     """
 
     labels: Mapping[str, str | None]
@@ -32,10 +33,10 @@ class NodeChange:
 
 
 def node_change(cluster: Cluster, machine: Machine, there: NodeView | None) -> NodeChange | None:
-    """What changes of a machine's Node, if anything does.
+    """What changes on a machine's Node; None: nothing.
 
     Args:
-        there: None when it is not there yet: the kubelet registers it with its taints.
+        there: None when the Node does not exist yet: the kubelet registers it with its taints.
     """
     labels = node.labels(cluster, machine)
     taints = {_kind(taint): str(taint) for taint in node.taints(cluster, machine)}

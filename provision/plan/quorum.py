@@ -1,4 +1,4 @@
-"""etcd's members: who forms, joins, leaves or restarts, and never at the price of quorum. Pure.
+"""etcd's members: which may form, join, leave or restart without losing the quorum. Pure.
 
 A quorum is more than half of the voters (https://etcd.io/docs/v3.6/faq). Learners have no vote.
 """
@@ -16,7 +16,7 @@ from provision.model.observed import EtcdMember, Observed
 
 @dataclass(frozen=True)
 class Membership:
-    """The members by the cluster's own list.
+    """The members, as etcd lists them.
 
     Attributes:
         voters, learners: machine's name -> member.
@@ -32,7 +32,7 @@ class Membership:
 
     @property
     def ailing(self) -> tuple[str, ...]:
-        """Voters that did not answer."""
+        """Voters that did not answer a linearizable read."""
         return tuple(name for name in self.voters if name not in self.healthy)
 
 
@@ -41,12 +41,12 @@ def quorum(voters: int) -> int:
 
 
 def membership(cluster: Cluster, observed: Mapping[str, Observed]) -> Membership | None:
-    """The members as the healthy ones know them; None when no one of them has a quorum."""
+    """The members, as the healthy ones list them; None when no member has a quorum."""
     views = {name: view.etcd for name, view in observed.items() if view.etcd and view.etcd.healthy}
     listed = next((view.members for view in views.values()), None)
     if listed is None:
         return None
-    # Who was added and has not started yet has no name.
+    # A member that was added and has not started yet has no name.
     by_url = {peer_url(machine): machine.name for machine in cluster.etcd_members}
 
     def name(member: EtcdMember) -> str:
@@ -70,7 +70,7 @@ class Standing(StrEnum):
     JOINER = "joins as a learner, and is promoted"
     WIPED = "is a member of its etcd, and its data is gone"
     STRANGER = "has data of a member that its etcd does not know"
-    UNKNOWN = "is empty, and there is no quorum to ask about it"
+    UNKNOWN = "is empty, and etcd has no quorum that knows whether it is a member"
 
 
 def standing(view: Observed, known: Membership | None, *, formed: bool) -> Standing:
@@ -81,7 +81,7 @@ def standing(view: Observed, known: Membership | None, *, formed: bool) -> Stand
         known: the members; None without a quorum.
         formed: whether any machine was ever part of a healthy cluster.
     """
-    # Only a run that was killed between its files and its start leaves the marker and no data.
+    # A run that was killed between writing the files and starting etcd leaves a marker and no data.
     interrupted = view.etcd_joining and not view.etcd_formed
     if not formed:
         result = Standing.FOUNDER
@@ -106,32 +106,34 @@ def against_removal(known: Membership, name: str) -> str:
     others = known.healthy - {name}
     left = len(known.voters) - 1
     if not left:
-        return "it is the only member: with it goes everything that the cluster knows"
+        return "it is the only member: removing it would delete all data of the cluster"
     if len(known.healthy) < quorum(len(known.voters)):
-        return _short(known, "there is no quorum to agree on it")
+        return _short(known, "etcd has no quorum to agree to the removal")
     if len(others) < quorum(left):
-        return _short(known, f"of the {left} members left, {quorum(left)} would have to be healthy")
+        return _short(known, f"{quorum(left)} of the {left} remaining members must be healthy")
     return ""
 
 
 def against_restart(known: Membership, name: str) -> str:
     """Why this member must not be restarted now; empty when it may.
 
-    One or two members cannot be restarted without a pause; nothing is lost by that.
+    With one or two members a restart always interrupts etcd; no data is lost.
     """
     voters = len(known.voters)
     if name not in known.healthy or voters < 3:
         return ""
     if len(known.healthy - {name}) < quorum(voters):
-        return _short(known, f"while {name} restarts there would be no quorum")
+        return _short(known, f"etcd would have no quorum while {name} restarts")
     return ""
 
 
 def against_join(known: Membership) -> str:
-    """Why nobody may join now; empty when one may. etcd itself refuses it, less clearly."""
-    return _short(known, "a member joins only while all others are well") if known.ailing else ""
+    """Why no member may join now; empty when one may. etcd's own refusal is less clear."""
+    return (
+        _short(known, "a member may join only while all others are healthy") if known.ailing else ""
+    )
 
 
 def _short(known: Membership, why: str) -> str:
     ailing = ", ".join(known.ailing) or "none"
-    return f"{why} ({len(known.healthy)} of {len(known.voters)} are healthy; not: {ailing})"
+    return f"{why} ({len(known.healthy)} of {len(known.voters)} are healthy; unhealthy: {ailing})"

@@ -1,8 +1,8 @@
-"""What a machine's record says, beside what is wanted there. Pure.
+"""A machine's record, compared with what is wanted there. Pure.
 
-A record is never shortened by a change: what a component has on a machine and nobody wants any more
-stays in its record until it is gone from the machine (`Removal`). So it is not forgotten, whenever
-a run is killed, and `down` finds all.
+A record lists what each component has put on the machine. What is no longer wanted stays in the
+record until it is removed from the machine (`Removal`). So nothing is forgotten when a run is killed,
+and `down` finds everything.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ Line = tuple[str, ...]
 Record = Mapping[str, tuple[Line, ...]]
 
 HOST = "host"
-KEEPER = "kube-apiserver"  # has the trust's files among its own
-# Written by the delivery, and for what the distribution installs; not by a component.
+KEEPER = "kube-apiserver"  # its record also names the generation of the trust
+# The delivery of artifacts and the installation of packages have records too.
 ARTIFACTS, PACKAGES = "artifacts", "packages"
-# A member and a node leave a cluster by `clusterctl node remove`, never by a change of roles.
+# Only `clusterctl node remove` removes a member or a node from the cluster, never a change of roles.
 HELD = frozenset({"etcd", "kubelet"})
 
-_TEXTS = frozenset({"cleanup", "cluster", "trust"})  # not names of anything that could be removed
+_TEXTS = frozenset(
+    {"cleanup", "cluster", "trust"}
+)  # kinds of lines that name nothing on the machine
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What a component has on a machine and nobody wants any more.
+    """What a component has on a machine and is no longer wanted.
 
     Attributes:
-        lines: of its record, naming what is to be removed, and how to clean up.
-        forget: lines of its record for what others have now, and what is not to be removed.
+        lines: lines of its record: what to remove, and how to clean up.
+        forget: lines that are only deleted from the record: another component has these things
+            now, or they are never removed.
         whole: the component itself is no longer wanted there.
     """
 
@@ -54,7 +57,7 @@ class Removal:
 
 
 def entries(state: ComponentState, cluster: Cluster, trust: Trust) -> tuple[Line, ...]:
-    """What the record of a component says, without what is known only once it is there."""
+    """The lines of a component's record, without the fields that are known only after installation."""
     lines: list[Line] = []
     if state.name == HOST:
         lines.append(("cluster", cluster.name, trust.fingerprint))
@@ -74,11 +77,11 @@ def entries(state: ComponentState, cluster: Cluster, trust: Trust) -> tuple[Line
 
 @dataclass(frozen=True)
 class Wanted:
-    """All that is wanted on a machine.
+    """Everything that is wanted on a machine.
 
     Attributes:
-        entries: component -> what its record is to say.
-        names: paths, units and users among that, and what is never removed on the way.
+        entries: component -> the lines that its record should have.
+        names: the paths, units and users in these lines, and directories that no prune removes.
     """
 
     entries: Mapping[str, tuple[Line, ...]]
@@ -93,7 +96,7 @@ class Wanted:
         return Wanted(named, frozenset({*names, paths.ETCD_DATA, paths.KUBELET_DATA}))
 
     def kept(self, component: str, record: Record) -> tuple[Line, ...]:
-        """The lines that stay in a component's record though it does not want them itself."""
+        """Lines that stay in a component's record until what they name is removed."""
         own = set(self.entries[component])
         return tuple(
             line
@@ -102,14 +105,14 @@ class Wanted:
         )
 
     def lacking(self, component: str, record: Record) -> bool:
-        """Whether a component's record is to be written anew, whatever else changes."""
+        """Whether a component's record must be written again, even if nothing else changes."""
         own = {*self.entries[component], *map(_entry, self.kept(component, record))}
         return own != {_entry(line) for line in record.get(component, ())}
 
     def removals(self, record: Record) -> tuple[Removal, ...]:
-        """What is to be removed, component by component.
+        """What to remove, component by component.
 
-        A machine that is a member or a node and should not be one is left as it is.
+        Empty for a machine that is a member or a node and should not be one: `node remove` does that.
         """
         if any(name in record and name not in self.entries for name in HELD):
             return ()
@@ -132,14 +135,14 @@ class Wanted:
     def _part(self, component: str, record: Record) -> Removal:
         kept = self.kept(component, record)
         if component == ARTIFACTS:
-            # `down` removes the directories on the way; the images go with their registry.
+            # `down` removes the directories; the images are removed with their registry.
             without = "registry" not in self.entries
             forget = tuple(line for line in kept if line[0] == "images" and without)
             return Removal(component, tuple(x for x in kept if x[0] == "binary"), forget)
         return Removal(component, tuple(line for line in kept if self._removable(line)))
 
     def _removable(self, line: Line) -> bool:
-        """Whether nobody wants it, nor anything within it."""
+        """Whether neither the path nor anything below it is wanted."""
         within = f"{line[1]}/"
         return (
             line[0] not in _TEXTS
@@ -149,5 +152,5 @@ class Wanted:
 
 
 def _entry(line: Line) -> Line:
-    """The line without what is known only once it is there."""
+    """The line without the fields that are known only after installation."""
     return line if line[0] in _TEXTS else line[:2]

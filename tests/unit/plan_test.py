@@ -683,7 +683,7 @@ def test_a_member_on_which_the_quorum_depends_is_not_restarted():
     with pytest.raises(RefusedError) as refused:
         plan_of(OF, seen)
 
-    assert "while m1 restarts there would be no quorum" in refused.value.message
+    assert "etcd would have no quorum while m1 restarts" in refused.value.message
 
 
 def test_a_member_whose_marker_is_missing_does_not_form_a_new_cluster():

@@ -1,7 +1,7 @@
-"""Snapshots that every master takes by itself, and copies off the machine.
+"""Snapshots that every master takes by itself, and copies of them outside the cluster.
 
-Each master takes its own, at a time of its own: a snapshot is then on three machines without any of
-them knowing of the others, and no leader is needed for it.
+Each master takes its own snapshots, at its own time. So there are snapshots on three machines, and the
+masters need neither a leader nor each other.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         render(f"backup/{SERVICE}.j2", program=PROGRAM, restoring=paths.RESTORING, to=to),
         0o644,
     )
-    # Where etcd has machines of its own, masters have none of its programs.
+    # With etcd on separate machines, masters do not have the programs of etcd yet.
     tools = () if machine.has_etcd else ("etcdctl", "etcdutl")
     return ComponentState(
         name="backup",
@@ -75,7 +75,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
             service,
             timer,
         ),
-        # All else is read at each run: only the timer's own file concerns the timer.
+        # The service reads all other files at each run; only its own file concerns the timer.
         units=(Unit(TIMER, reads=(timer.path,)),),
         health=f"systemctl is-active --quiet {TIMER}",
         leftovers=(paths.BACKUPS,),
@@ -124,7 +124,7 @@ def _credentials(cluster: Cluster, to: SshPlace | S3Place | None) -> tuple[HostF
                 HostFile(SSH_KEY, cluster.files.ssh_key.encode(), secret=True),
                 HostFile(KNOWN_HOSTS, known.encode()),
             )
-        # Without a key of its own the program asks the instance for those of its role.
+        # Without an access key, the program asks the EC2 instance for the credentials of its role.
         case S3Place() if backup.s3_access_key:
             content = (
                 f'user = "{backup.s3_access_key}:{backup.s3_secret_key}"\n'

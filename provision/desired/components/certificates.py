@@ -1,4 +1,4 @@
-"""Certificates renew themselves: a timer on every machine, and on masters one that approves."""
+"""Certificates are renewed by a timer on every machine, and approved by a timer on masters."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ PROGRAM = f"{paths.SBIN}/clusterctl-certs"
 RENEW = "clusterctl-certs"
 APPROVE = "clusterctl-certs-approve"
 METRICS = f"{paths.METRICS}/clusterctl-certs.prom"
-# Seconds that a machine waits for a master's approval; every master looks each five minutes.
+# Seconds that a machine waits for a master's approval; every master checks every five minutes.
 PATIENCE = 1800
-# Components of which a unit reads a certificate only when it starts or is told to.
+# Components whose units read a certificate only at a start or a reload.
 TOLD = (REGISTRY, HAPROXY)
 
 
 def _told(
     cluster: Cluster, machine: Machine, trust: Trust, facts: Facts
 ) -> Iterator[tuple[str, ...]]:
-    """Unit, component, systemctl's verb, and what the unit has read, of those to be told."""
+    """The units to reload or restart: unit, component, verb of systemctl, files that the unit reads."""
     for component in TOLD:
         if not component.wanted(cluster, machine):
             continue
@@ -125,7 +125,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         packages=of_distribution(facts, "openssl", *(("curl",) if machine.is_node else ())),
         directories=(Directory(paths.SBIN),),
         files=files,
-        # The service reads the program anew each time; only its own file concerns a timer.
+        # The service reads the program at each run; only its own file concerns a timer.
         units=tuple(Unit(path.rpartition("/")[2], reads=(path,)) for path in timers),
         health="".join(f"systemctl is-active --quiet {t.rpartition('/')[2]} && " for t in timers)
         + "true",

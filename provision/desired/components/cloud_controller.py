@@ -1,4 +1,4 @@
-"""On EC2: Services of type LoadBalancer get one of AWS'. Two units on every master.
+"""On EC2: load balancers of AWS for Services of type LoadBalancer. Two units on every master.
 
 aws-cloud-controller-manager makes load balancers; of its controllers only that one runs. It finds
 a Node's instance by `spec.providerID`, which a small unit of ours writes, together with the labels
@@ -35,7 +35,7 @@ INSTANCES = "clusterctl-instances.service"
 SCRIPT = f"{paths.SBIN}/clusterctl-instances"
 CONFIG = f"{paths.KUBERNETES}/cloud-controller-manager.conf"
 ACCOUNT = f"{paths.KUBERNETES}/aws.conf"
-EVERY = 5  # seconds, between two looks at the Nodes
+EVERY = 5  # seconds between two checks of the Nodes
 
 
 def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
@@ -68,7 +68,7 @@ def _controller(cluster: Cluster, machine: Machine, facts: Facts) -> tuple[HostF
     serving = table.cloud_controller_manager_serving(cluster, machine)
     arguments = {
         "authentication-kubeconfig": CONFIG,
-        # All that it would look up is in these flags.
+        # These flags have everything that it would look up.
         "authentication-skip-lookup": "true",
         "authorization-kubeconfig": CONFIG,
         "bind-address": "127.0.0.1",

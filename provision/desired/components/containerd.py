@@ -27,8 +27,8 @@ CNI_TEMPLATE = "/etc/containerd/cni.conf.template"
 CNI_CONFIG = "/etc/cni/net.d"
 ENVIRONMENT = "/etc/containerd/proxy.env"
 
-# Registries that are looked up at the masters first; the inventory's `registry_mirrors` adds to
-# them. Docker's API host is not its image names' host.
+# Registries whose images are first pulled from the masters; `registry_mirrors` of the inventory adds
+# more. The host of Docker Hub's API differs from the host in its image names.
 UPSTREAMS = {
     "docker.io": "https://registry-1.docker.io",
     "registry.k8s.io": "https://registry.k8s.io",
@@ -40,7 +40,7 @@ UPSTREAMS = {
 
 
 def _environment(cluster: Cluster) -> tuple[HostFile, ...]:
-    """Proxy variables, in a file: whoever is on a machine may ask systemd what is in a unit."""
+    """Proxy variables, in a file: every user of a machine can read a unit's text from systemd."""
     proxy = cluster.proxy
     if not (proxy.http or proxy.https):
         return ()
@@ -53,7 +53,7 @@ def _environment(cluster: Cluster) -> tuple[HostFile, ...]:
 
 
 def registries(cluster: Cluster) -> dict[str, str]:
-    """Registry, as image names have it -> its URL."""
+    """Host in an image's name -> URL of that registry."""
     named = {name: f"https://{name}" for name in cluster.registry_mirrors}
     return {**named, **UPSTREAMS}
 
@@ -145,7 +145,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
             ),
         ),
         units=(
-            # The mirrors' files and certificates are read at every pull.
+            # containerd reads the mirrors' files and certificates at every pull.
             Unit(
                 "containerd.service",
                 reads=(

@@ -31,7 +31,7 @@ from provision.pki.trust import SIGNING_CA, Trust
 CA = f"{paths.PKI}/ca.crt"
 OWN_API = f"https://127.0.0.1:{ports.API}"
 ADMIN = f"{paths.KUBERNETES}/admin.conf"
-# Of the add-ons: they need the host.
+# Namespaces of the add-ons, whose pods need access to the host.
 OWN_NAMESPACES = ("kube-system", "local-path-storage")
 KUBECTL = f"{paths.BIN}/kubectl --kubeconfig={ADMIN}"
 
@@ -62,7 +62,7 @@ def _unit(name: str, arguments: dict[str, str], cluster: Cluster, facts: Facts) 
 
 
 class _Leaves:
-    """The certificates of a machine's apiserver, and of those who use it there."""
+    """The certificates that an apiserver uses, and the one for admins on its machine."""
 
     def __init__(self, cluster: Cluster, machine: Machine) -> None:
         self.serving = table.apiserver(cluster, machine)
@@ -74,7 +74,7 @@ class _Leaves:
 
 def _apiserver_flags(cluster: Cluster, machine: Machine, leaves: _Leaves) -> dict[str, str]:
     # With every member in the list, cutting off the leader's machine stops requests for up to 11
-    # seconds (kubernetes#128812); its own member is as near as its own disk.
+    # seconds (kubernetes#128812). A master's own member is as close as its disk.
     members = (machine,) if machine.has_etcd else cluster.etcd_members
     return {
         "advertise-address": str(machine.address),
@@ -117,10 +117,10 @@ def _apiserver_flags(cluster: Cluster, machine: Machine, leaves: _Leaves) -> dic
         "service-account-lookup": "true",
         "service-account-signing-key-file": f"{paths.PKI}/sa.key",
         "service-cluster-ip-range": str(cluster.networks.services),
-        # A rolling restart at 10 Hz: one failed request without it, none with it.
+        # Measured in a rolling restart under 10 requests per second: one failed without it, none with it.
         "shutdown-delay-duration": "4s",
-        # Without these two a stop waits a minute for watches, such as its own controllers':
-        # 66 s for a restart; with them 8 s.
+        # Without these two, a stop waits a minute for watches, also for those of the apiserver's
+        # own controllers: a restart takes 66 s, with them 8 s.
         "shutdown-send-retry-after": "true",
         "shutdown-watch-termination-grace-period": "2s",
         "tls-cert-file": leaves.serving.cert_path,
@@ -187,7 +187,7 @@ def _apiserver(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -
     leaves = _Leaves(cluster, machine)
     unit = _unit("kube-apiserver", _apiserver_flags(cluster, machine, leaves), cluster, facts)
     read = _apiserver_reads(cluster, trust, unit)
-    # It reads these anew when they change; its authorities and keys it does not.
+    # It reads these again when they change, but not its authorities and keys.
     rereads = (leaves.serving, leaves.kubelet_client, leaves.etcd_client, leaves.front_proxy)
     return ComponentState(
         name="kube-apiserver",
@@ -251,7 +251,7 @@ def _controller_manager(
 
 
 def _signing(cluster: Cluster) -> dict[str, str]:
-    """What nodes ask for is signed here, and they join with tokens."""
+    """Flags for signing the certificates of nodes, and for the tokens with which nodes join."""
     return {
         "cluster-signing-cert-file": SIGNING_CA,
         "cluster-signing-duration": f"{round(cluster.certificates.leaf_days * 86400)}s",
@@ -294,7 +294,7 @@ def _client_of_own_api(
     reads: tuple[str, ...],
 ) -> ComponentState:
     unit = _unit(name, arguments, cluster, facts)
-    # Certificates are read anew when they change; authorities and keys are not.
+    # It reads certificates again when they change, but not authorities and keys.
     own = (config, unit.path, f"{paths.BIN}/{name}")
     return ComponentState(
         name=name,

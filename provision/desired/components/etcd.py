@@ -1,4 +1,4 @@
-"""etcd, one member on each machine that has the role."""
+"""etcd: one member on each machine with the role `etcd`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from provision.pki.trust import Authority, Trust
 
 UNIT = "etcd.service"
 CA = f"{paths.ETCD_PKI}/ca.crt"
-# Where a machine asks its own member.
+# The address at which a machine queries its own member.
 LOCAL = f"https://127.0.0.1:{ports.ETCD_CLIENT}"
 
 
@@ -41,7 +41,7 @@ def client_url(machine: Machine) -> str:
 
 
 def etcdctl(cluster: Cluster, machine: Machine, timeout: int = 3) -> str:
-    """The command line that asks this machine's own member, up to the subcommand.
+    """The command line that queries this machine's own member, up to the subcommand.
 
     Args:
         timeout: of a command, in seconds.
@@ -54,7 +54,7 @@ def etcdctl(cluster: Cluster, machine: Machine, timeout: int = 3) -> str:
 
 
 def join_file(state: str, members: Mapping[str, str]) -> HostFile:
-    """The marker without which an empty member does not start, and what it must know to join.
+    """The marker that lets an empty member start, with what the member must know to join.
 
     Args:
         state: `new` for the first members of a new cluster, `existing` to join one.
@@ -133,9 +133,10 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
             unit,
             *_authority_key(machine, trust),
         ),
-        # etcd reads its certificates anew at every connection (its own security guide).
+        # etcd reads its certificates at every connection (etcd's security guide).
         units=(Unit(UNIT, reads=(unit.path, CA, f"{paths.BIN}/etcd")),),
-        # Healthy is who answers a linearizable read; from then on it is a member for good.
+        # A member is healthy when it answers a linearizable read. From then on it may start without
+        # the marker.
         health=(
             f"{ctl} endpoint health >/dev/null && touch {paths.ETCD_FORMED} "
             f"&& rm -f {paths.ETCD_JOIN}"
@@ -145,7 +146,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
 
 
 def _authority_key(machine: Machine, trust: Trust) -> tuple[HostFile, ...]:
-    """With which a machine that is no master renews its member's certificates."""
+    """The key with which a machine that is not a master renews its member's certificates."""
     if machine.is_master or trust.etcd.key is None:
         return ()
     return (HostFile(f"{paths.ETCD_PKI}/ca.key", trust.etcd.key, secret=True),)

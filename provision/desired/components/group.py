@@ -1,4 +1,6 @@
-"""On EC2: workers of the Auto Scaling group come and go. A unit on every master sees to it."""
+"""On EC2: a unit on every master that approves new workers of the Auto Scaling group and removes
+the Nodes of terminated ones.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,10 @@ from provision.pki.trust import Trust
 
 UNIT = "clusterctl-group.service"
 SCRIPT = f"{paths.SBIN}/clusterctl-group"
-# What EC2 says of the group's instances: `ID STATE ADDRESS ...`, as old as the file.
+# The group's instances at the time of the file: `ID STATE ADDRESS ...`.
 INSTANCES = "/run/clusterctl-group/instances"
 LABEL = "clusterctl/group"
-# Not those of `up`: what these ask for is approved by a master, not by Kubernetes.
+# Another group than that of `up`: a master approves their requests, not Kubernetes.
 BOOTSTRAPPERS = "system:bootstrappers:clusterctl-group"
 EVERY = 10  # seconds
 
@@ -35,7 +37,7 @@ def group_name(cluster: str) -> str:
 
 
 def bucket_url(ec2: Ec2, bucket: str) -> str:
-    """Where the cluster's bucket is, without a slash at its end."""
+    """URL of the cluster's bucket, without a slash at the end."""
     return f"{ec2.endpoint or f'https://s3.{ec2.region}.amazonaws.com'}/{bucket}"
 
 
@@ -82,7 +84,7 @@ GROUP = Component(
     "group",
     "workers of the Auto Scaling group come and go",
     ComponentPhase.CONTROL_PLANE,
-    # Also without a group: the last of its workers may still have Nodes.
+    # Also without a group: workers of a group that was removed may still have Nodes.
     wanted=lambda cluster, machine: cluster.source.has_group and machine.is_master,
     state=_state,
     units=(UNIT,),

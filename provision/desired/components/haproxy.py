@@ -1,4 +1,4 @@
-"""HAProxy on every node's loopback: the way to the apiservers and registries of all masters."""
+"""HAProxy on every node's loopback: it connects to the apiservers and registries of all masters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine itself: kernel settings and tools that everything else needs."""
+"""The machine: kernel settings and tools that all other components need."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     modules = ["overlay", "nf_conntrack"]
     sysctls = [
         ("net.ipv4.ip_forward", "1"),
-        # What kubelet's --protect-kernel-defaults would ask for.
+        # The values that kubelet's --protect-kernel-defaults requires.
         ("vm.overcommit_memory", "1"),
         ("kernel.panic", "10"),
         ("kernel.panic_on_oops", "1"),
@@ -37,7 +37,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         modules.append("br_netfilter")
         sysctls.append(("net.bridge.bridge-nf-call-iptables", "1"))
     if facts.container:
-        # The kernel is not its own: only what belongs to its network namespace can be set.
+        # A container shares the kernel: it can set only values of its network namespace.
         sysctls = [(key, value) for key, value in sysctls if key.startswith("net.")]
     tools = ["conntrack", "nftables", "ethtool", "kmod", "iproute2"]
     if cluster.networks.proxy_mode == "iptables":

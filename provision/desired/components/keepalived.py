@@ -1,4 +1,4 @@
-"""keepalived: the API's virtual address, for people and clients outside the nodes."""
+"""keepalived: the API's virtual address, for clients outside the cluster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNIT = "clusterctl-keepalived.service"
 
 def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
     vip = cluster.api.vip
-    assert vip is not None  # noqa: S101 - `wanted` has asked
+    assert vip is not None  # noqa: S101 - `wanted` has checked it
     masters = cluster.masters
     return ComponentState(
         name="keepalived",
@@ -43,7 +43,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
                     name=machine.name,
                     check=CHECK,
                     interface=facts.interface,
-                    # Distinct on a network wherever virtual addresses are.
+                    # Different virtual addresses of a network have different IDs.
                     router_id=int(vip) % 255 + 1,
                     priority=200 - masters.index(machine),
                     address=machine.address,

@@ -1,4 +1,4 @@
-"""The add-ons' manifests, as files on every master: any of them can apply them."""
+"""The add-ons' manifests, as files on every master, so that each master can apply them."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from provision.pki.trust import Trust
 
 KUBECONFIG = f"{paths.KUBERNETES}/kubelet.conf"
 BOOTSTRAP = f"{paths.KUBERNETES}/bootstrap-kubelet.conf"
-# CIS looks for kubelet's file under this name; under the textbook's it reads the kubeconfig.
+# CIS's checks look for the kubelet's configuration file under this name.
 CONFIG = f"{paths.KUBELET_DATA}/config.yaml"
 PROXY_CONFIG = "/var/lib/kube-proxy/config.yaml"
 
@@ -37,7 +37,7 @@ WORKER = "node-role.kubernetes.io/worker"
 
 
 def taints(cluster: Cluster, machine: Machine) -> tuple[Taint, ...]:
-    """What keeps ordinary pods away: the inventory's taints, and the masters' own."""
+    """The Node's taints: those of the inventory, and the one that reserves masters."""
     reserved = machine.is_master and machine not in cluster.workers
     if reserved and not cluster.masters_schedulable:
         return (Taint(key=CONTROL_PLANE), *machine.taints)
@@ -141,7 +141,7 @@ def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> 
         binaries=(Binary("kubernetes/kubelet", f"{paths.BIN}/kubelet"),),
         leaves=(serving,) if asks else (serving, client),
         files=(config, unit) if asks else (config, unit, access),
-        # It reads its serving certificate anew when that changes (ReloadKubeletServerCertificateFile).
+        # It reads its serving certificate again when that changes (ReloadKubeletServerCertificateFile).
         units=(
             Unit(
                 "kubelet.service",
@@ -152,7 +152,7 @@ def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> 
                 rereads=(serving.cert_path,),
             ),
         ),
-        # Registered, and the one-time token is of no more use.
+        # Once the kubelet has registered, its one-time token is no longer needed.
         health=(f"{registered}systemctl is-active --quiet kubelet.service && rm -f {BOOTSTRAP}"),
         leftovers=(
             paths.KUBELET_DATA,

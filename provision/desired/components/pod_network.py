@@ -1,4 +1,4 @@
-"""The pod network `routed`: a bridge on each node, and BIRD announcing its pods to the others.
+"""The pod network `routed`: a bridge on each node; BIRD announces the node's pods to the others.
 
 A VPC carries no OSPF: on EC2 its route table knows the pods, see `vpc_routes`.
 """
@@ -108,7 +108,8 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
                 render("pod-network/pod-cidr.j2", bird=by_bird, routes=ROUTES, socket=SOCKET),
                 mode=0o755,
             ),
-            # host-local would make it 0750 (CIS 1.1.9); it opens one that is there as it is.
+            # host-local would make it with mode 0750, against CIS 1.1.9; it keeps the mode of an
+            # existing file.
             HostFile(f"{LEASES}/lock", b""),
             *((bird_unit,) if by_bird else ()),
             masquerade,

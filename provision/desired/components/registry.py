@@ -1,4 +1,4 @@
-"""An image registry on every master, so that AlwaysPullImages works without the outside."""
+"""An image registry on every master, so that AlwaysPullImages works without the internet."""
 
 from __future__ import annotations
 

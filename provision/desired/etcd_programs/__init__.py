@@ -30,11 +30,11 @@ CONTROL_PLANE = (
 
 @dataclass(frozen=True)
 class Target:
-    """What a restore makes: all members must be given the same, or they would differ.
+    """What a restore makes. All members must get the same, or their data would differ.
 
     Attributes:
         sha256: of the database.
-        bump: by how much revisions grow, so that no client has seen one that comes again.
+        bump: added to revisions, so that no client sees a revision twice.
         members: their names, sorted.
     """
 
@@ -44,21 +44,21 @@ class Target:
 
     @property
     def id(self) -> str:
-        """Short, and another one if anything differs."""
+        """A short hash of all of this."""
         text = f"{self.sha256} {self.bump} {' '.join(self.members)}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def status(cluster: Cluster, machine: Machine) -> str:
-    """What a machine's own member says; `provision.commands.etcd.status` reads it."""
+    """Prints the state of a machine's own member, for `provision.commands.etcd.status`."""
     return _program("status", **_client(table.etcd_healthcheck(cluster, machine), etcd.LOCAL))
 
 
 def snapshot(cluster: Cluster, machine: Machine, *, state: str = paths.STATE) -> str:
-    """Runs on a master: a snapshot on stdout (`provision.commands.etcd.snapshot_file`), not encrypted.
+    """Runs on a master: writes a snapshot to stdout (`provision.commands.etcd.snapshot_file`), not encrypted.
 
     Args:
-        state: a directory for what it needs on its way; only one at a time may use it.
+        state: a directory for its temporary files; only one program at a time may use it.
     """
     members = (machine,) if machine.has_etcd else cluster.etcd_members
     return _program(
@@ -78,7 +78,7 @@ def snapshot(cluster: Cluster, machine: Machine, *, state: str = paths.STATE) ->
 
 
 def verify(cluster: Cluster, machine: Machine, manifest: Manifest) -> str:
-    """Runs on a member's machine, the database on stdin: what a throw-away etcd makes of it."""
+    """Runs on a member's machine, the database on stdin: starts a temporary etcd with it, and checks it."""
     return _program(
         "verify", state=paths.STATE, **_database(manifest), **_throwaway(cluster, machine)
     )
@@ -91,10 +91,10 @@ def defrag(cluster: Cluster, machine: Machine, action: Action) -> str:
 
 
 def stop(restoring: str, units: Iterable[str]) -> str:
-    """Units stop for a restore.
+    """Stops units for a restore, and writes the marker of the restore.
 
     Args:
-        restoring: what the marker says, a line.
+        restoring: the marker's content, one line.
     """
     return _program(
         "stop",
@@ -113,10 +113,10 @@ def restore(
     target: Target,
     manifest: Manifest,
 ) -> str:
-    """A member gets restored data, the database on stdin; it must not run.
+    """Gives a member restored data, the database on stdin; the member must not run.
 
     Args:
-        members: of the cluster that all of them will be.
+        members: all members of the restored cluster.
     """
     return _program(
         "restore",
@@ -128,52 +128,52 @@ def restore(
         member=machine.name,
         initial=",".join(f"{m.name}={etcd.peer_url(m)}" for m in members),
         peer_url=etcd.peer_url(machine),
-        # Another one than the cluster had: a member with the old data is not taken for one of it.
+        # A new token: a member with the old data cannot join the restored cluster.
         token=f"{cluster.name}-{target.id}",
         **_database(manifest),
     )
 
 
 def room(manifest: Manifest) -> str:
-    """Says why a machine has no room for restored data; nothing if it has."""
+    """Prints why a machine has no space for restored data; nothing if it has."""
     return _program("room", data=paths.ETCD_DATA, **_database(manifest))
 
 
 def start_member(cluster: Cluster, machine: Machine) -> str:
-    """A member starts; ready when it has answered a linearizable read."""
+    """Starts a member, and waits until it answers a linearizable read."""
     ctl = etcd.etcdctl(cluster, machine)
     health = f"{ctl} get clusterctl && touch {paths.ETCD_FORMED} && rm -f {paths.ETCD_JOIN}"
     return _program("start", units=etcd.UNIT, health=health)
 
 
 def start_control_plane() -> str:
-    """A master's apiserver and controllers start."""
+    """Starts a master's apiserver and controllers, and waits until the apiserver is ready."""
     health = f"{KUBECTL} --server={OWN_API} --request-timeout=3s get --raw /readyz"
     return _program("start", units=" ".join(CONTROL_PLANE), health=health)
 
 
 def brought(target: Target) -> str:
-    """Says `yes` where a member has been given what this restore makes, and may have run since."""
+    """Prints `yes` if a member already has the data of this restore; it may have run since."""
     return _program("brought", data=paths.ETCD_DATA, id=target.id)
 
 
 def release() -> str:
-    """The marker of a restore goes."""
+    """Removes the marker of a restore."""
     return _program("release", marker=paths.RESTORING)
 
 
 def clean() -> str:
-    """What a restore had put aside goes; no machine has a marker any more."""
+    """Removes the data from before a restore, once no machine has a marker any more."""
     return _program("clean", data=paths.ETCD_DATA)
 
 
 def revision() -> str:
-    """How far the data of a member that does not run go: etcdutl's JSON, or nothing."""
+    """Prints the revision of the data of a member that does not run: JSON of etcdutl, or nothing."""
     return _program("revision", bin=paths.BIN, data=paths.ETCD_DATA, formed=paths.ETCD_FORMED)
 
 
 def rescue(cluster: Cluster, machine: Machine) -> str:
-    """What a member without a quorum still has, as `snapshot` gives it; it must not run."""
+    """Writes the data of a member without a quorum, as `snapshot` does; the member must not run."""
     parameters = {
         "cluster": cluster.name,
         "machine": machine.name,
