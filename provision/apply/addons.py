@@ -75,9 +75,9 @@ def wait_for_deployments(names: Iterable[str], timeout: int) -> str:
 
 
 def mark_nodes(changes: Mapping[str, NodeChange]) -> str:
-    """Set labels and taints as soon as each Node is there, and take away those of ours that go.
+    """Set labels and taints as soon as each Node is there, and take away those that clusterctl set and the inventory no longer has.
 
-    What is ours is written down before it is set, and forgotten after it has gone.
+    An annotation of the Node names them before they are set, and until they have gone.
     """
     lines = ["set -eu"]
     # One call for all Nodes that change in the same way, for the same reason.

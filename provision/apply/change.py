@@ -24,7 +24,7 @@ class ComponentChange:
         files: to be put in place, whole.
         issued: certificates and their keys to be put in place.
         remove: paths of files to be removed.
-        sysctls: (key, value) to be set now; files of ours keep them.
+        sysctls: (key, value) to be set now; files of the component keep them.
         modules: kernel modules to be loaded now, if there are such.
         daemon_reload: unit files change.
         enable: units to be enabled and neither started nor stopped.

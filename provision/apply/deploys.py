@@ -29,7 +29,7 @@ _INSTALLED = {
 
 @deploy("Packages")
 def install_packages(packages: tuple[str, ...], os_family: str) -> None:
-    """Install packages and write down that it was us.
+    """Install packages and write down that clusterctl did it.
 
     Args:
         packages: names that are not there yet.
@@ -43,7 +43,7 @@ def install_packages(packages: tuple[str, ...], os_family: str) -> None:
         commands=[f"install -d -m 0755 {paths.RECORD} && {{ test -s {_BEFORE} || {see}; }}"],
     )
     if os_family == "debian":
-        # pyinfra's own operation fails at once where somebody else is at it.
+        # pyinfra's own operation fails at once while another process uses apt.
         server.shell(
             name="Install packages",
             commands=[APT_UPDATE, f"set -- {' '.join(packages)}\n{APT_INSTALL}"],
@@ -86,5 +86,5 @@ def install_component(change: ComponentChange) -> None:
 
 @deploy("Remove")
 def remove_unwanted(removals: tuple[Removal, ...]) -> None:
-    """Remove what is on the machine and nobody wants there any more."""
+    """Remove what is on the machine and no longer wanted."""
     remove(name="What is no longer wanted", removals=removals)

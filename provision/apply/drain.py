@@ -1,4 +1,4 @@
-"""Pods off a node before it goes: kubectl's own drain, and who is in the way."""
+"""Pods off a node before it goes: kubectl's own drain, and the pods and budgets that block it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Workload:
 
     Attributes:
         pods: `namespace/name` of all that would have to go; not those of DaemonSets.
-        orphans: of these, the ones that nobody would make anew elsewhere.
+        orphans: of these, the pods without a controller: no other node would start them again.
         blocked: pod -> the PodDisruptionBudget that does not let it go now.
         volumes: `namespace/claim` of volumes that exist on this machine only.
     """
@@ -87,8 +87,8 @@ def drain(
 
     Args:
         pdb: what to do about budgets that allow no disruption.
-        timeout: seconds until it is given up; the node stays cordoned then.
-        orphans: delete pods that nobody would make anew, too.
+        timeout: seconds until the drain is given up; the node then stays cordoned.
+        orphans: also delete pods that have no controller.
 
     Raises:
         RefusedError: nothing was done: pods would be lost, or a budget is in the way (FAIL).
@@ -96,10 +96,12 @@ def drain(
     """
     there = workload(session, leader, node)
     if there.orphans and not orphans:
-        message = f"nobody would make these pods of {node} anew: {', '.join(there.orphans)}"
-        raise RefusedError(message, hint="delete them yourself, or say --force")
+        message = (
+            f"these pods of {node} have no controller and would be lost: {', '.join(there.orphans)}"
+        )
+        raise RefusedError(message, hint="delete them yourself, or use --force")
     if there.blocked and pdb is Pdb.FAIL:
-        message = f"PodDisruptionBudgets do not let go of {node}: {_ways(there)}"
+        message = f"PodDisruptionBudgets block the drain of {node}: {_ways(there)}"
         raise RefusedError(message, hint="add replicas, or wait for them: --pdb wait")
     flags = ["--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={timeout}s"]
     if orphans:
@@ -116,7 +118,7 @@ def drain(
         "drain",
         [Failure(node, f"drain within {timeout} s", f"still there: {cause}")],
         hint=f"{node} takes no new pods (kubectl uncordon {node} undoes that). Add replicas, or "
-        "say --pdb force to delete pods in spite of their budgets",
+        "use --pdb force to delete pods in spite of their budgets",
     )
 
 

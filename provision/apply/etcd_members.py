@@ -55,7 +55,7 @@ def add_learner(session: Session, via: Machine, machine: Machine) -> Mapping[str
         Name -> peer URL of all members, the new one included.
     """
     for learner in _learners(session, via, machine):
-        # One that had started and has no data now has lost it, and nothing of anybody.
+        # A learner that had started and has no data now has lost only its own copy.
         _patiently(session, via, "remove the learner", f"member remove {learner.id}")
     command = f"member add {machine.name} --learner --peer-urls={peer_url(machine)}"
     _patiently(session, via, f"add {machine.name} as a learner", command)

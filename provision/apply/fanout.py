@@ -1,4 +1,4 @@
-"""The same on many machines, side by side."""
+"""The same command on many machines, side by side."""
 
 from __future__ import annotations
 

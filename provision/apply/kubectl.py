@@ -1,4 +1,4 @@
-"""kubectl on a master is our client of the API: patient where the API is only away for a moment."""
+"""kubectl on a master is the client of the API. It is repeated while the API is away for a moment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AWAY = re.compile(
 
 
 def is_away(error: str) -> bool:
-    """Whether what kubectl wrote means: ask again."""
+    """Whether what kubectl wrote means that the API was away, and may be back soon."""
     return bool(_AWAY.search(error))
 
 
@@ -39,7 +39,7 @@ def run(
     """Run a program of kubectl commands on a master: (exit status, stdout, stderr).
 
     Args:
-        program: is repeated while the API is away, so it must bear that.
+        program: it is repeated while the API is away, so it must be safe to repeat.
         timeout: seconds for one run of it.
 
     Raises:

@@ -36,7 +36,7 @@ def hold(
 ) -> Iterator[None]:
     """Keep other operators out for as long as the block runs.
 
-    If somebody takes the lock away, the block is stopped by the RefusedError. A master whose
+    If another operator takes the lock away, the RefusedError stops the block. A master whose
     connection breaks is locked again when it is back.
 
     Args:
@@ -45,7 +45,7 @@ def hold(
         lock: the file on the machines.
 
     Raises:
-        RefusedError: somebody else works on the cluster, or has taken the lock away.
+        RefusedError: another operator works on the cluster, or has taken the lock away.
     """
     inventory = session.cluster.inventory
     mine = this_operator(f"clusterctl {command} {inventory}")
@@ -98,7 +98,7 @@ def refuse_second(session: Session, look: Look) -> None:
 
 
 def holders(session: Session, *, lock: str = paths.LOCK) -> Mapping[str, Holder]:
-    """Master, or the shared state -> who has locked it.
+    """Master, or the shared state -> the operator who has locked it.
 
     Masters that do not answer, and those that are free, are not in.
 
@@ -122,14 +122,14 @@ def unlock(session: Session, machines: Mapping[str, Holder], *, lock: str = path
         machines: masters, and the shared state, as `holders` gives them.
 
     Raises:
-        RefusedError: somebody has it still.
+        RefusedError: a lock could not be taken away.
     """
     session.cache.free()
     for name in machines.keys() - {session.cache.where}:
         code, output, error = session.engine.shell(session.cluster.machine(name), free(lock))
         if code != 0:
             message = f"{name} is still locked by {parse(output) or error.strip()}"
-            raise RefusedError(message, hint="somebody has begun in this moment: look again")
+            raise RefusedError(message, hint="another operator has just begun: look again")
 
 
 def _masters(session: Session, look: Look | None) -> tuple[Machine, ...]:

@@ -1,6 +1,6 @@
 """A planned change of a component -> the change itself, with what the machine's record will say.
 
-The record (`provision.model.paths.RECORD`) is what makes the next run exact: which paths are ours, and
+The record (`provision.model.paths.RECORD`) makes the next run exact: it has the paths that clusterctl manages, and
 what each unit had read when it was last started. Pure.
 """
 
@@ -85,7 +85,7 @@ def _record(
     cluster: Cluster,
     trust: Trust,
 ) -> str:
-    """The component's record without its units: the hash of a key stands after the key's path."""
+    """The component's record without its units: each key's path is followed by the key's hash."""
     state = plan.state
     keys = {
         leaf.key_path: observed.files[leaf.key_path].sha256

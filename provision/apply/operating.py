@@ -158,7 +158,7 @@ def unprepared(host: Host, error: Exception) -> Failure:
 
 
 def _expected(host: Host, step: str, error: Exception) -> Failure:
-    """A failure of this machine, or the error itself if it is a mistake of ours."""
+    """A failure of this machine, or the error itself if it is a mistake of the program."""
     if isinstance(error, (PyinfraError, ClusterctlError)):
         hint = error.hint if isinstance(error, ClusterctlError) else ""
         return Failure(host.name, step, str(error) or type(error).__name__, hint=hint)

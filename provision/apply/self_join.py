@@ -1,9 +1,9 @@
 """What a worker that joins alone is given: one bash program, and the artifacts that it names. Pure.
 
 It has the same programs that `up` runs on a worker: packages, artifacts, one for each component. A
-worker of an Auto Scaling group is nobody in particular: NAME and ADDRESS stand in its files for what
-it finds out itself. There is no secret in it: with a token it gets its kubelet's certificate, and with
-that it asks for the others, in the place of those that it has signed itself.
+worker of an Auto Scaling group finds out its name and address itself: its files have NAME and ADDRESS
+in their place. The program has no secret. With a token the worker gets its kubelet's certificate. With
+that it asks for the others, which replace those that it has signed itself.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from provision.plan.quorum import Standing
 
 NAME = "name-of-the-instance"
 ADDRESS = "192.0.2.1"
-TOKEN = "token-of-the-day"  # noqa: S105  what stands for it
+TOKEN = "token-of-the-day"  # noqa: S105  a placeholder
 # Distributions start what they install.
 OTHERS_UNITS = ("haproxy.service",)
 _FILL = (
@@ -63,7 +63,7 @@ class Bundle:
 
 
 def bundle(cluster: Cluster, trust: Trust, facts: Facts, artifacts: ArtifactSet) -> Bundle:
-    """All that a worker needs which nobody has looked at.
+    """All that a worker needs, without a look at it.
 
     Args:
         facts: of a machine made from the same image, with the worker's architecture.
@@ -76,7 +76,7 @@ def bundle(cluster: Cluster, trust: Trust, facts: Facts, artifacts: ArtifactSet)
     worker = Machine(name=NAME, address=address, roles=roles, ssh=ssh)
     states = desired(cluster, worker, trust, facts)
     leaves = [leaf for state in states.values() for leaf in state.leaves]
-    # The record says of keys that are not ours yet that they are not.
+    # The record says that the cluster has not signed for these keys yet.
     keys = {
         leaf.key_path: ObservedFile(leaf.key_path, "file", 0o600, leaf.owner, leaf.group, 0)
         for leaf in leaves

@@ -129,7 +129,7 @@ class Session:
             return cached
         newest = max((o.trust for o in look.values() if o.trust), default=None)
         if cached is not None and fingerprint == cached.fingerprint:
-            # Somebody else may have replaced a key since; what has not reached a machine is ours.
+            # Another operator may have replaced a key since. A newer one that no machine has is in the cache only.
             if newest is None or cached.generation > newest[0]:
                 return cached
             if newest == (cached.generation, cached.digest):
@@ -185,7 +185,7 @@ _READ_TRUST = f"cd / && tar -cf - --ignore-failed-read {_TRUST_PATHS} 2>/dev/nul
 def probe(
     cluster: Cluster, machine: Machine, *, reachability: bool = False, deep: bool = False
 ) -> str:
-    """The probe of one machine, asking for what any cluster of ours may have there."""
+    """The probe of one machine, asking for what any cluster of clusterctl may have there."""
     asked = table.node_leaves(cluster, machine) if cluster.certificates.external else ()
     return script.query(
         cluster,

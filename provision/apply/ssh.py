@@ -1,9 +1,9 @@
 """One SSH connection to a machine, kept from phase to phase. The engine's only way to a machine.
 
 pyinfra's own client does the connecting (it honours ssh_config and bastions); what is added here:
-host keys are verified against one file and never learned, nothing is ever asked, a dead peer is
-noticed, stdin is binary, sudo's password never shows in an argument list, and every refusal is
-an error that says what to do.
+host keys are verified against one file and never learned, the operator is never asked, a dead peer
+is noticed, stdin is binary, sudo's password is in no argument list, and every refusal is an error
+that says what to do.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CHUNK = 1 << 20
 _LAST_LINES = 12
 
 # A bastion's client gets its policy from ssh_config alone, where "ask" is the default, and that
-# would wait for somebody to type.
+# would wait for the operator to type.
 setattr(sshuserclient, "AskPolicy", sshuserclient.StrictPolicy)  # noqa: B010  mypy
 
 # Sent after sudo's password: sudo may not have needed it, and then it must not reach the command.
@@ -339,8 +339,8 @@ def with_sudo_password(
 ) -> tuple[str, Iterable[bytes]]:
     """The command run by sudo, which reads the password as the first line of stdin.
 
-    Not by an environment variable set on a command line, as pyinfra does it: everybody on the
-    machine can read that line in `ps`.
+    Not by an environment variable set on a command line, as pyinfra does it: every user of
+    the machine can read that line in `ps`.
     """
     skip = f'while IFS= read -r line && [ "$line" != {_PASSWORD_END} ]; do :; done; unset line; '
     run = shlex.quote(f"{skip}exec {command}")

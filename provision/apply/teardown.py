@@ -1,7 +1,7 @@
-"""What removes things of ours from a machine: all that its record names, or a part of it.
+"""The programs that remove what clusterctl put on a machine: all that its record names, or a part.
 
-Pure: text in, text out. No rule, interface or mount of anybody else is touched, nothing is
-flushed, networking is not restarted. Each program can be killed at any line and run again: what
+Pure: text in, text out. No rule, interface or mount that is not in the record is touched,
+nothing is flushed, networking is not restarted. Each program can be killed at any line and run again: what
 was removed leaves the record last.
 """
 

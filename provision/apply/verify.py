@@ -1,4 +1,4 @@
-"""Does the cluster do what a cluster is for? Asked of the running thing, from every node.
+"""Does the running cluster work? Tried from every node.
 
 Every apiserver is ready, etcd is healthy and has just the members of the inventory, all Nodes
 are Ready, a name is resolved in a pod, pods reach pods on other nodes, and a Service's address
@@ -80,7 +80,7 @@ def verify_alone(session: Session) -> None:
 
 
 def _look(session: Session, names: Collection[str] | None) -> tuple[Look, list[Failure]]:
-    """What the machines say, once they have come to rest: what just started may be slow to answer."""
+    """Look until nothing is wrong, or for `REST` seconds: what has just started may be slow to answer."""
     deadline = time.monotonic() + REST
     while True:
         look = session.observe(names)
@@ -120,7 +120,7 @@ def judge(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
             continue
         members = {member.name for member in view.members}
         learners = sorted(member.name for member in view.members if member.learner)
-        # Who is away may have been given up by `recover`, and is no member until it is replaced.
+        # `recover` may have given up a machine that is away: it is no member until it is replaced.
         if members - wanted or (wanted & there.keys()) - members:
             cause = f"members are {sorted(members)}, the inventory has {sorted(wanted)}"
             failures.append(Failure(machine.name, "etcd", cause))

@@ -12,10 +12,10 @@ from pyinfra.context import host
 from provision.model import paths
 
 TIMEOUT = 1800  # seconds, for all artifacts together
-# On stdin, since a proxy's password may be in it, and everybody on the machine reads argument lists;
-# and read to its end first, since what it starts would read it too.
+# On stdin, since a proxy's password may be in it, and every user of the machine can read argument lists.
+# It is read to its end first, since what it starts would read it too.
 COMMAND = """bash -c 'eval "$(cat)"'"""
-# Nobody hears of the end of what is run there when the connection breaks: it ends by itself.
+# When the connection breaks, the program has to end by itself.
 _LIMITED = f"timeout -k 10 {TIMEOUT} {COMMAND}"
 
 
