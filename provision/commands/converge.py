@@ -193,7 +193,9 @@ def up(run: Run) -> Report:
     # An operator who encrypts the cache wants no key on this computer in plain text.
     if cluster.backup.enabled and not run.session.cache.sealed:
         identities.remember(age.identity(run.trust), cluster.name)
-    (execute if run.plan.running else overlap)(run, UP)
+    # A cluster that runs is changed in strict order, so that it goes on running.
+    carry_out = execute if run.plan.running else overlap
+    carry_out(run, UP)
     changed = {
         name: (
             *(("packages",) if plan.packages else ()),

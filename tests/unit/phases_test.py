@@ -349,3 +349,24 @@ def test_an_interruption_unwinds_every_phase_that_runs_and_begins_no_other(world
     assert sorted(unwound) == ["a", "b"]
     assert sorted(world.events[2:]) == ["a failed", "b failed"]
     assert not world.began("c")
+
+
+# A machine's lock
+
+
+def test_no_two_phases_that_change_the_same_machine_overlap():
+    """A program that waits too long for the lock of its machine fails."""
+    changing = (
+        phases.PACKAGES,
+        phases.FIREWALL,
+        phases.REMOVE_FIREWALL,
+        phases.ARTIFACTS,
+        phases.SERVICES,
+        phases.ETCD,
+        phases.CONTROL_PLANE,
+        phases.NODES,
+        phases.PRUNE,
+    )
+    for index, phase in enumerate(changing):
+        for earlier in changing[:index]:
+            assert earlier in dependencies(phase), (earlier.name, phase.name)

@@ -3,6 +3,11 @@
 A phase says on which machines something changes, from the plan, and what is done there. A phase
 with nothing to do is skipped. All machines of a phase work side by side, except where a running
 control plane is changed: then one master after the other, each healthy before the next.
+
+`execute` carries out a list in strict order. `overlap` begins each phase as soon as the phases that
+it depends on have ended (`Phase.after`, `after_here`, `each`); it is for a cluster that does not run.
+Two phases that change the same machine depend on each other: the machine's own lock lets one program
+at a time change it.
 """
 
 from __future__ import annotations
