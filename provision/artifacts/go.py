@@ -1,4 +1,4 @@
-"""The one place that runs `go`: finds or fetches the pinned toolchain, compiles, says how far."""
+"""Run `go`: find or fetch the pinned toolchain, compile, and report how far it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from provision.model.errors import ArtifactError
 
-# One toolchain for everybody: binaries then have the same hash on every operator's computer.
+# One toolchain for all operators: binaries have the same hash on every computer.
 TOOLCHAIN = "go1.26.8"
 # The oldest that can download the toolchain's module.
 _OLDEST = (1, 16)
@@ -61,16 +61,19 @@ def toolchain(report: Report) -> Path:
     go = shutil.which("go") or _install(("golang-go",), "go", report)
     if go is None:
         raise ArtifactError(
-            "the source `build` needs Go, and there is none on this computer",
-            hint=f"install Go ({_OLDEST[0]}.{_OLDEST[1]} or newer; {TOOLCHAIN} is then fetched by"
-            " itself), https://go.dev/doc/install",
+            "the source `build` needs Go, which is not installed on this computer",
+            hint=f"install Go {_OLDEST[0]}.{_OLDEST[1]} or newer: https://go.dev/doc/install; clusterctl"
+            f" then fetches {TOOLCHAIN} itself",
         )
     version = _output([go, "version"]).split()[2]
     if version == TOOLCHAIN:
         return Path(go)
     numbers = tuple(int(part) for part in version.removeprefix("go").split(".")[:2])
     if numbers < _OLDEST:
-        raise ArtifactError(f"{go} is {version}: too old", hint="install a newer Go")
+        raise ArtifactError(
+            f"{go} is {version}: too old",
+            hint=f"install Go {_OLDEST[0]}.{_OLDEST[1]} or newer: https://go.dev/doc/install",
+        )
     report(f"fetching {TOOLCHAIN} with {version}")
     system = platform.system().lower()
     module = f"golang.org/toolchain@v0.0.1-{TOOLCHAIN}.{system}-{machine_arch()}"
@@ -130,7 +133,7 @@ def _has_libseccomp(compiler: str, environment: Mapping[str, str]) -> bool:
 
 
 def _install(packages: Sequence[str], program: str, report: Report) -> str | None:
-    """Install from the distribution, where that is ours to do: as root on Debian and its kin."""
+    """Install packages of the distribution, if this is root on a system with apt."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return None
     report(f"installing {', '.join(packages)}")
@@ -176,7 +179,7 @@ def build(
         raise ArtifactError(
             f"`go build {' '.join(packages)}` in {module} failed ({status}):\n" + "\n".join(last),
             hint="if modules could not be downloaded: set GOPROXY to a proxy that you can reach,"
-            " or use a bundle that was made elsewhere",
+            " or use a bundle that was made on another computer",
         )
 
 
@@ -247,6 +250,6 @@ def _output(command: Sequence[str], environment: Mapping[str, str] | None = None
         lines = (done.stderr or done.stdout).strip().splitlines()[-_LAST_LINES:]
         raise ArtifactError(
             f"`{' '.join(command)}` failed ({done.returncode}):\n" + "\n".join(lines),
-            hint="see its output above; run it again by hand to look closer",
+            hint="run the command by hand to see its whole output",
         )
     return done.stdout

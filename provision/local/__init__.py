@@ -1,4 +1,4 @@
-"""The operator's cache of a cluster. The machines hold the truth; this may be lost."""
+"""The operator's computer: the cache of a cluster, keys, logs. The masters have the originals."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from provision.model.cluster import Inventory
 
 
 def cache_of(given: Inventory) -> Cache:
-    """The cache that the inventory names: a directory of the operator's own, or a shared one.
+    """Give the cache that the inventory names: a directory of the operator, or a shared state.
 
     Raises:
-        MachinesError: it is in S3, and there are no credentials.
+        MachinesError: the state is in S3, but there are no credentials.
     """
     if not given.state:
         return Cache(given.name, given.inventory)

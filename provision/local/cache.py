@@ -1,4 +1,4 @@
-"""A cluster's cache in a directory of the operator's own."""
+"""A cluster's cache, in a directory of the operator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from provision.pki.trust import Trust
 
 
 def identity(name: str, inventory: Path) -> str:
-    """Cluster's name and a hash of where its inventory is: checkouts never share anything."""
+    """Give the cluster's name and a hash of its inventory's path: two checkouts never share a cache."""
     digest = hashlib.sha256(f"{inventory}\0{name}".encode()).hexdigest()
     return f"{name}-{digest[:8]}"
 
@@ -28,7 +28,7 @@ class Cache:
     """Files under `~/.local/state/clusterctl/clusters/<identity>`, 0700 and 0600.
 
     Attributes:
-        where: other operators share it, by this name; empty: nobody does.
+        where: name of the shared state; empty: this operator has a cache alone.
     """
 
     where = ""
@@ -42,7 +42,7 @@ class Cache:
 
     @property
     def sealed(self) -> bool:
-        """Whether its keys are sealed, or are to be."""
+        """Tell whether the keys are encrypted, or will be."""
         return self._sealed.is_file() or seal.wanted() is not None
 
     def directory(self) -> Path:
@@ -66,14 +66,14 @@ class Cache:
 
     @property
     def pki(self) -> str:
-        """Where the keys are now."""
+        """Path of the keys now."""
         return str(self._sealed if self._sealed.is_file() else self._open)
 
     def trust(self) -> Trust | None:
-        """The trust as it was last seen; None when there is none here.
+        """Read the trust as it was last seen; None: the cache has none.
 
         Raises:
-            TrustError: files are there, but do not fit together.
+            TrustError: the files do not fit together.
         """
         wanted = seal.wanted()
         if self._sealed.is_file():
@@ -90,16 +90,16 @@ class Cache:
         try:
             trust = Trust.from_files(files, datetime.now(UTC))
         except TrustError as error:
-            error.hint = f"move {self.path} away: it is a cache, the masters have the original"
+            error.hint = f"move {self.path} away: it is a cache, and the masters have the original"
             raise
         if wanted and self._open.is_dir():
             self.keep(trust)
         return trust
 
     def keep(self, trust: Trust) -> None:
-        """Write the trust down, closed to others from the first moment; sealed if that is wanted.
+        """Write the trust, unreadable for others from the first moment; encrypted if wanted.
 
-        Once sealed it stays sealed: with the passphrase or key that opened it.
+        Encrypted keys stay encrypted, with the passphrase or key that opened them.
         """
         wanted = seal.wanted()
         if wanted is None and self._sealed.is_file():
@@ -112,12 +112,12 @@ class Cache:
         _remove(self._open)
 
     def first(self, trust: Trust) -> Trust:
-        """Keep a new cluster's trust; the one that is kept is given back."""
+        """Write a new cluster's trust, and give the trust that the cache has then."""
         self.keep(trust)
         return trust
 
     def _replace(self, files: Mapping[str, bytes]) -> None:
-        """As a whole, or not at all: files of two generations do not fit together."""
+        """Replace all files together: files of two generations do not fit together."""
         root, new, old = (self.directory() / name for name in ("pki", "pki.new", self._former.name))
         _remove(new)
         for name, content in files.items():
@@ -129,31 +129,31 @@ class Cache:
         _remove(old)
 
     def forget(self) -> None:
-        """Remove the cache; the cluster is gone."""
+        """Remove the cache, after the cluster was removed."""
         _remove(self.path)
 
     @contextmanager
     def hold(self, me: Holder) -> Iterator[None]:  # noqa: ARG002
-        """Keep other operators out who share it: here there are none."""
+        """Hold the lock of a shared state; this cache is not shared."""
         yield
 
     def holder(self) -> Holder | None:
-        """Who of those who share it works on the cluster."""
+        """Give the holder of a shared state's lock; None here."""
         return None
 
     def free(self) -> None:
-        """Take the lock of those who share it away."""
+        """Remove the lock of a shared state; there is none here."""
 
 
 def packed(trust: Trust) -> bytes:
-    """All keys as one text, to be sealed."""
+    """Pack all keys as one text, to encrypt it."""
     return json.dumps(
         {name: file.content.decode() for name, file in trust.files().items()}
     ).encode()
 
 
 def unpacked(content: bytes) -> dict[str, bytes]:
-    """Path -> content of all keys."""
+    """Unpack path -> content of all keys."""
     return {name: text.encode() for name, text in json.loads(content).items()}
 
 

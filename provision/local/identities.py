@@ -1,6 +1,6 @@
-"""Keys of snapshots that this operator has seen: they outlive their clusters, as snapshots do.
+"""Keys of snapshots that this operator has seen. They outlive their clusters, like snapshots.
 
-One file that age itself reads: `age -d -i ~/.local/state/clusterctl/identities FILE`.
+They are in one file that age itself reads: `age -d -i ~/.local/state/clusterctl/identities FILE`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def path() -> Path:
 
 
 def remember(identity: str, cluster: str) -> None:
-    """Add a cluster's key, if it is not there yet."""
+    """Add a cluster's key, unless the file has it."""
     text = path().read_text() if path().exists() else ""
     if identity not in text.splitlines():
         private_file.write(path(), f"{text}# {cluster}\n{identity}\n".encode())

@@ -1,4 +1,4 @@
-"""The host keys of a cluster's machines, in one known_hosts file: nothing else is trusted."""
+"""The host keys of a cluster's machines, in one known_hosts file. No other key is trusted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USERS_OWN = Path("~/.ssh/known_hosts")
 
 
 def write(machines: Iterable[Ssh], path: Path) -> Path:
-    """Write the file, 0600, in one step; a reader sees the old one or the new one.
+    """Write the file, 0600. A reader sees the old content or the new.
 
     A pinned machine has its pinned key and no other. For machines without a pin the entries of
     their `known_hosts_file` (else the user's own) are taken over.
@@ -39,7 +39,7 @@ def name(hostname: str, port: int) -> str:
 
 
 def _entries(file: Path, without: Iterable[str]) -> Iterator[str]:
-    """Lines that paramiko understands (one that it does not would cost it the whole file)."""
+    """Give the lines that paramiko can read: it rejects a file with any other line."""
     if not file.is_file():
         return
     for line in file.read_text("utf-8", errors="replace").splitlines():

@@ -1,4 +1,4 @@
-"""Who the operators of a cluster are, to each other."""
+"""Operators of a cluster: which one runs this command, and which one holds the lock."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from provision.model.holder import BEAT, LIFE, Holder
 
 
 def this_operator(command: str = "") -> Holder:
-    """Whoever runs clusterctl here. `command`: of it, with the inventory."""
+    """Describe the operator of this run. `command`: as typed, with the inventory."""
     user = os.environ.get("SUDO_USER") or getpass.getuser()
     return Holder(user, socket.gethostname(), os.getpid(), command, computer=_this_computer())
 
 
 def gone(holder: Holder) -> bool:
-    """Whether it was a run on this computer, and has ended: its lock keeps nobody out.
+    """Tell whether the holder was a run on this computer that has ended. Its lock does not count.
 
-    A machine that is cut off does not hear of that end, and would keep the lock for its time.
+    A machine that is cut off does not notice the end, and would keep the lock until it expires.
     """
     if not holder.computer or holder.computer != _this_computer():
         return False
@@ -35,7 +35,7 @@ def gone(holder: Holder) -> bool:
 
 
 def _this_computer() -> str:
-    """Whose processes can be told by their numbers: this boot, this namespace; Linux only."""
+    """Identify this boot and this namespace of processes: only there a PID is unique. Linux only."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
@@ -43,22 +43,22 @@ def _this_computer() -> str:
 
 
 def taken(holder: Holder, inventory: Path) -> RefusedError:
-    """Somebody else has the lock."""
+    """Give the error for a lock that another run holds."""
     hint = (
-        f"it is silent: in {LIFE - holder.silent} s the lock falls by itself"
+        f"that run is silent: its lock expires in {LIFE - holder.silent} s"
         if BEAT * 2 < holder.silent < LIFE
-        else "wait until it has finished"
+        else "wait until that run has finished"
     )
     return RefusedError(
-        f"somebody else works on this cluster: {holder}",
-        hint=f"{hint}; if you know that it is dead: clusterctl unlock {inventory}",
+        f"another operator works on this cluster: {holder}",
+        hint=f"{hint}; if you know that the run has died: clusterctl unlock {inventory}",
     )
 
 
 def lost(where: str) -> RefusedError:
-    """Somebody has taken the lock from us."""
+    """Give the error for a lock that `clusterctl unlock` took from this run."""
     return RefusedError(
-        f"the lock on {where} was taken away by hand (clusterctl unlock)",
-        hint="this run has stopped; the same command goes on from here, once nobody works "
+        f"an operator removed this run's lock on {where} (clusterctl unlock)",
+        hint="this run has stopped; run the same command again when no other operator works "
         "on the cluster",
     )

@@ -1,4 +1,4 @@
-"""Files of the operator's own that nobody else may read."""
+"""Files that only the operator may read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SCRATCH = "snapshot-"
 
 
 def read(path: Path) -> bytes:
-    """Read a key or a passphrase that must be the user's alone.
+    """Read a key or a passphrase that only the operator may read.
 
     Raises:
-        RefusedError: it is not there, or others may read it.
+        RefusedError: the file does not exist, or others may read it.
     """
     try:
         mode = path.stat().st_mode & 0o777
@@ -33,15 +33,15 @@ def read(path: Path) -> bytes:
 
 
 def directory(path: Path) -> None:
-    """Make it, and what is missing above it, 0700."""
+    """Make a directory and its missing parents, 0700."""
     for each in reversed([path, *path.parents]):
         each.mkdir(mode=0o700, exist_ok=True)
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write it in one step, 0600 from its first moment; a reader sees the old one or the new one.
+    """Write a file, 0600 from its first moment. A reader sees the old content or the new.
 
-    Directories that are missing are made, 0700.
+    Missing directories are made, 0700.
     """
     directory(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -54,19 +54,19 @@ def write(path: Path, content: bytes) -> None:
 
 @contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
-    """A directory in `parent` for what must not stay, 0700; it goes in the end.
+    """Make a directory in `parent`, 0700, and remove it at the end.
 
-    What a run that was killed could not remove, `sweep` does.
+    `sweep` removes the directories of runs that were killed.
     """
     with ExitStack() as stack:
-        with _locked(parent):  # no other run sees it before it is ours
+        with _locked(parent):  # no other run sees it before it is locked
             made = Path(stack.enter_context(TemporaryDirectory(dir=parent, prefix=_SCRATCH)))
             stack.enter_context(_locked(made))
         yield made
 
 
 def sweep(parent: Path) -> None:
-    """Remove directories of `scratch` whose runs live no more."""
+    """Remove directories of `scratch` whose runs have ended."""
     with _locked(parent):
         for left in parent.glob(f"{_SCRATCH}*"):
             with suppress(OSError), _locked(left, fcntl.LOCK_NB):

@@ -1,4 +1,4 @@
-"""The log of one run: every command on every machine and what it answered, secrets masked."""
+"""The log of one run: every command on every machine, with its output; secrets are masked."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class RunLog:
         return cls(platformdirs.user_state_path("clusterctl") / "logs" / name)
 
     def mask(self, secrets: Iterable[str | None]) -> None:
-        """Never write these from now on."""
+        """Mask these texts from now on."""
         self._masked.update(secret for secret in secrets if secret)
 
     def command(self, machine: str, command: str) -> str:
-        """A command begins. Returns the tag under which `result` belongs to it."""
+        """Log a command that begins. Returns the tag for its `result`."""
         self._count += 1
         tag = f"{machine} [{self._count}]"
         self._write(tag, "$", command)
@@ -56,17 +56,17 @@ class RunLog:
     def result(
         self, tag: str, *, code: int, stdout: str, stderr: str, sent: int, seconds: float
     ) -> None:
-        """What it answered. `sent`: bytes that were fed to its stdin."""
+        """Log a command's output. `sent`: bytes of its stdin."""
         self._write(tag, "|", stdout)
         self._write(tag, "!", stderr)
         self._write(tag, "=", f"exit {code}, {seconds:.3f} s, {sent} bytes of stdin")
 
     def note(self, subject: str, text: str) -> None:
-        """Anything else worth keeping."""
+        """Log anything else."""
         self._write(subject, "-", text)
 
     def handler(self) -> logging.Handler:
-        """A handler that writes what libraries log here."""
+        """Give a handler that writes the logs of libraries here."""
         return _Handler(self)
 
     def close(self) -> None:

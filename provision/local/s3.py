@@ -1,11 +1,11 @@
-"""What operators of a cluster share, in S3: `"state": "s3://BUCKET/PREFIX"`.
+"""State that operators of a cluster share in S3: `"state": "s3://BUCKET/PREFIX"`.
 
-    PREFIX/NAME/pki.age   the cluster's keys, sealed on this computer; none lie open here
-    PREFIX/NAME/lock      who works on the cluster; there as long as somebody does
+    PREFIX/NAME/pki.age   the cluster's keys, encrypted on this computer
+    PREFIX/NAME/lock      the operator who works on the cluster; it exists during a run
 
-Both are written under a condition (`If-None-Match`, `If-Match`): of two who write at once S3 takes
-one. How long a holder has been silent is told by S3's clock alone. The lock on the masters is taken
-all the same: this one is for the time when there are no machines yet.
+Both are written under a condition (`If-None-Match`, `If-Match`): if two runs write at once, S3
+accepts one. S3's clock alone says how long a holder has been silent. A run also takes the lock on
+the masters: the lock here is for the time before machines exist.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ABSENT = {"NoSuchKey", "404"}
 
 @dataclass(frozen=True)
 class _Found:
-    """The lock as it lies there. `id`: of the run that wrote it."""
+    """The lock as read from S3. `id`: of the run that wrote it."""
 
     etag: str
     id: str
@@ -48,7 +48,7 @@ class _Found:
 
 
 class SharedCache(Cache):
-    """A cache whose keys are in S3, and with them a lock. What is not secret stays here."""
+    """A cache with its keys and a lock in S3. Files that are not secret stay on this computer."""
 
     def __init__(self, given: Inventory, *, beat: float = BEAT, life: int = LIFE) -> None:
         super().__init__(given.name, given.inventory)
@@ -65,11 +65,11 @@ class SharedCache(Cache):
         return f"{self.where}/{KEYS}"
 
     def trust(self) -> Trust | None:
-        """The trust that the operators share.
+        """Read the trust that the operators share.
 
         Raises:
-            RefusedError: nothing here says how it is sealed.
-            TrustError: it does not open, or does not fit together.
+            RefusedError: the environment names no key to open it.
+            TrustError: the key does not open it, or its files do not fit together.
             MachinesError: S3 refuses.
         """
         opener = self._seal()
@@ -84,7 +84,7 @@ class SharedCache(Cache):
         self._write(KEYS, self._seal().close(packed(trust)))
 
     def first(self, trust: Trust) -> Trust:
-        """Keep a new cluster's trust; or give back another operator's, who was faster."""
+        """Write a new cluster's trust. If another operator was faster, give that operator's trust."""
         try:
             self._write(KEYS, self._seal().close(packed(trust)), IfNoneMatch="*")
         except _OvertakenError:
@@ -97,12 +97,12 @@ class SharedCache(Cache):
 
     @contextmanager
     def hold(self, me: Holder) -> Iterator[None]:
-        """Keep other operators out, who share this state, for as long as the block runs.
+        """Hold the lock while the block runs, so that operators with this state wait.
 
-        If somebody takes the lock away, the block is stopped by the RefusedError.
+        A RefusedError stops the block if an operator removes the lock.
 
         Raises:
-            RefusedError: somebody else works on the cluster.
+            RefusedError: another operator works on the cluster.
             MachinesError: S3 refuses.
         """
         run = _Run(self, me, self._beat, self._life)
@@ -120,18 +120,18 @@ class SharedCache(Cache):
         return found.holder if found and self.counts(found.holder) else None
 
     def counts(self, holder: Holder) -> bool:
-        """Whether it lives, as far as one can tell from here."""
+        """Tell whether the holder's run is alive, as far as this computer can know."""
         return holder.silent < self._life and not gone(holder)
 
     def free(self) -> None:
-        """Take the lock away from whoever has it; a run of theirs stops at its next beat."""
+        """Remove the lock. The run that holds it stops at its next beat."""
         self._call("delete_object", LOCK)
 
     def taken(self, holder: Holder) -> RefusedError:
         return taken(holder, self._inventory)
 
     def look(self) -> _Found | None:
-        """The lock, if somebody has it."""
+        """Read the lock; None: no run holds it."""
         answer = self._read(LOCK)
         if answer is None:
             return None
@@ -143,7 +143,7 @@ class SharedCache(Cache):
         return _Found(answer["ETag"], content["id"], holder)
 
     def write_lock(self, content: Mapping[str, object], **condition: str) -> tuple[str, int]:
-        """Write the lock; its ETag, and when, by S3's clock."""
+        """Write the lock. Gives its ETag and the time by S3's clock."""
         answer = self._write(LOCK, json.dumps(content).encode(), **condition)
         return answer["ETag"], _now(answer)
 
@@ -153,13 +153,13 @@ class SharedCache(Cache):
     def _seal(self) -> seal.Seal:
         wanted = seal.wanted()
         if wanted is None:
-            message = f"the keys in {self.where} are sealed, and nothing here says with what"
+            message = f"the keys in {self.where} are encrypted, and the environment names no key"
             hint = f"set {seal.PASSPHRASE_FILE} or {seal.AGE_IDENTITY}, the same for all operators"
             raise RefusedError(message, hint=hint)
         return wanted
 
     def _read(self, name: str) -> Any | None:  # noqa: ANN401  AWS'
-        """An object, its content whole under `Body`; None: there is none."""
+        """Read an object, with its content under `Body`; None: it does not exist."""
         try:
             answer = self._call("get_object", name)
         except _AbsentError:
@@ -181,24 +181,24 @@ class SharedCache(Cache):
                 raise _AbsentError(code) from None
             if code == "NoSuchBucket":
                 message = f"there is no bucket {self._bucket} for the state of {self._name}"
-                hint = f"make it, versioned and closed to the public: aws s3 mb s3://{self._bucket}"
+                hint = f"make it, with versions and without public access: aws s3 mb s3://{self._bucket}"
                 raise MachinesError(message, hint=hint) from None
             raise in_words(error, f"the state in s3://{self._bucket}/{key}", action) from error
 
 
 class _OvertakenError(Exception):
-    """The condition of a write does not hold: somebody else was faster."""
+    """The condition of a write is false: another run was faster."""
 
 
 class _AbsentError(Exception):
-    """There is no such object."""
+    """The object does not exist."""
 
 
 class _Run:
     """One run's hold on the lock.
 
     Attributes:
-        ended: set it, and the beats end.
+        ended: set it to end the beats.
     """
 
     def __init__(self, cache: SharedCache, me: Holder, beat: float, life: int) -> None:
@@ -215,7 +215,7 @@ class _Run:
                 self._write(condition)
                 return
             found = self._cache.look()
-            if found is None:  # it was given back in this moment
+            if found is None:  # it was released at this moment
                 condition = {"IfNoneMatch": "*"}
             elif found.id == self._id:  # the answer to our own first try was lost
                 self._etag = found.etag
@@ -226,7 +226,7 @@ class _Run:
                 condition = {"IfMatch": found.etag}
 
     def keep(self, main: gevent.Greenlet) -> None:
-        """Give a sign of life again and again; stop `main` if the lock is no longer ours."""
+        """Write a beat again and again; stop `main` if this run no longer holds the lock."""
         while not self.ended.wait(self._beat):
             try:
                 self._write({"IfMatch": self._etag})
@@ -241,12 +241,12 @@ class _Run:
                     self._etag = found.etag
 
     def give_back(self) -> None:
-        # What is not given back falls by itself; who has taken it away has it.
+        # A lock that is not removed expires. Another run may hold it already.
         with suppress(MachinesError, _OvertakenError, _AbsentError):
             self._cache.remove_lock(self._etag)
 
     def _write(self, condition: Mapping[str, str]) -> None:
-        # Each is another text, and so another ETag: who wants to take over sees that we live.
+        # Each beat has another text, and so another ETag: other runs see that this run is alive.
         self._beats += 1
         content = {"id": self._id, "beat": self._beats, "holder": asdict(self._me)}
         self._etag, now = self._cache.write_lock(content, **condition)
@@ -254,5 +254,5 @@ class _Run:
 
 
 def _now(answer: Mapping[str, Any]) -> int:
-    """When S3 answered, by its own clock."""
+    """Give the time of an answer, by S3's clock."""
     return int(parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp())

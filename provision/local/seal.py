@@ -1,8 +1,7 @@
-"""How the cache's keys are sealed, where the operator wants that: by a passphrase, or an age key.
+"""Encryption of the cache's keys, if the operator wants it: by a passphrase, or by an age key.
 
-Wanted is what the environment says: CLUSTERCTL_PASSPHRASE_FILE names a file whose first line is
-the passphrase, CLUSTERCTL_AGE_IDENTITY one that age-keygen wrote. What was sealed with a passphrase
-is also opened by one that is typed.
+The environment decides: CLUSTERCTL_PASSPHRASE_FILE names a file with the passphrase in its first
+line, CLUSTERCTL_AGE_IDENTITY names a file of age-keygen. An operator can also type the passphrase.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ AGE_IDENTITY = "CLUSTERCTL_AGE_IDENTITY"
 
 @dataclass(frozen=True)
 class Seal:
-    """One of the two; both is one too many.
+    """A passphrase, or identities of age; never both.
 
     Attributes:
         identities: of age, `AGE-SECRET-KEY-1...`; the first seals, any opens.
@@ -45,7 +44,7 @@ class Seal:
         """Decrypt.
 
         Raises:
-            TrustError: this is not what it was sealed with, or it is damaged.
+            TrustError: the content was encrypted with another key, or is damaged.
         """
         try:
             if self.passphrase:
@@ -54,13 +53,14 @@ class Seal:
             return bytes(pyrage.decrypt(content, keys))
         except pyrage.DecryptError as error:
             what = "the passphrase" if self.passphrase else "the age identity"
+            where = PASSPHRASE_FILE if self.passphrase else AGE_IDENTITY
             message = f"{what} does not open the cache's keys: {error}"
-            hint = f"correct {PASSPHRASE_FILE} or {AGE_IDENTITY}: they are as when it was sealed"
+            hint = f"give the one with which they were encrypted; {where} names its file"
             raise TrustError(message, hint=hint) from error
 
 
 def wanted() -> Seal | None:
-    """The seal that the environment asks for.
+    """Read the seal that the environment names; None: it names none.
 
     Raises:
         RefusedError: a file is missing, empty, or open to others.
@@ -69,11 +69,14 @@ def wanted() -> Seal | None:
     identity_file = os.environ.get(AGE_IDENTITY)
     if passphrase_file and identity_file:
         message = f"{PASSPHRASE_FILE} and {AGE_IDENTITY} are both set"
-        raise RefusedError(message, hint="one of them seals the cache: unset the other")
+        raise RefusedError(message, hint="unset one of them")
     if passphrase_file:
         first = private_file.read(Path(passphrase_file)).decode().partition("\n")[0]
         if not first:
-            raise RefusedError(f"{passphrase_file} has no passphrase in its first line")
+            raise RefusedError(
+                f"{passphrase_file} has no passphrase in its first line",
+                hint=f"{PASSPHRASE_FILE} names it: write the passphrase there, or unset the variable",
+            )
         return Seal(passphrase=first)
     if identity_file:
         private_file.read(Path(identity_file))
@@ -85,12 +88,13 @@ def wanted() -> Seal | None:
 
 
 def asked(path: Path) -> Seal:
-    """The seal of a file, from whoever sits there.
+    """Ask the operator for the passphrase of a file.
 
     Raises:
-        TrustError: there is nobody, or it is not a passphrase that is needed.
+        TrustError: there is no terminal, or the file was not encrypted with a passphrase.
     """
     if not age.wants_passphrase(path) or not sys.stdin.isatty():
-        message = f"the cache's keys, {path}, are sealed"
-        raise TrustError(message, hint=f"set {PASSPHRASE_FILE} or {AGE_IDENTITY}")
+        message = f"the cache's keys, {path}, are encrypted"
+        name = PASSPHRASE_FILE if age.wants_passphrase(path) else AGE_IDENTITY
+        raise TrustError(message, hint=f"set {name}, the file that opens them")
     return Seal(passphrase=getpass.getpass(f"Passphrase of {path}: "))

@@ -1,4 +1,4 @@
-"""Where machines come from: the lab, Vagrant, EC2, or just an address."""
+"""Machine sources: the lab, Vagrant, EC2, and machines that exist already."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MachineStatus:
 
     Attributes:
         state: `running`, `stopped`, `absent`, `unknown`.
-        spec: what the program that makes it is to know of it, where that is not us.
+        spec: for another program that makes the machine, such as Vagrant.
     """
 
     name: str
@@ -30,21 +30,21 @@ class MachineStatus:
 
 
 class MachineSource(Protocol):
-    """What makes, finds and removes machines. Every method may be called again at any time."""
+    """Makes, finds and removes machines. Every method may be called again at any time."""
 
     def locate(self, draft: Draft) -> Mapping[str, Located]:
-        """Name -> where it is, or where it will be once created. Touches nothing."""
+        """Give name -> where the machine is, or where it will be. Changes nothing."""
 
     def vip(self, draft: Draft) -> IPv4Address | None:
-        """The address for `"vip": "auto"`; None where there is no such thing."""
+        """Give the address for `"vip": "auto"`; None: the source has none."""
 
     def missing(self, draft: Draft) -> tuple[str, ...]:
-        """Names that `create` would have to make or start."""
+        """Give names of the machines that `create` would make or start."""
 
     def create(
         self, draft: Draft, progress: Progress, names: Collection[str] | None = None
     ) -> None:
-        """Make what is missing; returns when SSH answers on all of them.
+        """Make what is missing. Returns when SSH answers on all machines.
 
         Args:
             names: make these only; None: all of the inventory.
@@ -54,17 +54,17 @@ class MachineSource(Protocol):
         """
 
     def remove(self, draft: Draft, names: Collection[str], progress: Progress) -> bool:
-        """Remove these machines, with all that is on them, so that `create` makes them anew.
+        """Remove these machines with their data, so that `create` makes new ones.
 
         Returns:
-            False where machines are not ours to remove; nothing was done then.
+            False: the source does not remove machines; nothing was done.
         """
 
     def destroy(self, draft: Draft, progress: Progress) -> None:
-        """Remove all that `create` made for this inventory, and nothing else."""
+        """Remove everything that `create` made for this inventory, and nothing else."""
 
     def status(self, draft: Draft) -> tuple[MachineStatus, ...]:
-        """The machines of this inventory, in its order."""
+        """Give the state of the machines, in the inventory's order."""
 
 
 @dataclass(frozen=True)
@@ -78,46 +78,46 @@ class Planned:
 
 @runtime_checkable
 class Cloud(MachineSource, Protocol):
-    """A source of machines that cost money, and of more than machines."""
+    """A source that makes machines for money, and other things around them."""
 
     def planned(self, draft: Draft) -> tuple[Planned, ...]:
-        """What `create` would make or correct, in its order; empty: all is as it should be.
+        """Say what `create` would make or correct, in its order; empty: nothing.
 
         Raises:
-            MachinesError: it cannot be, with everything that stands against it.
+            MachinesError: names every reason why `create` would fail.
         """
 
     def prices(self, draft: Draft) -> str:
-        """Where the costs in `planned` are from, and what they leave out."""
+        """Say where the prices in `planned` are from, and what they leave out."""
 
     def api_name(self, draft: Draft) -> str | None:
-        """DNS name of the load balancer that it made for the API."""
+        """Give the DNS name of the API's load balancer; None: it does not exist yet."""
 
     def bucket(self, draft: Draft) -> str:
-        """Name of the bucket that it made for the cluster."""
+        """Give the name of the cluster's bucket."""
 
     def group_arch(self, draft: Draft) -> str:
-        """Architecture of machines that join by themselves, `amd64`; empty: there are none."""
+        """Give the architecture of machines that join by themselves, `amd64`; empty: there are none."""
 
     def offered(self, draft: Draft) -> str:
-        """SHA-256 of the program that such machines are given; empty: none yet."""
+        """Give the SHA-256 of the program of such machines; empty: there is none yet."""
 
     def offer(
         self, draft: Draft, program: bytes, artifacts: Mapping[str, Path], progress: Progress
     ) -> None:
-        """Give such machines this program from now on.
+        """Offer this program to such machines from now on.
 
         Args:
-            artifacts: pin -> compressed file, of those that it fetches from there.
+            artifacts: pin -> compressed file; the program fetches them from the same place.
 
         Raises:
-            MachinesError: it cannot be stored.
+            MachinesError: a file cannot be stored.
         """
 
     def scale(self, draft: Draft, workers: int) -> int:
-        """Have so many of such machines; returns how many there were to be before.
+        """Set the number of such machines; returns the number before.
 
         Raises:
-            RefusedError: the inventory has no such machines, or there cannot be so many.
+            RefusedError: the inventory has no such machines, or allows fewer.
             MachinesError: the cloud refuses.
         """

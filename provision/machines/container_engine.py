@@ -194,7 +194,7 @@ def working() -> Engine:
     chosen = os.environ.get(CHOSEN)
     if chosen and chosen not in ENGINES:
         raise MachinesError(
-            f"{CHOSEN} is {chosen!r}", hint=f"one of {', '.join(ENGINES)}, or unset"
+            f"{CHOSEN} is {chosen!r}", hint=f"set it to one of {', '.join(ENGINES)}, or unset it"
         )
     for name in ENGINES:
         if chosen not in (None, "", name):
@@ -212,7 +212,7 @@ def working() -> Engine:
             continue
         return engine_for(name, operator)
     raise MachinesError(
-        "the lab needs a container engine and found none that works: " + "; ".join(reasons),
+        "the lab needs a container engine, but none works: " + "; ".join(reasons),
         hint=INSTALL_HINT,
     )
 
@@ -352,8 +352,8 @@ def run(
             argv, input=stdin, capture_output=True, timeout=timeout, env=env, check=False
         )
     except subprocess.TimeoutExpired:
-        message = f"{_called(argv)}: no end after {timeout:.0f} s"
-        raise MachinesError(message, hint=f"see whether {argv[0]} works at all") from None
+        message = f"{_called(argv)} did not end within {timeout:.0f} s"
+        raise MachinesError(message, hint=f"check that {argv[0]} works") from None
     if done.returncode:
         raise MachinesError(f"{_called(argv)}: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout.decode()

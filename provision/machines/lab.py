@@ -342,7 +342,7 @@ class Lab:
             if (made_of := container.labels[IMAGE_LABEL]) != draft.lab.image:
                 raise MachinesError(
                     f"{name} was made from the image {made_of!r}, "
-                    f"and the inventory says {draft.lab.image!r}",
+                    f"but the inventory has {draft.lab.image!r}",
                     hint=f"remove the machines first: clusterctl machines down {draft.inventory}",
                 )
 
@@ -397,7 +397,7 @@ class Lab:
                 if time.monotonic() > deadline:
                     raise MachinesError(
                         f"no SSH login on {address} after {SSH_TIMEOUT:.0f} s: {error}",
-                        hint="see what goes on in it: podman (or docker) exec -it "
+                        hint=f"look inside: {self._engine.name} exec -it "
                         f"{self.container(draft, name)} systemctl --failed",
                     ) from None
                 if cancelled.wait(0.1):
@@ -416,13 +416,13 @@ class Lab:
 
     @contextmanager
     def _alone(self, progress: Progress) -> Iterator[None]:
-        """One process at a time builds an image or looks for a free network."""
+        """Let one process at a time build an image or look for a free network."""
         private_file.directory(self._labs)
         with (self._labs / ".lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                progress.note("another clusterctl is preparing a lab: waiting for it")
+                progress.note("waiting: another clusterctl prepares a lab")
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -483,5 +483,5 @@ def _on_all(
         hints = [error.hint for error in failures.values() if error.hint]
         raise MachinesError(
             f"{len(failures)} of {len(names)} machines could not be made:\n{lines}",
-            hint=hints[0] if hints else "the same command again makes what is missing",
+            hint=hints[0] if hints else "run the same command again: it makes what is missing",
         )

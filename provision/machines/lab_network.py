@@ -33,7 +33,7 @@ def free_subnet(
         if not any(subnet.overlaps(other) for other in in_the_way):
             return subnet
     raise MachinesError(
-        f"no network for the lab: all of {supernet} is taken",
+        f"there is no free network for the lab: all of {supernet} is in use",
         hint="remove labs that are not needed: clusterctl machines down INVENTORY",
     )
 
@@ -58,8 +58,8 @@ def assign(
         free = next((a for a in pool[place:] + pool[:place] if a not in taken), None)
         if free is None:
             raise MachinesError(
-                f"the lab has {len(pool)} addresses, and {name} would need one more",
-                hint="use fewer machines",
+                f"the lab has {len(pool)} addresses, and {name} needs one more",
+                hint=f"use {len(pool)} machines at most",
             )
         taken.add(free)
         result[name] = free

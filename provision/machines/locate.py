@@ -1,4 +1,4 @@
-"""An inventory's machines, found: what every command that connects does first."""
+"""Find an inventory's machines: every command that connects to machines begins with it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from provision.model.cluster import Cluster
 
 
 def absent(source: MachineSource, draft: Draft) -> tuple[str, ...]:
-    """Names of machines that were never made.
+    """Give the names of machines that do not exist.
 
-    One that was made and does not run is unreachable, which is a state like others.
+    A machine that exists but does not run is unreachable, not absent.
     """
-    # A cloud's `missing` judges the inventory and much besides machines.
+    # A cloud's `missing` also checks the inventory and other things than machines.
     if not isinstance(source, Cloud) and not source.missing(draft):
         return ()
     return tuple(s.name for s in source.status(draft) if s.state == "absent")
 
 
 def locate(source: MachineSource, draft: Draft) -> tuple[Cluster, Cache, Path]:
-    """The cluster with its machines' addresses, its cache, and the file of their host keys.
+    """Give the cluster with its machines' addresses, its cache, and the file of their host keys.
 
     Raises:
         InventoryError: the addresses do not fit together.
@@ -40,7 +40,7 @@ def locate(source: MachineSource, draft: Draft) -> tuple[Cluster, Cache, Path]:
 
 
 def _with_bucket(draft: Draft, bucket: str) -> Draft:
-    """Say which bucket the cluster has; snapshots are copied there if the file names no other place."""
+    """Add the cluster's bucket. Snapshots are copied there unless the inventory names a place."""
     ec2 = draft.ec2.model_copy(update={"bucket": bucket})
     backup = draft.backup
     if not backup.to:

@@ -57,7 +57,7 @@ def log_in(address: IPv4Address, host_key: str, user: str, key: paramiko.PKey) -
 
     Raises:
         MachinesError: the server shows another host key.
-        OSError, EOFError, paramiko.SSHException: it does not let us in, or not yet.
+        OSError, EOFError, paramiko.SSHException: the login fails, or the machine is not ready yet.
     """
     with socket.create_connection((str(address), 22), timeout=2) as connection:
         transport = paramiko.Transport(connection)
@@ -66,8 +66,8 @@ def log_in(address: IPv4Address, host_key: str, user: str, key: paramiko.PKey) -
             shown = transport.get_remote_server_key()
             if f"{shown.get_name()} {shown.get_base64()}" != host_key:
                 raise MachinesError(
-                    f"{address} shows another host key than the one it was given",
-                    hint="something else has this address, or the machine was tampered with",
+                    f"{address} shows another host key than the one that clusterctl gave it",
+                    hint="another machine has this address, or the machine was changed by an attacker",
                 )
             transport.auth_publickey(user, key)
         finally:

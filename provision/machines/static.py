@@ -1,4 +1,4 @@
-"""Machines that are there already: just addresses."""
+"""Machines that exist already: clusterctl knows their addresses only."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CONNECT_TIMEOUT = 5.0  # seconds
 
 
 class Static:
-    """Finds machines by what the inventory says of them; makes and removes nothing."""
+    """Finds machines by the inventory; makes and removes none."""
 
     def locate(self, draft: Draft) -> Mapping[str, Located]:
-        """Say where the machines are: the address given, else SSH's host name, resolved.
+        """Give each machine's address: from the inventory, else by resolving SSH's host name.
 
         Raises:
-            InventoryError: host names that cannot be resolved, all of them.
+            InventoryError: names every host name that cannot be resolved.
         """
         located: dict[str, Located] = {}
         findings: list[Finding] = []
@@ -60,13 +60,13 @@ class Static:
     def create(
         self, draft: Draft, progress: Progress, names: Collection[str] | None = None
     ) -> None:
-        """Nothing to make."""
+        """Do nothing: the machines exist."""
 
     def remove(self, draft: Draft, names: Collection[str], progress: Progress) -> bool:  # noqa: ARG002
         return False
 
     def destroy(self, draft: Draft, progress: Progress) -> None:
-        """Nothing to remove: the machines are their owner's."""
+        """Do nothing: clusterctl did not make the machines."""
 
     def status(self, draft: Draft) -> tuple[MachineStatus, ...]:
         located = self.locate(draft)
@@ -82,7 +82,7 @@ def resolve(hostname: str) -> IPv4Address:
     """Find the IPv4 address of a name, or of an address.
 
     Raises:
-        OSError: the system's resolver knows none.
+        OSError: the system's resolver does not know the name.
     """
     try:
         return IPv4Address(hostname)
@@ -92,7 +92,7 @@ def resolve(hostname: str) -> IPv4Address:
 
 
 def _state(ssh: Ssh) -> str:
-    """`unknown` when SSH's port does not answer: the machine may be off, or behind a bastion."""
+    """Give `unknown` if SSH's port does not answer: the machine may be off, or behind a bastion."""
     try:
         with socket.create_connection((ssh.hostname, ssh.port), CONNECT_TIMEOUT):
             return "running"

@@ -77,7 +77,7 @@ class Vagrant:
         """Make what is missing, start what is stopped; return when Vagrant can log in to all.
 
         Raises:
-            MachinesError: with the last that Vagrant said.
+            MachinesError: with the last lines of Vagrant's output.
         """
         command, provider = self._command(draft), self._provider(draft)
         made = command.made()
@@ -85,7 +85,7 @@ class Vagrant:
         if draft.vagrant.provider not in {"auto", provider.name}:
             raise MachinesError(
                 f"the machines were made by {provider.name}, "
-                f"and the inventory says {draft.vagrant.provider}",
+                f"but the inventory has {draft.vagrant.provider}",
                 hint=f"remove them first: clusterctl machines down {draft.inventory}",
             )
         require()

@@ -155,7 +155,7 @@ def test_a_living_run_whose_lock_is_taken_away_stops(session, other, lock):
     unlock(session, holders(session, lock=lock), lock=lock)
     _, error = other.communicate(timeout=20)
     assert other.returncode != 0
-    assert "taken away by hand" in error
+    assert "removed this run's lock" in error
 
 
 def test_a_run_whose_connection_breaks_locks_again_and_goes_on(session, lock, ground):
@@ -202,5 +202,5 @@ def test_a_run_that_comes_back_to_a_lock_of_somebody_else_stops(session, lock, g
             finally:
                 thief.communicate()
 
-    with pytest.raises(RefusedError, match="somebody else works on this cluster: bob@desk"):
+    with pytest.raises(RefusedError, match="another operator works on this cluster: bob@desk"):
         locked_by_another_meanwhile()

@@ -80,10 +80,10 @@ def test_sealed_keys_without_a_key_and_with_nobody_to_ask_say_what_to_set(
     cache.keep(trust())
     monkeypatch.delenv(seal.AGE_IDENTITY)
 
-    with pytest.raises(TrustError, match="are sealed") as refused:
+    with pytest.raises(TrustError, match="are encrypted") as refused:
         cache.trust()
     assert seal.AGE_IDENTITY in refused.value.hint
-    with pytest.raises(TrustError, match="are sealed"):
+    with pytest.raises(TrustError, match="are encrypted"):
         cache.keep(trust())
 
 

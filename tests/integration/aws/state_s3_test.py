@@ -202,7 +202,7 @@ def test_who_loses_the_lock_is_stopped(moto, given):
             with cache_of(given).hold(BOB):
                 gevent.sleep(30)
 
-    with pytest.raises(RefusedError, match="taken away by hand"):
+    with pytest.raises(RefusedError, match="removed this run.s lock"):
         work()
 
     assert objects(moto) == {}
