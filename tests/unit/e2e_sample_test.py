@@ -3,11 +3,12 @@
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from provision.drill import FAULTS
-from tests.e2e import faults
+from tests.e2e import faults, lanes
 from tests.e2e.sample import EVERYTHING, SAMPLES
 
 HASHES = [hashlib.sha1(str(n).encode()).hexdigest() for n in range(200)]  # noqa: S324 as git's
@@ -57,3 +58,13 @@ def test_every_fault_of_the_drill_is_tested_or_has_a_reason_not_to_be():
     listed = (*faults.SHARED, *faults.MASTERS, *faults.ELSEWHERE)
 
     assert sorted(listed) == sorted(fault.name for fault in FAULTS)
+
+
+def test_a_cluster_of_the_lanes_is_a_folder_or_a_file_of_tests():
+    here = Path(lanes.__file__).parent
+    files = here.rglob("*_test.py")
+    nodeids = [f"tests/e2e/{path.relative_to(here).as_posix()}::test" for path in files]
+
+    assert set(lanes.CLUSTERS) <= {lanes.cluster_of(nodeid) for nodeid in nodeids}
+    assert lanes.cluster_of("tests/e2e/shared/ha_test.py::test_a[m1]") == "shared"
+    assert lanes.cluster_of("tests/e2e/strict_test.py::test_a[a/b]") == "strict"
