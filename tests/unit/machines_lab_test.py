@@ -63,7 +63,7 @@ def test_a_larger_network_that_contains_all_labs_is_no_obstacle():
 
 
 def test_no_free_network_says_so():
-    with pytest.raises(MachinesError, match="taken"):
+    with pytest.raises(MachinesError, match="all of 10.77.0.0/16 is in use"):
         free_subnet("x", [SUPERNET])
 
 
