@@ -43,7 +43,7 @@ SAMPLES = {
         3,
         (
             "machines", "artifacts", "services", "etcd", "control plane", "objects", "nodes",
-            "ready", "verify",
+            "ready", "dns", "verify",
         ),
     ),
     "fault on the network": Sample(1, ("leader-cut-off", "partitioned", "deaf")),
