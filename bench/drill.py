@@ -22,7 +22,7 @@ from typing import Any
 
 import results
 
-from provision.drill import NAMES
+from provision.drill.drill import NAMES
 
 HERE = Path(__file__).parent
 CLUSTERCTL = Path(sys.executable).with_name("clusterctl")

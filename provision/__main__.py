@@ -1,29 +1,39 @@
-from gevent import monkey
-
-monkey.patch_all()
+"""The console script `clusterctl`, and `python -m provision`."""
 
 import signal
 import sys
 
-import gevent
-
 
 def run() -> None:
-    """The console script `clusterctl`; the command line is imported after the patch."""
-    _unwind_when_stopped()
+    """Run the command line. Everything that it needs is imported after gevent's patch."""
+    if not _asks_for_help(sys.argv[1:]):
+        # Before anything imports threading, socket or ssl.
+        from gevent import monkey  # noqa: PLC0415
+
+        monkey.patch_all()
+        _unwind_when_stopped()
     from provision.cli.app import app, main  # noqa: PLC0415
     from provision.drill import command  # noqa: PLC0415
 
-    command.register(app)
+    # The drill uses the command line, so the command line cannot import the drill.
+    app.add_typer(command.app)
     sys.exit(main())
 
 
-def _unwind_when_stopped() -> None:
-    """Have Ctrl-C, SIGTERM and SIGHUP unwind the command, as an error would.
+def _asks_for_help(arguments: list[str]) -> bool:
+    """Whether the command line only prints text: then it needs no gevent, which takes long."""
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return not own or own[-1] in {"-h", "--help", "--version"}
 
-    Python raises in whichever greenlet runs. That may be a connection's, and paramiko keeps what is
-    raised there to itself.
+
+def _unwind_when_stopped() -> None:
+    """Let Ctrl-C, SIGTERM and SIGHUP unwind the command, as an error does.
+
+    Python raises in the greenlet that runs at that moment. That may be a connection's greenlet,
+    and paramiko keeps such exceptions to itself.
     """
+    import gevent  # noqa: PLC0415
+
     command = gevent.getcurrent()
 
     def stop(number: int, _: object) -> None:
@@ -34,7 +44,7 @@ def _unwind_when_stopped() -> None:
         gevent.kill(command, reason)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Whoever started us with nohup, or in the background, does not want it to be heard.
+        # A command that was started with nohup, or in the background, ignores the signal.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
 

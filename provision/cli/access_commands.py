@@ -1,4 +1,4 @@
-"""`kubeconfig`, `ssh`, `kubectl`: ways in."""
+"""`kubeconfig`, `ssh`, `kubectl`: access to the cluster and its machines."""
 
 from __future__ import annotations
 
@@ -9,63 +9,60 @@ import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from provision.cli.console import err
 from provision.cli.options import Inventory
 from provision.cli.progress import progress
-from provision.local import private_file
-from provision.model.cluster import Cluster, Machine, Ssh
 from provision.model.errors import ClusterctlError, RefusedError, UnreachableError
 
+if TYPE_CHECKING:
+    from provision.model.cluster import Cluster, Machine, Ssh
+
+# What follows `--` is the command that runs on the machine.
 REST = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to the application."""
-    app.command(epilog="Example: clusterctl kubeconfig inventories/ha.py --merge")(kubeconfig)
-    app.command(
-        epilog="Example: clusterctl ssh inventories/ha.py m1 -- journalctl -u etcd -n 20",
-        context_settings=REST,
-    )(ssh)
-    app.command(
-        epilog="Example: clusterctl kubectl inventories/ha.py -- get pods -A",
-        context_settings=REST,
-    )(kubectl)
+app = typer.Typer()
 
 
+@app.command(epilog="Example: clusterctl kubeconfig inventories/ha.py --merge")
 def kubeconfig(
     inventory: Inventory,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write it to this file.")
+        Path | None, typer.Option("-o", "--output", help="Write the kubeconfig to this file.")
     ] = None,
     merge: Annotated[
-        bool, typer.Option("--merge", help="Merge it into $KUBECONFIG or ~/.kube/config.")
+        bool, typer.Option("--merge", help="Add it to $KUBECONFIG, or to ~/.kube/config.")
     ] = False,
-    ttl: Annotated[float, typer.Option(help="Hours until it expires.", min=0.02, max=87600)] = 18.0,
-    user: Annotated[str, typer.Option(help="Whose it is; shown in the audit log.")] = "",
+    ttl: Annotated[
+        float, typer.Option(help="Hours until the kubeconfig expires.", min=0.02, max=87600)
+    ] = 18.0,
+    user: Annotated[
+        str, typer.Option(help="The user's name, for the audit log. Default: your login name.")
+    ] = "",
 ) -> None:
-    """Make a kubeconfig for a person: an administrator's, with a short life."""
+    """Make a kubeconfig for an administrator. It expires after `--ttl` hours."""
     from provision.apply.session import open_session
     from provision.commands.access_tokens import service_account_token
+    from provision.local import private_file
     from provision.pki import kubeconfig as kubeconfigs
     from provision.pki import table
     from provision.pki.leaf import issue
     from provision.pki.trust import Authority
 
     if user.startswith("system:"):
-        message = "--user: names that begin with system: are Kubernetes' own"
+        message = "--user: Kubernetes reserves names that begin with system:"
         raise typer.BadParameter(message)
     if output and merge:
-        message = "--output and --merge: choose one"
+        message = "--output and --merge exclude each other"
         raise typer.BadParameter(message)
     with open_session(inventory, progress()) as session:
         look = session.observe()
         trust = session.known_trust(look)
         if trust is None:
-            message = f"there is no cluster {session.cluster.name} yet"
+            message = f"the cluster {session.cluster.name} does not exist yet"
             raise RefusedError(message, hint=f"clusterctl up {inventory}")
         name = user or getpass.getuser()
         if session.cluster.certificates.external:
@@ -89,33 +86,42 @@ def kubeconfig(
         target = Path(first) if first else Path.home() / ".kube" / "config"
         existing = target.read_text() if target.exists() else None
         private_file.write(target, kubeconfigs.merge(existing, content))
-        err.print(f"merged into {target}, as context {session.cluster.name}", soft_wrap=True)
+        err.print(f"added to {target} as the context {session.cluster.name}", soft_wrap=True)
     elif output:
         private_file.write(output, content)
-        err.print(f"written to {output}; valid for {ttl:g} hours", soft_wrap=True)
+        err.print(f"written to {output}; it expires in {ttl:g} hours", soft_wrap=True)
     else:
         sys.stdout.write(content.decode())
 
 
+@app.command(
+    epilog="Example: clusterctl ssh inventories/ha.py m1 -- journalctl -u etcd -n 20",
+    context_settings=REST,
+)
 def ssh(
     context: typer.Context,
     inventory: Inventory,
-    machine: Annotated[str, typer.Argument(help="Its name in the inventory.")],
+    machine: Annotated[
+        str, typer.Argument(metavar="MACHINE", help="The machine's name in the inventory.")
+    ],
 ) -> None:
-    """Open a shell on a machine, or run a command there as root."""
+    """Open a root shell on a machine. After `--`: run this command there instead, as root."""
     command = context.args[1:] if context.args[:1] == ["--"] else context.args
     cluster, known_hosts = _located(inventory)
     try:
         target = cluster.machine(machine)
     except KeyError:
         names = ", ".join(m.name for m in cluster.machines)
-        message = f"there is no machine {machine!r} in {inventory}"
-        raise RefusedError(message, hint=f"there are: {names}") from None
+        message = f"{inventory} has no machine {machine!r}"
+        raise RefusedError(message, hint=f"its machines: {names}") from None
     _exec(_ssh_command(target, known_hosts, shlex.join(command) if command else ""))
 
 
+@app.command(
+    epilog="Example: clusterctl kubectl inventories/ha.py -- get pods -A", context_settings=REST
+)
 def kubectl(context: typer.Context, inventory: Inventory) -> None:
-    """Run kubectl on a master, as the cluster's administrator: none is needed here."""
+    """Run kubectl on a master, as administrator. This computer needs no kubectl."""
     from provision.desired.components.control_plane import KUBECTL
 
     arguments = context.args[1:] if context.args[:1] == ["--"] else context.args
@@ -124,7 +130,7 @@ def kubectl(context: typer.Context, inventory: Inventory) -> None:
     if not answering:
         message = f"no master of {cluster.name} answers on its SSH port"
         raise UnreachableError(message, hint=f"clusterctl machines list {inventory}")
-    # Its kubeconfig goes through the loopback proxy, to whichever apiserver is ready.
+    # The kubeconfig there uses the loopback proxy, which finds an apiserver that is ready.
     _exec(_ssh_command(answering[0], known_hosts, f"{KUBECTL} {shlex.join(arguments)}"))
 
 
@@ -139,7 +145,7 @@ def _located(inventory: Path) -> tuple[Cluster, Path]:
     missing = absent(source, draft) if isinstance(source, Cloud) else source.missing(draft)
     cluster, _, hosts = locate(source, draft)
     if {machine.name for machine in cluster.machines} <= set(missing):
-        message = f"the machines of {cluster.name} do not run"
+        message = f"no machine of {cluster.name} is running"
         raise RefusedError(message, hint=f"clusterctl up {inventory}")
     return cluster, hosts
 
@@ -152,7 +158,7 @@ def _answers(target: Ssh) -> bool:
             # A frozen machine's kernel still accepts; its SSH server does not greet.
             return bool(connection.recv(4))
     except OSError:
-        # A bastion may stand between: let ssh itself try.
+        # The machine may be behind a bastion: let ssh itself try.
         return target.config_file is not None or "." not in target.hostname
 
 
@@ -171,7 +177,7 @@ def _ssh_command(machine: Machine, known_hosts: Path, command: str) -> list[str]
 
 def _exec(command: list[str]) -> None:
     if shutil.which(command[0]) is None:
-        message = f"{command[0]} is not installed here"
+        message = f"this computer has no program {command[0]}"
         raise ClusterctlError(message, hint="install the OpenSSH client")
     sys.stdout.flush()
     os.execvp(command[0], command)  # noqa: S606 - ssh takes over, with this terminal

@@ -1,12 +1,13 @@
 """The command `clusterctl`: parse, call, map errors to exit codes.
 
-Modules that connect to machines are imported inside the commands: `--help` answers at once.
+A module of commands imports what it needs inside the commands. So `--help` answers at once.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import cast
+from pathlib import Path
+from typing import Annotated, cast
 
 import typer
 
@@ -24,36 +25,69 @@ from provision.cli import (
     node_commands,
     secrets_commands,
     trust_commands,
+    version_commands,
 )
-from provision.cli.console import err
-from provision.cli.failures import show
+from provision.cli.console import err, out
+from provision.cli.progress import record_events
 from provision.model.errors import EXIT_INTERRUPTED, EXIT_USAGE, ClusterctlError
 
-# Typer brings a click of its own along; these are its bases of all errors of usage.
+# Typer includes its own copy of click. These are click's base classes of all usage errors.
 UsageError: type[BaseException] = typer.BadParameter.__bases__[0]
 ClickException: type[BaseException] = UsageError.__bases__[0]
 
 app = typer.Typer(
     name="clusterctl",
-    help="Turns plain Linux machines into a highly available Kubernetes cluster over SSH, "
-    "and keeps it alive.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # plain text: rich takes half of the time that `--help` may take
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-cluster_commands.register(app)
-access_commands.register(app)
-audit_commands.register(app)
-lock_commands.register(app)
-app.add_typer(machine_commands.app, name="machines")
-app.add_typer(certs_commands.app, name="certs")
-app.add_typer(secrets_commands.app, name="secrets")
-app.add_typer(node_commands.app, name="node")
-app.add_typer(ec2_commands.app, name="ec2")
-app.add_typer(trust_commands.app, name="trust")
-app.add_typer(artifact_commands.app, name="artifacts")
-app.add_typer(image_commands.app, name="images")
-etcd_commands.register(app)
+
+# An entry without a name adds its commands to the top level; one with a name is a group.
+for commands, name in (
+    (cluster_commands.app, None),
+    (access_commands.app, None),
+    (audit_commands.app, None),
+    (lock_commands.app, None),
+    (etcd_commands.recovery, None),
+    (version_commands.app, None),
+    (machine_commands.app, "machines"),
+    (node_commands.app, "node"),
+    (etcd_commands.app, "etcd"),
+    (certs_commands.app, "certs"),
+    (secrets_commands.app, "secrets"),
+    (trust_commands.app, "trust"),
+    (artifact_commands.app, "artifacts"),
+    (image_commands.app, "images"),
+    (ec2_commands.app, "ec2"),
+):
+    app.add_typer(commands, name=name)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        out.print(f"clusterctl {version_commands.client_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version, and exit."
+        ),
+    ] = False,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Append a JSON line to FILE when a phase begins, and when it ends.",
+        ),
+    ] = None,
+) -> None:
+    """Turn Linux machines into a highly available Kubernetes cluster over SSH, and operate it."""
+    if events:
+        record_events(events.open("a", encoding="utf-8"))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,13 +102,15 @@ def main(arguments: list[str] | None = None) -> int:
         cast("typer.BadParameter", error).show()
         return EXIT_USAGE
     except (typer.Abort, KeyboardInterrupt):
-        err.print("\nStopped. Nothing is half written; the same command goes on from here.")
+        err.print("\nStopped. No file is half written. Run the same command again to continue.")
         return EXIT_INTERRUPTED
     except ClickException as error:
         cast("typer.BadParameter", error).show()
         return EXIT_USAGE
     except ClusterctlError as error:
-        show(error)
+        from provision.cli.views.errors import show_error
+
+        show_error(error)
         return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()

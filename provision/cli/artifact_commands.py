@@ -1,25 +1,28 @@
-"""`clusterctl artifacts`: what gets onto the machines, and where it comes from."""
+"""`clusterctl artifacts`: the binaries and images that clusterctl installs, and their sources."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from provision.artifacts.catalogue import DATA
-from provision.artifacts.model import ArtifactSet
 from provision.cli.console import out
 from provision.cli.options import Inventory, Output, OutputOption, print_json
 from provision.cli.progress import progress
 
+if TYPE_CHECKING:
+    from provision.artifacts.model import ArtifactSet
+
 app = typer.Typer(
-    help="List, fetch, build, bundle and pin binaries and images.", no_args_is_help=True
+    help="List, download, build, bundle and pin binaries and images.", no_args_is_help=True
 )
 
-Arch = Annotated[list[str], typer.Option("--arch", help="amd64 or arm64; may be repeated.")]
+Arch = Annotated[
+    list[str],
+    typer.Option("--arch", help="The machines' architecture, amd64 or arm64. May be repeated."),
+]
 
 
 @app.command("list", epilog="Example: clusterctl artifacts list inventories/ha.py")
@@ -28,7 +31,9 @@ def list_(
     arch: Arch = ["amd64"],
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Show every file that is pinned: version, SHA-256, where its publisher has it."""
+    """Show the version, SHA-256 and URL of each pinned file."""
+    from rich.table import Table
+
     from provision.artifacts import pins
     from provision.inventory import read
 
@@ -47,27 +52,30 @@ def list_(
 
 @app.command(epilog="Example: clusterctl artifacts fetch inventories/machines.py")
 def fetch(inventory: Inventory, arch: Arch = ["amd64"]) -> None:
-    """Make everything ready on this computer, by the inventory's own source."""
-    from provision.artifacts import fetch as download
+    """Get all files to this computer, from the inventory's source."""
+    from provision import artifacts
 
-    _report(download(_prepare(inventory, arch), progress()))
+    _report(artifacts.fetch(_prepare(inventory, arch), progress()))
 
 
 @app.command(epilog="Example: clusterctl artifacts build inventories/ha.py")
 def build(inventory: Inventory, arch: Arch = ["amd64"]) -> None:
-    """Compile everything from pinned Go modules; needed once, then it is in the cache."""
+    """Compile all binaries from pinned Go modules.
+
+    They stay in the cache of this computer.
+    """
     _report(_prepare(inventory, arch, source="build"))
 
 
 @app.command(epilog="Example: clusterctl artifacts bundle inventories/ha.py cluster.tar.zst")
 def bundle(
     inventory: Inventory,
-    path: Annotated[Path, typer.Argument(help="The file to write.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
     arch: Arch = ["amd64"],
 ) -> None:
-    """Put everything that a cluster needs into one file, for machines without a network.
+    """Write one file with all that a cluster needs.
 
-    Beside it goes its bill of materials, in CycloneDX: FILE.cdx.json.
+    Use it for machines that cannot reach the internet. The command also writes a bill of materials in the CycloneDX format, FILE.cdx.json.
     """
     from provision.artifacts import write_bundle
     from provision.artifacts.sbom import cyclonedx
@@ -75,30 +83,42 @@ def bundle(
     ready = _prepare(inventory, arch)
     write_bundle(ready, path, progress())
     path.with_name(f"{path.name}.cdx.json").write_text(cyclonedx(ready, path.name))
-    out.print(f"{path}: {path.stat().st_size / 1024**2:.0f} MiB, from the source {ready.source}.")
+    out.print(
+        f"{path}: {path.stat().st_size / 1024**2:.0f} MiB, made by the source {ready.source}."
+    )
 
 
 @app.command(epilog="Example: clusterctl artifacts lock --kubernetes 1.36.4")
 def lock(
-    kubernetes: Annotated[str, typer.Option(help="The version.", show_default=False)],
+    kubernetes: Annotated[str, typer.Option(help="The version of Kubernetes.", show_default=False)],
     catalogue: Annotated[
-        Path, typer.Option(help="The file to add it to.", show_default="the one in use")
-    ] = DATA,
+        Path | None,
+        typer.Option(help="The catalogue to change. Default: the catalogue that clusterctl uses."),
+    ] = None,
     mirror: Annotated[
-        str, typer.Option(help="Base URL of a mirror: files are at BASE/HOST/PATH.")
+        str, typer.Option(help="A mirror's base URL. Its files are at BASE/HOST/PATH.")
     ] = "",
     trusted_root: Annotated[
         Path | None,
-        typer.Option(help="Sigstore's trusted_root.json, where its servers are not reached."),
+        typer.Option(
+            help="Sigstore's trusted_root.json, for a computer that cannot reach Sigstore."
+        ),
     ] = None,
 ) -> None:
-    """Add a version of Kubernetes to the catalogue, or checksums that it lacks.
+    """Add a version of Kubernetes to the catalogue.
 
-    Every file is downloaded, hashed, and compared with its publisher's checksum; signatures of
-    those who sign are verified. Nothing is written unless all of it holds. The other components'
-    versions are those of the newest set; to build it, its Go modules are needed as well.
+    If the catalogue has the version, the command adds missing checksums.
+
+    The command downloads each file and compares its SHA-256 with the publisher's checksum. If the
+    publisher signs its files, the command verifies the signature. It changes the catalogue only if
+    every check passes.
+
+    The other components get the versions of the newest set. To build the new version, its Go
+    modules are needed too.
     """
-    from provision.artifacts.catalogue import Catalogue
+    from rich.table import Table
+
+    from provision.artifacts.catalogue import DATA, Catalogue
     from provision.artifacts.maintain import lock as locking
     from provision.artifacts.maintain.edit import with_sums, with_version
     from provision.artifacts.maintain.web import Web
@@ -106,11 +126,12 @@ def lock(
     if not re.fullmatch(r"\d+\.\d+\.\d+", kubernetes):
         message = f"--kubernetes: {kubernetes!r} is not a version, such as 1.36.4"
         raise typer.BadParameter(message)
+    catalogue = catalogue or DATA
     text = with_version(catalogue.read_text(), kubernetes)
     web = Web(mirror)
     known = Catalogue.parse(text)
     if all(pin.sha256 for pin in known.pins(kubernetes).values()):
-        out.print(f"{catalogue} has every checksum of {kubernetes}.", soft_wrap=True)
+        out.print(f"{catalogue} already has all checksums of {kubernetes}.", soft_wrap=True)
         return
     signatures = locking.verifier(web, trusted_root)
     locked = locking.lock(known, kubernetes, web, signatures, progress())
@@ -119,10 +140,10 @@ def lock(
     for heading in ("FILE", "SHA256", "SIGNED BY"):
         table.add_column(heading, overflow="fold")
     for each in locked:
-        who = each.signed_by or "not signed: its publisher's checksum"
+        who = each.signed_by or "not signed; the publisher's checksum matches"
         table.add_row(each.url, each.sha256[:16], who)
     out.print(table)
-    out.print(f"{catalogue} has {kubernetes} now.", soft_wrap=True)
+    out.print(f"Kubernetes {kubernetes} was added to {catalogue}.", soft_wrap=True)
 
 
 def _prepare(inventory: Path, arch: list[str], source: str = "") -> ArtifactSet:

@@ -1,4 +1,4 @@
-"""`clusterctl certs`: see certificates, renew them, replace authorities."""
+"""`clusterctl certs`: list and renew certificates, replace authorities."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from provision.cli.confirm import confirm
 from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
 from provision.cli.progress import progress
-from provision.model.errors import EXIT_DUE, RefusedError, UnreachableError
+from provision.model.errors import EXIT_DUE, UnreachableError
 
 if TYPE_CHECKING:
     from provision.apply.phases import Run
@@ -33,7 +34,7 @@ class Replaceable(StrEnum):
     SERVICE_ACCOUNT = "service-account"
 
 
-app = typer.Typer(help="See certificates, renew them, replace authorities.", no_args_is_help=True)
+app = typer.Typer(help="List and renew certificates; replace authorities.", no_args_is_help=True)
 
 
 @app.command("list", epilog="Example: clusterctl certs list inventories/ha.py --warn-days 60")
@@ -41,15 +42,15 @@ def list_(
     inventory: Inventory,
     output: OutputOption = Output.TABLE,
     warn_days: Annotated[
-        float, typer.Option(help="Exit with 2 if a certificate has fewer days left.", min=0)
+        float, typer.Option(help="Exit with code 2 if a certificate expires in fewer days.", min=0)
     ] = 30,
 ) -> None:
-    """Show every certificate on every machine, kubeconfigs' and authorities' too.
+    """Show every certificate on every machine.
 
-    Asks the machines themselves: works when the API does not.
+    The list includes authorities, and certificates in kubeconfigs. The command reads the files on the machines, so it works without the Kubernetes API.
     """
     from provision.apply.session import open_session
-    from provision.cli import certs_view
+    from provision.cli.views.certificates import certificates_as_json, show_certificates
     from provision.commands.certs import listing
 
     with open_session(inventory, progress()) as session:
@@ -58,12 +59,12 @@ def list_(
     now, warn = datetime.now(UTC), timedelta(days=warn_days)
     certificates = [c for name, a in answers.items() for c in listing.parse(name, a.output)]
     if output is Output.JSON:
-        print_json(certs_view.as_json(certificates, now))
+        print_json(certificates_as_json(certificates, now))
     else:
-        certs_view.show(certificates, now, warn)
+        show_certificates(certificates, now, warn)
     if silent := {name: answer for name, answer in answers.items() if answer.error}:
         reasons = "; ".join(f"{name}: {answer.error}" for name, answer in silent.items())
-        message = f"not all certificates could be seen: {reasons}"
+        message = f"the certificates of some machines could not be read: {reasons}"
         raise UnreachableError(message, hint=next(iter(silent.values())).hint)
     if any(c.left(now) < warn for c in certificates):
         raise typer.Exit(EXIT_DUE)
@@ -74,26 +75,27 @@ def renew(
     inventory: Inventory,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME...]", help="kube-apiserver, kubelet-client, ..."),
+        typer.Argument(metavar="NAME", help="Certificates: kube-apiserver, kubelet-client, ..."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every one of them.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All certificates.")] = False,
     yes: Yes = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Issue certificates anew, with new keys: one machine after the other, each healthy first.
+    """Renew certificates, with new keys.
 
-    Authorities stay. A run that was stopped goes on where it was, if that was within a day.
+    Authorities are not replaced. The command renews the certificates of one machine after the other, and waits until each is healthy. If a run was
+    stopped, run the same command again within a day: it continues. Later, it starts again.
     """
     from provision.apply.session import open_session
     from provision.cli.cluster_commands import name_log
     from provision.commands.certs import external_requests, renewal
 
     if everything == bool(names):
-        message = "say which, or --all"
+        message = "name the certificates, or use --all"
         raise typer.BadParameter(message)
     wanted = frozenset(names or ())
     with open_session(inventory, progress()) as session:
-        external_requests.refuse_external(session.cluster, "nothing is renewed here")
+        external_requests.refuse_external(session.cluster, "clusterctl cannot renew certificates")
         name_log(session)
         prepare = partial(renewal.prepare, session, wanted)
         with _agreed(session, "certs renew", prepare, yes=yes) as run:
@@ -103,19 +105,19 @@ def renew(
 
 @app.command(epilog="Example: clusterctl certs recover inventories/ha.py")
 def recover(inventory: Inventory, yes: Yes = False, output: OutputOption = Output.TABLE) -> None:
-    """Bring back a cluster whose certificates have expired. SSH is all that is needed."""
+    """Repair a cluster whose certificates have expired. Needs only SSH to the machines."""
     from provision.apply.session import open_session
     from provision.cli.cluster_commands import name_log
     from provision.commands.certs import external_requests, renewal
 
     with open_session(inventory, progress()) as session:
-        what = "what has expired must be signed there"
+        what = "the external authority must sign the expired certificates"
         external_requests.refuse_external(session.cluster, what)
         name_log(session)
         prepare = partial(renewal.prepare_recovery, session)
         with _agreed(session, "certs recover", prepare, yes=yes) as run:
             if run.plan.empty:
-                out.print(f"{session.cluster.name}: nothing has expired.")
+                out.print(f"{session.cluster.name}: no certificate has expired.")
                 return
             report = renewal.recover(run)
     _issued(report, "issued", output)
@@ -125,27 +127,26 @@ def recover(inventory: Inventory, yes: Yes = False, output: OutputOption = Outpu
 def _agreed(
     session: Session, command: str, prepare: Callable[[], Run], *, yes: bool
 ) -> Iterator[Run]:
-    """Plan, ask and lock; then plan anew, since others may have been at work meanwhile.
+    """Plan, ask and lock; then plan again, because another operator may have changed the machines.
 
-    While a question waits nothing else runs here, a lock's heartbeat neither: so nobody is asked who
-    has the lock.
+    The question comes before the lock: while it waits for an answer, the lock's heartbeat would
+    stop.
     """
     from provision.apply.lock import hold
-    from provision.cli.cluster_commands import agree, asks
+    from provision.cli.cluster_commands import agree, asks, refuse_changed
 
     agreed = None
     if asks(session, yes=yes):
         planned = prepare()
         look, agreed = planned.look, planned.plan
         if not agreed.empty:
-            agree(session.cluster.name, agreed)
+            agree(session, agreed)
     else:
         look = session.observe()
     with hold(session, command, look):
         run = prepare()
         if agreed not in (None, run.plan):
-            message = "the machines have changed since you were asked; nothing was touched"
-            raise RefusedError(message, hint="the same command again")
+            refuse_changed(f"clusterctl {command} {session.cluster.inventory}")
         yield run
 
 
@@ -159,26 +160,27 @@ def _issued(report: Report, done: str, output: Output) -> None:
     out.print(f"{count} certificates {done} on {machines}, in {seconds:.0f} s.")
 
 
-@app.command(
-    epilog="Example: clusterctl certs csr inventories/external_requests.py -o to-be-signed"
-)
+@app.command(epilog="Example: clusterctl certs csr inventories/external.py -o requests")
 def csr(
     inventory: Inventory,
     directory: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", metavar="DIR", help="Where the requests go.", file_okay=False
+            "-o", "--output", metavar="DIR", help="The directory for the requests.", file_okay=False
         ),
     ],
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME...]", help="Only these; left out: those that are needed."),
+        typer.Argument(
+            metavar="NAME",
+            help="Only these certificates. Default: all that the cluster lacks.",
+        ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every one of them.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All certificates.")] = False,
 ) -> None:
-    """Ask an external authority for certificates: one file for each, and an index.
+    """Write certificate requests for an external authority.
 
-    Keys are made on the machines, and stay there.
+    The command writes a file for each request, and an index. The machines make the keys. The keys never leave the machines.
     """
     from provision.apply.lock import hold
     from provision.apply.session import open_session
@@ -195,31 +197,38 @@ def csr(
                 session, frozenset(names or ()), everything=everything
             )
     if not made:
-        out.print(f"{session.cluster.name} needs no certificate; --all asks for all anew.")
+        out.print(f"{session.cluster.name} needs no certificate. Use --all to renew all of them.")
         return
     for name, content in requests.outgoing(made).items():
         private_file.write(directory / name, content)
     count = sum(len(asked) for asked in made.values())
-    out.print(f"{count} requests are in {directory}, listed in INDEX.txt there.", soft_wrap=True)
-    out.print("Have each signed into a file beside it that ends in .crt, and put the certificates")
-    out.print("of the authorities there: kubernetes-ca.crt, etcd-ca.crt, front-proxy-ca.crt. Then:")
+    out.print(f"{count} requests are in {directory}. INDEX.txt there lists them.", soft_wrap=True)
+    out.print(
+        "Let the authority sign each request. Put each certificate beside its request, with the"
+    )
+    out.print("extension .crt. Put the authorities' certificates there too: kubernetes-ca.crt,")
+    out.print("etcd-ca.crt, front-proxy-ca.crt. Then:")
     out.print(f"clusterctl certs import {inventory} {directory}", soft_wrap=True)
 
 
-@app.command(
-    "import", epilog="Example: clusterctl certs import inventories/external_requests.py signed"
-)
+@app.command("import", epilog="Example: clusterctl certs import inventories/external.py signed")
 def import_(
     inventory: Inventory,
     directory: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="That of `certs csr`.", exists=True, file_okay=False),
+        typer.Argument(
+            metavar="DIR",
+            help="The directory that `certs csr` wrote.",
+            exists=True,
+            file_okay=False,
+        ),
     ],
     yes: Yes = False,
 ) -> None:
-    """Take what an external authority has signed: all of it, or nothing if anything is wrong.
+    """Import certificates that an external authority has signed.
 
-    A cluster that runs uses it at once, one machine after the other, each healthy first.
+    If one certificate is wrong, the command imports none. A running cluster uses the certificates
+    at once: the command changes one machine after the other, and waits until each is healthy.
     """
     from provision.apply.lock import hold
     from provision.apply.session import open_session
@@ -231,7 +240,7 @@ def import_(
         name_log(session)
         if asks(session, yes=yes):
             question = f"Import certificates of {session.cluster.name} from {directory}?"
-            typer.confirm(question, abort=True, err=True)
+            confirm(f"import certificates of {session.cluster.name}", yes=yes, question=question)
         with hold(session, "certs import", session.observe()):
             done = external_import.import_signed(session, directory)
     count = sum(len(names) for names in (done.issued or done.waiting).values())
@@ -239,11 +248,12 @@ def import_(
         seconds = sum(done.seconds.values())
         out.print(f"{count} certificates are in use, after {seconds:.0f} s.")
     else:
-        out.print(f"{count} certificates are on their machines. Now:")
+        out.print(f"{count} certificates are on their machines, and not in use yet. Next:")
         if done.others:
             where = ", ".join(done.others)
             err.print(
-                f"More is to change than they, which `up` shows before: {where}", soft_wrap=True
+                f"`clusterctl up` also makes other changes, and shows them first: {where}",
+                soft_wrap=True,
             )
         out.print(f"clusterctl up {inventory}", soft_wrap=True)
 
@@ -253,18 +263,22 @@ def rotate_ca(
     inventory: Inventory,
     ca: Annotated[
         list[Replaceable] | None,
-        typer.Option("--ca", help="Which; may be repeated. Left out: the three authorities."),
+        typer.Option(
+            "--ca", help="What to replace. May be repeated. Default: the three authorities."
+        ),
     ] = None,
     distrust: Annotated[
-        bool, typer.Option("--distrust", help="Of service-account: withdraw the old key.")
+        bool,
+        typer.Option("--distrust", help="With --ca service-account: stop accepting the old key."),
     ] = False,
     yes: Yes = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Replace authorities, or the key of service accounts, while everything goes on working.
+    """Replace authorities, or the key of service accounts.
 
-    In stages: both are accepted; the new one signs, and all is issued anew; the old one is
-    accepted no more. A run that was stopped goes on where it was.
+    The cluster keeps running. The stages: all components accept the old and the new authority; the new authority signs all
+    certificates again; no component accepts the old authority. If a run was stopped, run the same
+    command again: it continues.
     """
     from provision.pki.trust import AUTHORITIES, Part
 
@@ -281,7 +295,7 @@ def rotate(
     output: Output,
     distrust: bool = False,
 ) -> None:
-    """Replace these, from whatever stage they are in."""
+    """Replace these parts. Each continues from the stage that it is in."""
     from provision.apply.lock import hold
     from provision.apply.session import open_session
     from provision.cli.cluster_commands import asks, name_log
@@ -290,13 +304,12 @@ def rotate(
 
     with open_session(inventory, progress()) as session:
         if set(parts) & set(AUTHORITIES):
-            what = "it is replaced there; docs/certificates.md has the three imports"
+            what = "to replace it, import certificates three times: see docs/certificates.md"
             external_requests.refuse_external(session.cluster, what)
         name_log(session)
         if asks(session, yes=yes):
-            typer.confirm(
-                f"Replace {', '.join(parts)} of {session.cluster.name}?", abort=True, err=True
-            )
+            change = f"{', '.join(parts)} of {session.cluster.name}"
+            confirm(f"replace {change}", yes=yes, question=f"Replace {change}?")
         with hold(session, command, session.observe()):
             trust = rotation.prepare(session, parts, distrust=distrust)
             report = rotation.carry_out(session, trust, parts, distrust=distrust)
@@ -306,5 +319,8 @@ def rotate(
     seconds = sum(report.seconds.values())
     out.print(f"{', '.join(report.parts)}: replaced, in {seconds:.0f} s.")
     for part in report.waiting:
-        out.print(f"The old key of {part} is still accepted, until its tokens have run out.")
-        out.print(f"In an hour: clusterctl certs rotate-ca {inventory} --ca {part} --distrust")
+        out.print(f"The old key of {part} is still accepted, because its tokens are still valid.")
+        out.print(
+            f"In an hour, run: clusterctl certs rotate-ca {inventory} --ca {part} --distrust",
+            soft_wrap=True,
+        )

@@ -1,4 +1,4 @@
-"""`clusterctl ec2`: what only clusters on EC2 have."""
+"""`clusterctl ec2`: features that only clusters on EC2 have."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from provision.cli.console import err, out
 from provision.cli.options import Inventory
 from provision.model.errors import RefusedError
 
-app = typer.Typer(help="What only clusters on EC2 have.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Typer would make the only command of a group the group itself."""
+app = typer.Typer(help="Change the Auto Scaling group of a cluster on EC2.", no_args_is_help=True)
 
 
 @app.command(epilog="Example: clusterctl ec2 scale inventories/ec2.py 5")
 def scale(
     inventory: Inventory,
-    workers: Annotated[int, typer.Argument(metavar="N", help="How many workers it is to have.")],
+    workers: Annotated[
+        int, typer.Argument(metavar="N", help="The new number of workers in the group.")
+    ],
 ) -> None:
-    """Give the Auto Scaling group another size: workers join and leave by themselves."""
+    """Change the size of the Auto Scaling group.
+
+    New workers join the cluster without another command.
+    """
     from provision.inventory import read
     from provision.machines import Cloud
     from provision.machines.sources import source_of
@@ -32,26 +32,26 @@ def scale(
     source = source_of(draft)
     if not isinstance(source, Cloud):
         message = f"the machines of {draft.name} are not on EC2"
-        raise RefusedError(message, hint=f"clusterctl node add {inventory} NAME adds one")
+        raise RefusedError(message, hint=f"to add a machine: clusterctl node add {inventory} NAME")
     was = source.scale(draft, workers)
     if was == workers:
-        out.print(f"The group of {draft.name} has {workers} workers already.")
+        out.print(f"The group of {draft.name} already has {workers} workers.")
     elif was < workers:
         out.print(
-            f"The group of {draft.name} grows from {was} to {workers} workers. New ones join by "
-            "themselves, in some minutes.",
+            f"The group of {draft.name} grows from {was} to {workers} workers. The new workers join "
+            "the cluster within some minutes.",
             soft_wrap=True,
         )
     else:
         out.print(
-            f"The group of {draft.name} shrinks from {was} to {workers} workers. EC2 chooses and ends "
-            "them at once, their pods are not moved before; their Nodes go by themselves.",
+            f"The group of {draft.name} shrinks from {was} to {workers} workers. EC2 chooses the "
+            "workers and terminates them at once, without a drain. Their Nodes are deleted later.",
             soft_wrap=True,
         )
     if workers != draft.ec2.group:
         err.print(
-            f'{inventory} says "group": {draft.ec2.group}: the next `up` brings that back, and its '
-            f"plan says so. To keep {workers}, write it there.",
+            f'{inventory} has "group": {draft.ec2.group}. The next `clusterctl up` changes the group '
+            f'back to that size. To keep {workers} workers, write "group": {workers} there.',
             style="yellow",
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""`clusterctl etcd`: the members, and snapshots of what they hold."""
+"""`clusterctl etcd`: members, snapshots, restore. And `clusterctl recover`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
+from provision.cli.confirm import confirm
 from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
 from provision.cli.progress import progress
-from provision.local import private_file
 from provision.model.errors import RefusedError, UnhealthyError
 
 if TYPE_CHECKING:
@@ -22,43 +20,44 @@ if TYPE_CHECKING:
 
     from provision.apply.session import Session
     from provision.commands.etcd.source import Keys
-    from provision.commands.etcd.status import Member
-    from provision.model.errors import Finding
     from provision.model.look import Look
 
-app = typer.Typer(help="Look after etcd: its members, snapshots, ways back.", no_args_is_help=True)
+app = typer.Typer(help="Manage etcd: members, snapshots, restore.", no_args_is_help=True)
+recovery = typer.Typer()
 
 AskPassphrase = Annotated[
-    bool, typer.Option("--passphrase", help="A passphrase opens it, not a key; it is asked for.")
+    bool,
+    typer.Option(
+        "--passphrase",
+        help="Ask for a passphrase, and encrypt the snapshot with it instead of a key.",
+    ),
 ]
 PassphraseFile = Annotated[
     Path | None,
-    typer.Option(help="File whose first line is the passphrase.", show_default=False),
+    typer.Option(help="A file that has the passphrase in its first line.", show_default=False),
 ]
 From = Annotated[
     str,
     typer.Option(
-        "--from", help="A file; a name that `etcd list` shows; `newest` of those that it shows."
+        "--from",
+        metavar="SNAPSHOT",
+        help="A snapshot: a file, a name that `etcd list` shows, or `newest`.",
     ),
 ]
 IdentityFile = Annotated[
     Path | None,
     typer.Option(
-        help="File with the key that opens it, if it is not known here.", show_default=False
+        help="A file with the key that decrypts the snapshot, if this computer does not have it.",
+        show_default=False,
     ),
 ]
 
 
-def register(application: typer.Typer) -> None:
-    """Add the group, and `recover`, which is typed in a hurry."""
-    application.add_typer(app, name="etcd")
-    application.command(epilog="Example: clusterctl recover inventories/ha.py")(recover)
-
-
 @app.command(epilog="Example: clusterctl etcd status inventories/ha.py -o json")
 def status(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
-    """Show every member: leader, sizes, revision, alarms. Exit code 11: not healthy."""
+    """Show all members of etcd. Exit code 11: etcd is not healthy."""
     from provision.apply.session import open_session
+    from provision.cli.views.etcd import show_members
     from provision.commands.etcd import snapshot
     from provision.commands.etcd.status import as_json, judge
 
@@ -68,53 +67,29 @@ def status(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
     if output is Output.JSON:
         print_json({"cluster": session.cluster.name, **as_json(members, findings)})
     else:
-        _show(session.cluster.name, members, findings)
+        show_members(session.cluster.name, members, findings)
     if any(finding.fatal for finding in findings):
         raise typer.Exit(UnhealthyError.exit_code)
 
 
-def _show(cluster: str, members: Iterable[Member], findings: Iterable[Finding]) -> None:
-    bad = any(finding.fatal for finding in findings)
-    word = Text("not healthy", "bold red") if bad else Text("healthy", "bold green")
-    out.print(Text.assemble(("etcd of ", ""), (cluster, "bold"), "  ", word))
-    table = Table(box=None, pad_edge=False)
-    for heading in ("MEMBER", "ID", "ROLE", "VERSION", "SIZE", "IN USE", "REVISION", "ALARMS"):
-        table.add_column(heading, overflow="fold")
-    for m in members:
-        if not m.answers:
-            table.add_row(m.machine, Text("does not answer", "red"))
-            continue
-        table.add_row(
-            m.machine,
-            m.id,
-            "leader" if m.leader else "",
-            m.version,
-            f"{m.size / 1024**2:.1f} MiB",
-            f"{m.in_use / 1024**2:.1f} MiB",
-            str(m.revision),
-            Text(" ".join(m.alarms), "red"),
-        )
-    out.print(table)
-    for finding in findings:
-        mark = Text("✗ ", "red") if finding.fatal else Text("! ", "yellow")
-        out.print(Text.assemble(mark, f"{finding.where}: {finding.what}"), soft_wrap=True)
-        if finding.hint:
-            out.print(Text(f"  {finding.hint}", "yellow"), soft_wrap=True)
-
-
-@app.command(
-    epilog="Example: clusterctl etcd snapshot inventories/ha.py -o before-upgrade.tar.zst.age"
-)
+@app.command(epilog="Example: clusterctl etcd snapshot inventories/ha.py -o before.tar.zst.age")
 def snapshot(
     inventory: Inventory,
     target: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="The file; else named by cluster, time and machine."),
+        typer.Option(
+            "-o",
+            "--output",
+            help="The file to write. Default: a name made of cluster, time and machine.",
+        ),
     ] = None,
     ask: AskPassphrase = False,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Take a snapshot to this computer: etcd, the cluster's keys, the inventory; encrypted."""
+    """Save an encrypted snapshot to this computer.
+
+    It holds the data of etcd, the cluster's keys, and the inventory.
+    """
     from provision.apply.session import open_session
     from provision.commands.etcd.snapshot import take
 
@@ -131,8 +106,12 @@ def snapshot(
 
 @app.command("list", epilog="Example: clusterctl etcd list inventories/ha.py")
 def list_(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
-    """List the snapshots that masters took by themselves, and their copies; newest first."""
+    """List the snapshots that the masters take, newest first.
+
+    The list includes the copies in other places that the inventory names.
+    """
     from provision.apply.session import open_session
+    from provision.cli.views.etcd import show_copies
     from provision.commands.etcd.copies import listed
 
     with open_session(inventory, progress()) as session:
@@ -140,14 +119,7 @@ def list_(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
     if output is Output.JSON:
         print_json({"snapshots": [asdict(copy) for copy in copies], "silent": silent})
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("SNAPSHOT", "WHERE", "SIZE"):
-        table.add_column(heading, overflow="fold")
-    for copy in copies:
-        table.add_row(copy.name, copy.where, f"{copy.size / 1024**2:.1f} MiB")
-    out.print(table)
-    for where, why in silent.items():
-        err.print(Text(f"{where} could not be asked: {why}", "yellow"), soft_wrap=True)
+    show_copies(copies, silent)
 
 
 @app.command(epilog="Example: clusterctl etcd verify inventories/ha.py")
@@ -157,7 +129,11 @@ def verify(
     identity: IdentityFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Restore a snapshot into a throw-away etcd beside the cluster, and count what came back."""
+    """Test whether a snapshot can be restored.
+
+    The command restores it into a temporary etcd on a master, and counts its keys. The cluster's
+    own etcd is not changed.
+    """
     from provision.apply.session import open_session
     from provision.commands.etcd.source import describe, fit, opened
     from provision.commands.etcd.verify import try_restore
@@ -171,7 +147,7 @@ def verify(
             done = try_restore(session, look, found)
     out.print(
         f"Restored on {done.machine} in {done.seconds:.1f} s: {done.keys} keys at revision "
-        f"{done.revision}, as they were saved.",
+        f"{done.revision}, as in the snapshot.",
         soft_wrap=True,
     )
 
@@ -184,9 +160,12 @@ def restore(
     passphrase_file: PassphraseFile = None,
     yes: Yes = False,
 ) -> None:
-    """Bring the whole cluster back to a snapshot: on its own machines, or on new ones.
+    """Restore the whole cluster from a snapshot.
 
-    Everything written since is lost. A restore that was killed goes on with the same command.
+    The command uses the cluster's own machines, or new machines of the same names.
+
+    The cluster loses everything that was written after the snapshot. If a restore was killed, run
+    the same command again: it continues.
     """
     from provision.apply.session import open_session
 
@@ -217,21 +196,25 @@ def _restore(
         _finish(session, seconds, outlook.left_out)
 
 
+@recovery.command(epilog="Example: clusterctl recover inventories/ha.py")
 def recover(
     inventory: Inventory,
     source: Annotated[
         str,
         typer.Option(
-            "--from", help="From a snapshot, as `etcd restore` names it; else from a survivor."
+            "--from",
+            metavar="SNAPSHOT",
+            help="Restore this snapshot: see `etcd restore`. Default: a member that answers.",
         ),
     ] = "",
     identity: IdentityFile = None,
     passphrase_file: PassphraseFile = None,
     yes: Yes = False,
 ) -> None:
-    """Quorum is lost for good: make the cluster work again, from what is left of it.
+    """Repair a cluster that has lost its etcd quorum permanently.
 
-    Takes the member that answers and goes furthest; with --from, a snapshot.
+    The command uses the data of the member that answers and has the newest revision. With --from,
+    it uses a snapshot.
     """
     from provision.apply.lock import hold
     from provision.apply.session import open_session
@@ -246,11 +229,11 @@ def recover(
             return
         remains = what_remains(session, look)
         lines = [f"{name} has data: {far}" for name, far in remains.survivors.items()]
-        lines += [f"{name} is empty, and becomes a member again" for name in remains.empty]
+        lines += [f"{name} has no data, and becomes a member again" for name in remains.empty]
         lines += _left_out(remains.gone)
         lines.append(
-            "what was written last may be lost: writes that the cluster had acknowledged and that "
-            "none of these had been told of"
+            "the newest writes may be lost, also acknowledged writes: these members may not have "
+            "received them"
         )
         _agree(session, lines, yes=yes)
         with hold(session, "recover", look), rescued(session, look, remains) as found:
@@ -261,39 +244,33 @@ def recover(
 
 def _left_out(left_out: Mapping[str, str]) -> list[str]:
     lines = [
-        f"{name} does not answer and takes no part: {why.splitlines()[0]}"
+        f"{name} does not answer and is left out: {why.splitlines()[0]}"
         for name, why in left_out.items()
     ]
     if lines:
         lines.append(
-            "none of these may come back with the data that it had: it would be a second cluster"
+            "do not start these machines again with their old data: they would be a second cluster"
         )
     return lines
 
 
 def _agree(session: Session, lines: Iterable[str], *, yes: bool) -> None:
-    """Say what will be lost, before anything is."""
+    """Show what will be lost, and ask."""
     for line in lines:
-        err.print(Text(line, "yellow"), soft_wrap=True)
+        err.print(line, style="yellow", markup=False, soft_wrap=True)
     name = session.cluster.name
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        message = f"{name} would lose what is said above, and there is nobody to ask"
-        raise RefusedError(message, hint="say --yes")
-    answer = typer.prompt(
-        f"The API stands still meanwhile. Type the cluster's name, {name}", err=True
-    )
-    if answer != name:
-        message = "that is not its name: nothing was touched"
-        raise RefusedError(message)
+    question = "The Kubernetes API does not answer during the restore."
+    confirm(f"restore {name}", yes=yes, question=question, name=name)
 
 
 def _finish(session: Session, seconds: float, left_out: Mapping[str, str]) -> None:
-    out.print(f"{session.cluster.name} is back after {seconds:.1f} s.")
+    out.print(f"{session.cluster.name} works again, after {seconds:.1f} s.")
     path = session.cluster.inventory
     for name in left_out:
-        out.print(f"When {name} is there again: clusterctl node replace {path} {name}")
+        out.print(
+            f"When {name} can be reached again: clusterctl node replace {path} {name}",
+            soft_wrap=True,
+        )
     out.print(f"Next: clusterctl etcd snapshot {path}", soft_wrap=True)
 
 
@@ -308,7 +285,10 @@ def _keys(identity: Path | None, passphrase_file: Path | None) -> Keys:
 
 @app.command(epilog="Example: clusterctl etcd defrag inventories/ha.py")
 def defrag(inventory: Inventory) -> None:
-    """Give back what etcd does not use, one member at a time; ends a NOSPACE alarm."""
+    """Free unused disk space of etcd, and clear a NOSPACE alarm.
+
+    The command works on one member after the other.
+    """
     from provision.apply.lock import hold
     from provision.apply.session import open_session
     from provision.commands.etcd.defrag import defragment
@@ -318,23 +298,28 @@ def defrag(inventory: Inventory) -> None:
     for name, (before, after) in freed.sizes.items():
         out.print(f"{name}: {before / 1024**2:.1f} MiB -> {after / 1024**2:.1f} MiB")
     if freed.disarmed:
-        out.print("NOSPACE is ended: etcd takes writes again.")
+        out.print("The NOSPACE alarm is cleared: etcd accepts writes again.")
 
 
 @app.command(epilog="Example: clusterctl etcd key inventories/ha.py")
 def key(inventory: Inventory) -> None:
-    """Print the key that opens the cluster's snapshots: keep it where the cluster is not."""
+    """Print the key that decrypts the cluster's snapshots.
+
+    Keep a copy outside the cluster.
+    """
     from provision.apply.session import open_session
     from provision.commands.etcd.snapshot import trust_of
     from provision.pki import age
 
     with open_session(inventory, progress()) as session:
         identity = age.identity(trust_of(session, session.observe()))
-    err.print(f"opens every snapshot of {session.cluster.name}: age -d -i FILE", style="dim")
+    err.print(f"to decrypt a snapshot of {session.cluster.name}: age -d -i KEYFILE", style="dim")
     sys.stdout.write(f"{identity}\n")
 
 
 def _passphrase(file: Path | None, *, ask: bool, confirm: bool = False) -> str | None:
+    from provision.local import private_file
+
     if file is not None:
         text = private_file.read(file).decode(errors="replace").splitlines()
         if not text or not text[0]:
@@ -343,5 +328,6 @@ def _passphrase(file: Path | None, *, ask: bool, confirm: bool = False) -> str |
     if not ask:
         return None
     if not sys.stdin.isatty():
-        raise RefusedError("there is nobody to ask for a passphrase", hint="--passphrase-file FILE")
+        message = "cannot ask for the passphrase: standard input is not a terminal"
+        raise RefusedError(message, hint="--passphrase-file FILE")
     return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))

@@ -1,22 +1,22 @@
-"""`clusterctl machines`: the machines themselves, before anything of ours is on them."""
+"""`clusterctl machines`: make, delete and list machines, apart from the cluster on them."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
 import typer
-from rich.table import Table
 
+from provision.cli.confirm import confirm
 from provision.cli.console import out
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
 from provision.cli.progress import progress
 
-app = typer.Typer(help="Make, remove and list machines.", no_args_is_help=True)
+app = typer.Typer(help="Make, delete and list machines.", no_args_is_help=True)
 
 
 @app.command(epilog="Example: clusterctl machines up inventories/ha.py")
 def up(inventory: Inventory) -> None:
-    """Make the machines that are missing; start those that are stopped."""
+    """Make missing machines, and start stopped machines."""
     from provision.inventory import read
     from provision.machines.sources import source_of
 
@@ -26,19 +26,21 @@ def up(inventory: Inventory) -> None:
 
 @app.command(epilog="Example: clusterctl machines down inventories/ha.py")
 def down(inventory: Inventory, yes: Yes = False) -> None:
-    """Remove the machines that `up` made, with all that is on them."""
+    """Delete the machines that clusterctl made, with all their data."""
     from provision.inventory import read
     from provision.machines.sources import source_of
 
     draft = read(inventory)
-    if not yes:
-        typer.confirm(f"Remove all machines of {draft.name}?", abort=True)
+    question = f"This deletes the machines of {draft.name} with all their data. Delete them?"
+    confirm(f"delete the machines of {draft.name}", yes=yes, question=question)
     source_of(draft).destroy(draft, progress())
 
 
 @app.command("list", epilog="Example: clusterctl machines list inventories/ha.py -o json")
 def list_(inventory: Inventory, output: OutputOption = Output.TABLE) -> None:
-    """Show the machines, where they are and whether they run."""
+    """Show the machines, their addresses and states."""
+    from rich.table import Table
+
     from provision.inventory import read
     from provision.machines.sources import source_of
 

@@ -20,12 +20,12 @@ Inventory = Annotated[
     Path, typer.Argument(metavar="INVENTORY", help="The inventory file.", show_default=False)
 ]
 OutputOption = Annotated[
-    Output, typer.Option("-o", "--output", help="A table for people, JSON for programs.")
+    Output, typer.Option("-o", "--output", help="A table to read, or JSON for programs.")
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401
-    """One JSON document on standard output."""
+    """Write one JSON document to standard output."""
     json.dump(value, sys.stdout, indent=2, sort_keys=True, default=str)
     sys.stdout.write("\n")

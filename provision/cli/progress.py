@@ -12,7 +12,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, TextIO
 
 from provision.cli.console import err
-from provision.local.events import Recorded
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -34,6 +33,8 @@ def record_events(file: TextIO) -> None:
 
 def progress() -> Progress:
     """The right one for where standard error goes."""
+    from provision.local.events import Recorded
+
     live = err.is_terminal and not err.is_dumb_terminal
     shown: Progress = LiveProgress() if live else PlainProgress()
     for file in _events:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from provision.drill import FAULTS
-from provision.drill.faults import Fault
+from provision.drill.faults import FAULTS, Fault
 from provision.drill.measure import Result, measure
 from provision.drill.outage import acknowledged
 from provision.drill.site import Site

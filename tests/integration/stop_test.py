@@ -11,6 +11,7 @@ import pytest
 # A command that says when it waits, and when it is unwound.
 COMMAND = """
 import sys, threading, time
+from gevent import monkey; monkey.patch_all()  # as `run` does before any of these imports
 from provision import __main__ as program
 import typer
 from provision.cli.app import app

@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from provision.apply import lock
-from provision.cli import certs_commands, cluster_commands
+from provision.cli import certs_commands
 from provision.model.errors import RefusedError
 from provision.model.source import LAB, STATIC
 
@@ -24,15 +24,15 @@ def told(monkeypatch):
         told.append("unlocked")
 
     monkeypatch.setattr(lock, "hold", hold)
-    monkeypatch.setattr(cluster_commands.sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: told.append("asked"))
-    monkeypatch.setattr("provision.cli.plan_view.summary", lambda _: "")
+    monkeypatch.setattr("provision.cli.views.plan.summary", lambda _: "")
     return told
 
 
 def session(told, source=STATIC):
     return SimpleNamespace(
-        cluster=SimpleNamespace(name="one"),
+        cluster=SimpleNamespace(name="one", inventory="one.py"),
         draft=SimpleNamespace(source=source),
         observe=lambda: told.append("looked"),
     )
@@ -61,7 +61,7 @@ def test_nobody_is_asked_who_has_the_lock_since_a_question_stops_its_heartbeat(t
 def test_machines_that_changed_while_the_question_stood_are_left_alone(told):
     prepare = planning(told, PLAN, OTHER)
     with (
-        pytest.raises(RefusedError, match="changed since you were asked"),
+        pytest.raises(RefusedError, match="changed after you confirmed"),
         certs_commands._agreed(session(told), "certs renew", prepare, yes=False),
     ):
         told.append("worked")

@@ -1,14 +1,24 @@
 """The command line itself: help, usage errors, exit codes. No machine is needed for any of it."""
 
+import io
+import json
+import platform
 import subprocess
 import sys
+from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 import typer.core
 import typer.main
 
+from provision.artifacts.catalogue import catalogue
+from provision.cli import progress
 from provision.cli.app import app, main
+from provision.cli.confirm import confirm
+from provision.drill import command as drill
 from provision.inventory import read
+from provision.model.errors import RefusedError
 
 
 def commands(command, *names):
@@ -19,8 +29,11 @@ def commands(command, *names):
         yield names
 
 
+app.add_typer(drill.app)  # as provision.__main__ does
 COMMANDS = list(commands(typer.main.get_command(app)))
-WITHOUT = {("init",), ("artifacts", "lock")}
+GROUPS = [(), *sorted({names[:1] for names in COMMANDS if len(names) > 1})]
+# These need no cluster: the first makes an inventory, the others are about clusterctl itself.
+WITHOUT = {("init",), ("artifacts", "lock"), ("version",)}
 WITH_INVENTORY = [names for names in COMMANDS if names not in WITHOUT]
 REST = {
     **{("node", verb): ["m1"] for verb in ("add", "remove", "replace")},
@@ -35,15 +48,25 @@ REST = {
 
 
 def test_all_commands_are_found():
-    assert {("up",), ("plan",), ("down",), ("ssh",), ("artifacts", "bundle")} <= set(COMMANDS)
+    some = {("up",), ("plan",), ("ssh",), ("artifacts", "bundle"), ("recover",), ("drill",)}
+    assert some <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
 def test_help_of_every_command_has_an_example_of_it(names, capsys):
     assert main([*names, "--help"]) == 0
 
-    text = " ".join(capsys.readouterr().out.split())
-    assert f"Example: clusterctl {' '.join(names)}" in text
+    assert f"  Example: clusterctl {' '.join(names)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("names", GROUPS, ids=" ".join)
+def test_a_group_shows_the_whole_first_sentence_of_each_command(names, capsys):
+    assert main([*names, "--help"]) == 0
+
+    text = capsys.readouterr().out
+    assert "Commands:" in text
+    cut = [line for line in text.splitlines() if line.endswith("...") and "COMMAND" not in line]
+    assert cut == []
 
 
 @pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
@@ -130,12 +153,126 @@ def test_init_prints_an_inventory_that_can_be_read(tmp_path, capsys):
     assert len(draft.hosts) == 3
 
 
-def test_help_does_not_wait_for_what_connects_to_machines():
+HEAVY = {
+    *("boto3", "botocore", "cryptography", "gevent", "jinja2", "paramiko", "pydantic", "pyinfra"),
+    *("pyrage", "sigstore", "yaml", "zstandard"),
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "by_typer"),
+    [
+        ([], set()),
+        (["--help"], set()),
+        (["--version"], set()),
+        # Typer checks the values of the options before the command by pydantic.
+        (["up", "--help"], {"pydantic"}),
+        (["drill", "-h"], {"pydantic"}),
+    ],
+)
+def test_help_imports_nothing_that_takes_long(arguments, by_typer):
     program = (
-        "import sys; from provision.cli.app import main; main(['up', '--help']); "
-        "sys.exit(sorted({'pyinfra', 'paramiko', 'boto3'} & sys.modules.keys()) or 0)"
+        f"import sys; sys.argv = ['clusterctl', *{arguments!r}]\n"
+        "from provision.__main__ import run\n"
+        "try: run()\n"
+        "except SystemExit: pass\n"
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
 
-    assert (done.returncode, done.stderr) == (0, b"")
+    imported = set(done.stderr.decode().split())
+    assert {"provision", "typer"} <= imported
+    assert imported & HEAVY <= by_typer
+
+
+def test_the_command_line_imports_nothing_that_takes_long():
+    program = "import provision.cli.app, provision.drill.command, sys; print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+
+    assert {name.partition(".")[0] for name in done.stdout.decode().split()} & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["up", "x.py"], ["ssh", "x.py", "m1", "--", "df", "-h"]], ids=" ".join
+)
+def test_a_command_runs_with_gevents_patch_also_if_its_own_arguments_ask_for_help(arguments):
+    program = (
+        f"import sys; sys.argv = ['clusterctl', *{arguments!r}]\n"
+        "from provision.__main__ import run\n"
+        "try: run()\n"
+        "except SystemExit: pass\n"
+        "from gevent import monkey; sys.exit(monkey.is_module_patched('socket'))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 1
+
+
+def test_the_version_is_shown(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"clusterctl {metadata.version('clusterctl')}\n"
+
+
+def test_version_tells_what_can_be_installed(capsys):
+    assert main(["version", "-o", "json"]) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert found["clusterctl"] == metadata.version("clusterctl")
+    assert found["kubernetes"]["default"] in found["kubernetes"]["versions"]
+    assert found["kubernetes"]["versions"] == list(catalogue().versions)
+    assert found["components"] == catalogue().sets
+    assert found["images"]["coredns"].startswith("v1.")
+    assert found["python"] == platform.python_version()
+    assert found["platform"]
+
+
+def test_version_is_a_table_too(capsys):
+    assert main(["version"]) == 0
+
+    text = capsys.readouterr().out
+    assert f"clusterctl {metadata.version('clusterctl')}" in text
+    for version in catalogue().versions:
+        assert version in text
+    assert "containerd" in text
+
+
+def test_events_of_phases_go_to_the_file_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "_events", [])
+    file = tmp_path / "events"
+    assert main(["--events", str(file), "up", str(tmp_path / "nowhere.py")]) == 3
+    with progress.progress().phase("etcd", "start", ("m1",)):
+        pass
+    assert [json.loads(line)["phase"] for line in file.read_text().splitlines()] == ["etcd"] * 2
+
+
+def test_without_a_terminal_a_change_is_refused_with_what_to_type(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    refusal = r"refusing to change ha without confirmation; use --yes"
+    with pytest.raises(RefusedError, match=refusal) as refused:
+        confirm("change ha", yes=False, hint="clusterctl plan ha.py shows the changes")
+    assert refused.value.hint == "clusterctl plan ha.py shows the changes"
+    confirm("change ha", yes=True)
+
+
+@pytest.mark.parametrize(("typed", "agreed"), [("ha", True), ("y", False)])
+def test_a_change_that_loses_data_needs_the_clusters_name(typed, agreed, monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(typer, "prompt", lambda *_, **__: typed)
+    if agreed:
+        confirm("remove ha", yes=False, name="ha")
+    else:
+        with pytest.raises(RefusedError, match="nothing was changed"):
+            confirm("remove ha", yes=False, name="ha")
+
+
+def test_a_change_that_the_operator_does_not_want_is_130(monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+
+    def no(*_, **options):
+        assert options == {"abort": True, "err": True}
+        raise typer.Abort
+
+    monkeypatch.setattr(typer, "confirm", no)
+    with pytest.raises(typer.Abort):
+        confirm("change ha", yes=False)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from provision.cli.status_view import collect
+from provision.cli.views.status import collect
 from tests.world import converged
 
 
@@ -14,4 +14,4 @@ def test_a_unit_that_systemd_calls_active_though_its_table_is_gone_is_a_problem(
 
     new = {*collect(of, seen | {"w1": flushed})["problems"]} - {*collect(of, seen)["problems"]}
 
-    assert new == {f"w1: {name} is active, and nftables has no table ip clusterctl"}
+    assert new == {f"w1: {name} is active, but nftables has no table ip clusterctl"}

@@ -1,4 +1,4 @@
-"""How a plan looks: machine by machine, with diffs of the files that change."""
+"""A plan, machine by machine, with diffs of the files that change; or as data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ Contents = Mapping[str, Mapping[str, bytes]]
 
 
 def contents(session: Session, plan: Plan) -> Contents:
-    """Machine -> path -> what is there now, of files that change and are not secret."""
+    """Read the files on the machines that the plan changes, except secret files.
+
+    Returns:
+        Machine -> path -> the content now.
+    """
     wanted = {
         name: [
             change.file.path
@@ -56,7 +60,7 @@ def _unpack(text: str) -> dict[str, bytes]:
     return found
 
 
-def show(plan: Plan, there: Contents) -> None:
+def show_plan(plan: Plan, there: Contents) -> None:
     """Print the plan on standard output."""
     for name, machine in plan.machines.items():
         if not machine.empty:
@@ -71,10 +75,10 @@ def show(plan: Plan, there: Contents) -> None:
         for gone in plan.delete:
             _line("-", f"delete {gone}")
     if plan.join:
-        out.print(Text("workers of the group", "bold"))
-        _line("~", f"what they run to join: {plan.join[:12]}, those that start from now on")
+        out.print(Text("workers of the Auto Scaling group", "bold"))
+        _line("~", f"new workers run another program to join: {plan.join[:12]}")
     if any(removal.whole for m in plan.machines.values() for removal in m.remove):
-        out.print("Packages of the distribution stay until `clusterctl down`.")
+        out.print("`clusterctl down` removes the packages of the distribution; this plan does not.")
     out.print(summary(plan))
 
 
@@ -84,11 +88,11 @@ def _machine(machine: MachinePlan, there: Mapping[str, bytes]) -> None:
     if machine.binaries:
         _line("+", f"binaries: {', '.join(b.artifact for b in machine.binaries)}")
     if machine.images:
-        _line("+", "images into its registry")
+        _line("+", "images for its registry")
     if machine.form_etcd:
-        _line("+", "etcd: first member of a new cluster, with the other masters")
+        _line("+", "etcd: starts a new cluster together with the other members")
     if machine.join_etcd:
-        _line("+", "etcd: joins as a learner, and is promoted")
+        _line("+", "etcd: joins as a learner, then is promoted")
     for component_plan in machine.components.values():
         _component(component_plan, there)
     for removal in machine.remove:
@@ -100,10 +104,10 @@ def _machine(machine: MachinePlan, there: Mapping[str, bytes]) -> None:
 
 
 def summary(plan: Plan) -> str:
-    """One line: how much would change."""
+    """One line: how much the plan changes."""
     if plan.empty:
         rest = "everything else" if plan.absent else "everything"
-        return f"Nothing to do: {rest} is as the inventory says."
+        return f"Nothing to change: {rest} matches the inventory."
     machines = [m for m in plan.machines.values() if not m.empty]
     components = [c for m in machines for c in m.components.values()]
     files = sum(len(c.files) for c in components)
@@ -114,7 +118,7 @@ def summary(plan: Plan) -> str:
     removals = [removal for m in machines for removal in m.remove]
     gone = sum(len(r.paths) for r in removals)
     stops = sum(len(r.units) for r in removals)
-    removed = f"{gone} paths removed, {stops} stops, " if removals else ""
+    removed = f"{gone} removed paths, {stops} stops, " if removals else ""
     return (
         f"{len(machines)} machine(s) change: {files} files, {leaves} certificates, {removed}"
         f"{len(starts)} starts, {len(restarts)} restarts, "
@@ -122,8 +126,8 @@ def summary(plan: Plan) -> str:
     )
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
-    """The plan for programs; no content of files."""
+def plan_as_json(plan: Plan) -> dict[str, Any]:
+    """The plan as data, without the content of files."""
     return {
         "changes": not plan.empty,
         "left_out": dict(plan.absent),
@@ -176,7 +180,7 @@ def _component(plan: ComponentPlan, there: Mapping[str, bytes]) -> None:
         for leaf in plan.leaves:
             _line("~", f"  certificate {leaf.leaf.cert_path}: {leaf.reason}")
         if plan.record and not plan.files:
-            _line("~", "  the machine's record of it is written anew")
+            _line("~", "  the machine's record is updated")
     for unit in plan.units:
         if not new or unit.action != "start":
             _line("~", f"  {unit.action} {unit.name}: {unit.reason}")
@@ -190,11 +194,11 @@ def _node(change: NodeChange) -> None:
     for kind in change.untaint:
         _line("-", f"taint {kind}")
     if not (change.labels or change.taints or change.untaint):
-        _line("~", "its Node says which labels and taints are ours")
+        _line("~", "record on the Node which labels and taints clusterctl manages")
 
 
 def _removal(removal: Removal) -> None:
-    _line("-", f"{removal.component}{': no longer wanted here' if removal.whole else ''}")
+    _line("-", f"{removal.component}{': prune' if removal.whole else ''}")
     for unit in removal.units:
         _line("-", f"  stop {unit}")
     for path in removal.paths:
@@ -206,7 +210,7 @@ def _file(change: FileChange, there: bytes | None) -> None:
     if change.was is None or change.was.sha256 == change.file.sha256:
         return
     if change.file.secret:
-        _line(" ", "    (secret: its content is not shown)")
+        _line(" ", "    (secret: the content is not shown)")
         return
     if there is None:
         return

@@ -13,10 +13,12 @@ from rich.text import Text
 from provision.cli.console import out
 from provision.commands.certs.listing import Certificate
 
-_WIDTH = 200  # of a table that is read by a program, or a file
+_WIDTH = 200  # columns of the table in a file or a pipe
 
 
-def as_json(certificates: Iterable[Certificate], now: datetime) -> list[dict[str, Any]]:
+def certificates_as_json(
+    certificates: Iterable[Certificate], now: datetime
+) -> list[dict[str, Any]]:
     return [
         {
             "machine": c.machine,
@@ -32,12 +34,12 @@ def as_json(certificates: Iterable[Certificate], now: datetime) -> list[dict[str
     ]
 
 
-def show(certificates: Iterable[Certificate], now: datetime, warn: timedelta) -> None:
-    """Print the table; what has less than `warn` left is red."""
+def show_certificates(certificates: Iterable[Certificate], now: datetime, warn: timedelta) -> None:
+    """Print a row for each certificate; red if it expires within `warn`."""
     table = Table(box=None, pad_edge=False)
     for heading in ("MACHINE", "FILE", "LEFT", "SIGNED BY"):
         table.add_column(heading, no_wrap=True)
-    table.add_column("WHAT FOR, WHOSE, UNDER WHICH NAMES", overflow="fold")
+    table.add_column("USE, SUBJECT AND NAMES", overflow="fold")
     for c in certificates:
         left = c.left(now)
         table.add_row(
@@ -51,7 +53,7 @@ def show(certificates: Iterable[Certificate], now: datetime, warn: timedelta) ->
 
 
 def words(left: timedelta) -> str:
-    """Days; less than two of them in smaller units."""
+    """The time in days; less than two days in hours or minutes."""
     if left <= timedelta(0):
         return "expired"
     if left >= timedelta(days=2):

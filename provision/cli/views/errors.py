@@ -1,4 +1,4 @@
-"""How errors look: what failed, where, why, and what to type next."""
+"""How errors are shown: what failed, where, why, and what to type next."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from provision.cli.console import err
 from provision.model.errors import ClusterctlError, Finding, FindingsError, PhaseError
 
 
-def show(error: ClusterctlError) -> None:
+def show_error(error: ClusterctlError) -> None:
     """Print an error on standard error."""
     if isinstance(error, FindingsError):
         err.print(Text(error.summary, "bold red"))
         show_findings(error.findings)
     elif isinstance(error, PhaseError):
-        err.print(Text(f"{error.phase} failed on {len(error.failures)} machine(s)", "bold red"))
+        err.print(Text(f"{error.phase} failed on {_machines(len(error.failures))}", "bold red"))
         for failure in error.failures:
             err.print(Text.assemble(("  " + failure.machine, "bold"), ": ", failure.step))
             _indented(failure.cause, "red")
             if failure.journal:
-                err.print(Text("    last lines of its journal:", "dim"))
+                err.print(Text("    last lines of the journal:", "dim"))
                 _indented(failure.journal, "dim")
             if failure.hint:
                 _indented(failure.hint, "yellow")
@@ -31,19 +31,23 @@ def show(error: ClusterctlError) -> None:
 
 
 def show_findings(findings: tuple[Finding, ...]) -> None:
-    """All findings in one table, errors first as they come."""
+    """Print all findings on standard error: a table on a terminal, lines elsewhere."""
+    if not err.is_terminal:
+        for finding in findings:
+            word = "error" if finding.fatal else "warning"
+            err.print(Text(f"{word}: {finding}"), soft_wrap=True)
+        return
     table = Table(box=None, pad_edge=False, show_edge=False)
     for heading in ("", "WHERE", "WHAT", "WHAT TO DO"):
         table.add_column(heading, overflow="fold")
     for finding in findings:
         mark = Text("error", "red") if finding.fatal else Text("warning", "yellow")
         table.add_row(mark, finding.where, finding.what, finding.hint)
-    if err.is_terminal:
-        err.print(table)
-        return
-    for finding in findings:
-        word = "error" if finding.fatal else "warning"
-        err.print(Text(f"{word}: {finding}"), soft_wrap=True)
+    err.print(table)
+
+
+def _machines(count: int) -> str:
+    return "1 machine" if count == 1 else f"{count} machines"
 
 
 def _indented(text: str, style: str) -> None:

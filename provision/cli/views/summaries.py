@@ -1,4 +1,4 @@
-"""What is said at the end of a run."""
+"""The last lines of a run: what was done, and what to type next."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from provision.commands.converge import Report
 from provision.inventory import Draft
 
 
-def up_summary(session: Session, run: Run, report: Report, output: Output) -> None:
-    """What was done, how long it took, and what to type next."""
+def show_up(session: Session, run: Run, report: Report, output: Output) -> None:
+    """Print what `up` did, how long it took, and what to type next."""
     cluster = session.cluster
     if output is Output.JSON:
         print_json(
@@ -32,8 +32,8 @@ def up_summary(session: Session, run: Run, report: Report, output: Output) -> No
         )
         return
     if not report.changed and not report.seconds:
-        rest = ", everything else" if run.plan.absent else ", everything"
-        out.print(f"{cluster.name}: nothing to do{rest} is as the inventory says.")
+        rest = "everything else" if run.plan.absent else "everything"
+        out.print(f"{cluster.name}: nothing to change, {rest} matches the inventory.")
         _left_out(run)
         return
     total = sum(report.seconds.values())
@@ -58,15 +58,15 @@ def _left_out(run: Run) -> None:
     for name, reason in run.plan.absent.items():
         out.print(Text(f"{name} was left out: {reason}", "red"), soft_wrap=True)
         out.print(
-            f"  gone for good? clusterctl node replace {path} {name}, or node remove",
+            f"  if the machine is lost: clusterctl node replace {path} {name}, or node remove",
             soft_wrap=True,
         )
 
 
-def down_summary(draft: Draft, left: dict[str, str]) -> None:
-    """What is gone, and what could not be cleaned."""
+def show_down(draft: Draft, left: dict[str, str]) -> None:
+    """Print that the cluster was removed, or the machines that could not be cleaned."""
     if not left:
-        out.print(f"{draft.name} is gone.")
+        out.print(f"{draft.name} was removed.")
         return
     for name, reason in left.items():
         out.print(Text(f"{name}: {reason}", "red"), soft_wrap=True)

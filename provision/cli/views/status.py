@@ -1,4 +1,4 @@
-"""`clusterctl status`: everything about a cluster, from one look at its machines."""
+"""The status of a cluster, from one look at its machines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from provision.model.observed import Observed, api_view
 
 
 def collect(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, Any]:
-    """The whole status as plain data; `healthy` sums it up."""
+    """The whole status as plain data. `healthy`: whether `problems` is empty."""
     api = api_view(observed)
     problems = [f"{f.machine}: {f.step}: {f.cause}" for f in judge(cluster, observed)]
     problems += [
@@ -30,7 +30,7 @@ def collect(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, Any
         and unit.active == "failed"
     ]
     problems += [
-        f"{name}: {unit.name} is {unit.active}, and nftables has no table {unit.lacks}"
+        f"{name}: {unit.name} is {unit.active}, but nftables has no table {unit.lacks}"
         for name, view in observed.items()
         for unit in view.units.values()
         if unit.active == "active" and unit.lacks
@@ -76,7 +76,7 @@ def _machine(cluster: Cluster, view: Observed, name: str) -> dict[str, Any]:
         "components": {
             unit.name.removesuffix(".service"): unit.active
             for unit in view.units.values()
-            # What a timer starts runs for moments.
+            # A unit that a timer starts runs for a short time only.
             if unit.load == "loaded" and (unit.enabled != "static" or unit.active == "failed")
         },
         "versions": {
@@ -115,8 +115,8 @@ def _certificates(observed: Mapping[str, Observed]) -> dict[str, Any]:
     return soonest
 
 
-def show(status: dict[str, Any]) -> None:
-    """Print it for people."""
+def show_status(status: dict[str, Any]) -> None:
+    """Print the status as tables, then the problems."""
     word = Text("healthy", "bold green") if status["healthy"] else Text("not healthy", "bold red")
     out.print(Text.assemble((status["cluster"], "bold"), "  ", word, f"  {status['kubernetes']}"))
     out.print(

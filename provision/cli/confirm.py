@@ -1,0 +1,37 @@
+"""Ask the operator before a change, or refuse where no answer can come."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from provision.model.errors import RefusedError
+
+
+def confirm(
+    what: str, *, yes: bool, question: str = "Continue?", name: str = "", hint: str = ""
+) -> None:
+    """Return when the operator agrees.
+
+    Args:
+        what: the change, as it follows "to": `remove ha`.
+        yes: the operator has agreed on the command line.
+        question: is asked on a terminal.
+        name: what the operator has to type instead of "y", for a change that loses data.
+        hint: a command that shows more before the operator decides.
+
+    Raises:
+        RefusedError: standard input is not a terminal, or another name was typed.
+        typer.Abort: the operator does not agree.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        message = f"refusing to {what} without confirmation; use --yes"
+        raise RefusedError(message, hint=hint)
+    if not name:
+        typer.confirm(question, abort=True, err=True)
+    elif typer.prompt(f"{question} Type the cluster's name, {name}, to continue", err=True) != name:
+        message = f"refusing to {what}: another name was typed; nothing was changed"
+        raise RefusedError(message)
