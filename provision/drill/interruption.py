@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from provision.apply.phases import CONTROL_PLANE, Phase
 from provision.drill.harm import Action, connect, power_on
 from provision.drill.runs import Ended, Run, clusterctl
 from provision.drill.site import Site, await_
@@ -18,7 +19,6 @@ LONGEST = 4.0  # seconds into a phase, at most, until it is killed
 HEALTHY = 120.0  # seconds until the cluster must be healthy after the last run
 FALLEN = 240.0  # seconds until another run has taken over from a frozen one, and finished
 STOPPED = 5.0  # seconds from Ctrl-C to the end
-ROLLING = "control plane"  # the phase in which one apiserver after the other is restarted
 CHANGED = f"{paths.KUBERNETES}/audit-policy.yaml"  # a change of it restarts the apiserver
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 
@@ -50,7 +50,7 @@ def kill_in_every_phase(
         phase = next((name for name in names if name not in (*killed, *but)), "")
         if not phase:
             return killed, run.wait()
-        run.within_phase(moments.uniform(0, LONGEST))
+        run.within_phase(phase, moments.uniform(0, LONGEST))
         run.send(signal.SIGKILL)
         run.wait()
         killed.append(phase)
@@ -137,7 +137,7 @@ def lose(loss: Action) -> Action:
 
 
 def lose_in(
-    phase: str, loss: Action, site: Site, victim: str, command: str, *arguments: str
+    phase: Phase, loss: Action, site: Site, victim: str, command: str, *arguments: str
 ) -> str:
     """Lose a machine while a command is in this phase.
 
@@ -216,13 +216,13 @@ def _up_in_rolling_phase(site: Site) -> Run:
     """Start an `up` that has to restart every apiserver; return when it does."""
     for master in site.cluster.masters:
         site.run(master.name, f"echo '# by the drill' >> {CHANGED}")
-    return _in_phase(site, ROLLING, "up", "--yes")
+    return _in_phase(site, CONTROL_PLANE, "up", "--yes")
 
 
-def _in_phase(site: Site, phase: str, command: str, *arguments: str) -> Run:
+def _in_phase(site: Site, phase: Phase, command: str, *arguments: str) -> Run:
     """Start a command; return when it is in this phase."""
     run = Run(command, site.inventory, *arguments)
-    if phase not in run.phases():
-        message = f"{command} ended without the phase {phase!r}: {run.wait().err[-1000:]}"
+    if phase.name not in run.phases():
+        message = f"{command} ended without the phase {phase.name!r}: {run.wait().err[-1000:]}"
         raise UnhealthyError(message)
     return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+from provision.apply.phases import CONTROL_PLANE, ETCD, VERIFY
 from provision.drill.harm import DROP_IN, JUNK, burn, connect, drop
 from provision.drill.interruption import finished, kill_in_every_phase, lose_in
 from provision.drill.site import Site
@@ -43,7 +44,7 @@ def replace_machine_cut_off(site: Site, victim: str) -> str:
     """Burn a master down, and cut its successor off while it gets its control plane."""
     burn(site, victim)
     cut = drop("in", "out", operator=True)
-    return lose_in("control plane", cut, site, victim, "node replace", victim, "--yes")
+    return lose_in(CONTROL_PLANE, cut, site, victim, "node replace", victim, "--yes")
 
 
 def recover(site: Site, victim: str) -> None:
@@ -73,7 +74,9 @@ def restore_killed(site: Site, victim: str) -> None:
     """Kill `etcd restore` in each phase that changes something; the last brings the snapshot back."""
     seed = secrets.randbelow(1000)
     arguments = ("--from", str(_snapshot(site)), "--yes")
-    _, last = kill_in_every_phase("etcd restore", site.inventory, seed, *arguments, but=("verify",))
+    _, last = kill_in_every_phase(
+        "etcd restore", site.inventory, seed, *arguments, but=(VERIFY.name,)
+    )
     last.succeeded()
     finished(site.inventory)
 
@@ -82,7 +85,7 @@ def restore_cut_off(site: Site, victim: str) -> None:
     """Cut a member off while `etcd restore` starts them; connected again, bring the snapshot back."""
     arguments = ("--from", str(_snapshot(site)), "--yes")
     cut = drop("in", "out", operator=True)
-    lose_in("etcd", cut, site, victim, "etcd restore", *arguments)
+    lose_in(ETCD, cut, site, victim, "etcd restore", *arguments)
     connect(site, victim)
     site.clusterctl("etcd restore", *arguments).succeeded()
     finished(site.inventory)

@@ -1,8 +1,9 @@
-"""clusterctl as a user runs it, in a process of its own: followed, interrupted, killed."""
+"""clusterctl in a process of its own, as an operator runs it: followed, interrupted, killed."""
 
 from __future__ import annotations
 
-import re
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,15 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.model.errors import UnhealthyError
+from gevent.fileobject import FileObject
 
-# As the command line writes it where there is no terminal: name, summary, machines.
-_PHASE = re.compile(r"(?!warning|error)(?P<name>[a-z][a-z -]*): .* \(.*\)")
+from provision.local.events import Event
+from provision.model.errors import UnhealthyError
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that has ended. `code` is negative for a signal."""
+    """A run that has ended. `code` is negative if a signal ended it."""
 
     code: int
     out: str
@@ -27,113 +28,120 @@ class Ended:
 
     @property
     def said(self) -> str:
-        """What it wrote to standard error, without its line breaks: they may be anywhere."""
+        """Standard error without line breaks, which depend on the width of the terminal."""
         return " ".join(self.err.split())
 
     def succeeded(self) -> Ended:
-        """Itself.
+        """Return this run.
 
         Raises:
-            UnhealthyError: it failed; with its last lines.
+            UnhealthyError: the run failed; with its last lines.
         """
         if self.code != 0:
             raise UnhealthyError(f"exit {self.code}: {self.err[-2000:].strip()}")
         return self
 
 
-def _heed_ctrl_c() -> None:
+def _accept_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Run:
-    """A command of clusterctl that goes on while it is watched."""
+    """A command of clusterctl that runs while the drill watches it."""
 
     def __init__(self, command: str, inventory: Path, *arguments: str) -> None:
+        events, write = os.pipe()
+        program = [sys.executable, "-m", "provision", "--events", f"/dev/fd/{write}"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "provision", *command.split(), str(inventory), *arguments],
+            [*program, *command.split(), str(inventory), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            pass_fds=(write,),
             start_new_session=True,
-            # A shell's background job ignores Ctrl-C, and all that it starts would too.
-            preexec_fn=_heed_ctrl_c,  # noqa: PLW1509  one system call, no lock
+            # A background job of a shell ignores Ctrl-C, and so do the processes that it starts.
+            preexec_fn=_accept_ctrl_c,  # noqa: PLW1509  one system call, no lock
         )
-        self._lines: list[str] = []
-        self._out = ""
+        os.close(write)
+        self._events: list[tuple[Event, str]] = []
+        self._out, self._err = "", ""
         self._news = threading.Condition()
         self._ended = False
-        self._readers = [threading.Thread(target=t, daemon=True) for t in (self._err, self._read)]
+        readers = (self._read_events, events), (self._read_out,), (self._read_err,)
+        self._readers = [
+            threading.Thread(target=reader, args=arguments, daemon=True)
+            for reader, *arguments in readers
+        ]
         for reader in self._readers:
             reader.start()
 
     def phases(self) -> Iterator[str]:
-        """Names of phases, each as it begins; returns when the command has ended."""
+        """Names of phases, each when it begins. Returns when the command has ended."""
         seen = 0
         while True:
             with self._news:
-                while not self._ended and len(self._lines) == seen:
+                while not self._ended and len(self._events) == seen:
                     self._news.wait()
-                lines, ended = self._lines[seen:], self._ended
-            seen += len(lines)
-            for line in lines:
-                if match := _PHASE.fullmatch(line):
-                    yield match["name"]
-            if ended and not lines:
+                events, ended = self._events[seen:], self._ended
+            seen += len(events)
+            yield from (phase for event, phase in events if event is Event.BEGAN)
+            if ended and not events:
                 return
 
-    def within_phase(self, seconds: float) -> None:
-        """Return after so many seconds, or when the phase that now runs has ended."""
+    def within_phase(self, phase: str, seconds: float) -> None:
+        """Return after these seconds, or when the phase has ended."""
+        ends = {(Event.ENDED, phase), (Event.FAILED, phase)}
         with self._news:
-            before = self._count()
-            self._news.wait_for(lambda: self._ended or self._count() > before, seconds)
+            self._news.wait_for(lambda: self._ended or ends & {*self._events}, seconds)
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to clusterctl alone; what it has started goes on, as after a crash."""
+        """Send a signal to clusterctl alone. The processes that it started continue."""
         self._process.send_signal(number)
 
     def wait(self, timeout: float = 900) -> Ended:
-        """Wait for the end.
+        """Wait until the command ends.
 
         Raises:
-            UnhealthyError: it did not come.
+            UnhealthyError: it did not end in time.
         """
         try:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            message = f"clusterctl did not end within {timeout:.0f} s: {self._text()[-2000:]}"
+            message = f"clusterctl did not end within {timeout:.0f} s: {self._err[-2000:]}"
             raise UnhealthyError(message) from None
         except BaseException:
-            # Ctrl-C on the drill does not reach it: it is in a session of its own.
+            # Ctrl-C for the drill does not reach the command, which has a session of its own.
             self._process.kill()
             raise
         for reader in self._readers:
-            # What a killed run has started may hold the other end open.
+            # Processes that a killed run started may hold the other end of the pipe open.
             reader.join(1)
-        return Ended(code, self._out, self._text())
+        return Ended(code, self._out, self._err)
 
-    def _count(self) -> int:
-        return sum(_PHASE.fullmatch(line) is not None for line in self._lines)
-
-    def _text(self) -> str:
-        return "\n".join(self._lines)
-
-    def _err(self) -> None:
-        assert self._process.stderr is not None  # noqa: S101
-        for line in self._process.stderr:
-            with self._news:
-                self._lines.append(line.rstrip("\n"))
-                self._news.notify_all()
+    def _read_events(self, descriptor: int) -> None:
+        # A plain file would block all greenlets of this process, and these threads are greenlets.
+        with FileObject(descriptor, "r", encoding="utf-8") as file:
+            for line in file:
+                seen = json.loads(line)
+                with self._news:
+                    self._events.append((Event(seen["event"]), seen["phase"]))
+                    self._news.notify_all()
         with self._news:
             self._ended = True
             self._news.notify_all()
 
-    def _read(self) -> None:
+    def _read_err(self) -> None:
+        assert self._process.stderr is not None  # noqa: S101
+        for line in self._process.stderr:
+            self._err += line
+
+    def _read_out(self) -> None:
         assert self._process.stdout is not None  # noqa: S101
         self._out = self._process.stdout.read()
 
 
 def clusterctl(command: str, inventory: Path, *arguments: str) -> Ended:
-    """Run a command to its end, whatever that is."""
+    """Run a command, and wait until it ends, also if it fails."""
     return Run(command, inventory, *arguments).wait()

@@ -157,7 +157,7 @@ def test_a_version_is_added_with_all_that_it_lacks_and_nothing_else_is_touched(m
 
     again = lock(mirror, catalogue)
     assert again.returncode == 0
-    assert "has every checksum" in again.stdout
+    assert "already has all checksums" in again.stdout
 
 
 def test_a_file_that_is_not_what_was_signed_is_refused_though_its_checksum_is_right(

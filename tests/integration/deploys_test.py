@@ -108,7 +108,7 @@ def test_a_binary_that_was_changed_is_found_by_a_deep_check(inventory):
     sound = subprocess.run(
         [CLUSTERCTL, "check", "--deep", inventory], check=True, capture_output=True, text=True
     )
-    assert "binaries are what was installed" in sound.stdout
+    assert "binaries have the SHA-256 that was installed" in sound.stdout
 
 
 def test_a_member_without_data_is_refused(inventory):

@@ -110,7 +110,7 @@ def test_a_copy_goes_elsewhere_over_ssh_and_a_snapshot_is_verified_from_it(
     on(lab, f"mv /root/{taken} {BACKUPS}")
 
     assert COPIES in said
-    assert "as they were saved" in said
+    assert "as in the snapshot" in said
     assert on(lab, "ls /var/lib/clusterctl/verify") == ""
 
 

@@ -387,7 +387,7 @@ def test_scale_changes_the_size_at_once_and_the_plan_says_that_up_brings_it_back
     (group,) = moto.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
     assert (group["MinSize"], group["MaxSize"], group["DesiredCapacity"]) == (7, 7, 7)
     assert "grows from 2 to 7" in " ".join(done.stdout.split())
-    assert f'{path} says "group": 2' in done.stderr
+    assert f'{path} has "group": 2' in done.stderr
     planned = {thing.what: thing.detail for thing in fresh().planned(draft_of(tmp_path))}
     assert planned == {"size of group": "7 -> 2 workers, as the inventory says"}
     # And where the inventory no longer has one.
@@ -986,7 +986,9 @@ def test_up_asks_before_it_spends_money(moto, proxy, tmp_path):
     done = command(proxy, tmp_path, "up", write(tmp_path), **CREDENTIALS)
 
     assert done.returncode == 5
-    assert "there is nobody to ask" in done.stderr
+    refusal = "refusing to make the machines of"
+    assert refusal in done.stderr
+    assert "without confirmation; use --yes" in " ".join(done.stderr.split())
     assert ours(moto) == {}
 
 
