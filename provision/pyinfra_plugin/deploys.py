@@ -179,8 +179,14 @@ def _refuse(component: Component, cluster: Cluster, trust: Trust, observed: Obse
         message = f"{observed.machine} has newer keys than this computer"
         raise RefusedError(message, hint=f"clusterctl trust fetch {cluster.inventory}")
     if observed.holder:
-        message = f"somebody works on this cluster: {observed.holder}"
+        message = f"another operator is changing this cluster: {observed.holder}"
         raise RefusedError(message, hint="wait until it has finished")
+    if component.name == "firewall":
+        message = (
+            f"refusing to change the firewall of {observed.machine}: wrong rules would lock you out, "
+            "and this deploy cannot undo them"
+        )
+        raise RefusedError(message, hint=f"{up} changes the rules, and tests a new SSH connection")
     if component.name == "etcd" and not (observed.etcd_data and observed.etcd_formed):
         message = (
             f"{observed.machine} has no etcd data: a member is formed or joined with the others"
@@ -194,7 +200,7 @@ def _refuse(component: Component, cluster: Cluster, trust: Trust, observed: Obse
 
 @contextmanager
 def _as_deploy_error() -> Iterator[None]:
-    """Errors of ours as pyinfra's: its command shows those without a traceback."""
+    """Raise errors of clusterctl as errors of pyinfra, which shows them without a traceback."""
     try:
         yield
     except ClusterctlError as error:

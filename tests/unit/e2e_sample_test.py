@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.drill import FAULTS
+from provision.drill.faults import FAULTS
 from tests.e2e import faults, lanes
 from tests.e2e.sample import EVERYTHING, SAMPLES
 
