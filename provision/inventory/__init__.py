@@ -2,8 +2,8 @@
 
 An inventory is a pyinfra inventory file: lists `masters`, `workers` and optionally `etcd`, each
 item a name or `(name, data)`, or a whole group as `(list, data)`; and a dict `cluster` with the
-settings of the whole. A Draft is all that the file alone can say; the machines' source (lab,
-Vagrant, EC2, static) adds where they are, and then it is a Cluster.
+settings of the whole cluster. A Draft has everything that is in the file. The machines' source
+(lab, Vagrant, EC2, static) adds their addresses, which makes a Cluster.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Draft", "HostEntry", "complete", "read"]
 
 
 def read(path: Path) -> Draft:
-    """Execute an inventory file and check all that it says.
+    """Execute an inventory file and check everything in it.
 
     Raises:
         InventoryError: with everything that is wrong, warnings included.
@@ -61,13 +61,13 @@ def complete(
     vip: IPv4Address | None,
     name: str | None = None,
 ) -> Cluster:
-    """Add where the machines are.
+    """Add the machines' addresses.
 
     Args:
         draft: from `read`.
         located: of every host, by name.
-        vip: what the source chose; counts only where the file leaves it to the source.
-        name: of a load balancer that the source made; counts only where the file has none.
+        vip: that the source chose; used only if the file has `"vip": "auto"`.
+        name: of a load balancer that the source made; used only if the file has no name.
 
     Raises:
         InventoryError: addresses that do not fit together.
@@ -97,16 +97,16 @@ def _fields(given: Settings, model: type[Settings]) -> dict[str, object]:
 
 def _refuse(path: Path, findings: list[Finding]) -> None:
     if any(finding.fatal for finding in findings):
-        hint = f"correct {path} and run the command again"
+        hint = f"correct {path}, then run the command again"
         raise InventoryError(f"{path} cannot be used", findings, hint=hint)
 
 
 def _misspelt(executed: Executed) -> Iterator[Finding]:
-    """Find names that were meant to be ours; other lists are the user's own pyinfra groups."""
-    ours = {name for group in executed.groups.values() for name in host_names(group)}
+    """Find misspelt names of groups; other lists are the operator's own groups for pyinfra."""
+    machines = {name for group in executed.groups.values() for name in host_names(group)}
     for name, names in executed.others.items():
         close = get_close_matches(name.lower(), GROUPS, n=1, cutoff=0.8)
-        if close and names - ours:
+        if close and names - machines:
             yield Finding(name, "unknown group", f"did you mean {close[0]!r}?")
     if executed.cluster is None:
         for name in get_close_matches("cluster", executed.dicts, n=1, cutoff=0.8):

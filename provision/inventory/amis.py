@@ -1,4 +1,4 @@
-"""Which AMIs are meant by a name. Owners: the publishers' own account numbers.
+"""AMIs by their names. Owners: the account numbers of the publishers.
 
 debian: https://wiki.debian.org/Cloud/AmazonEC2Image; ubuntu: https://cloud-images.ubuntu.com;
 amazon: the alias that EC2 itself has.
@@ -14,15 +14,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Image:
-    """How to ask for an AMI.
+    """How to find an AMI.
 
     Attributes:
-        id: of one AMI; else the newest with
+        id: of one AMI; without it, the newest one of
         owner: account or alias, and
-        pattern: of names, with `*`; `{arch}` stands for the architecture in the publisher's words.
+        pattern: of names, with `*`; `{arch}` is replaced by the architecture in the publisher's words.
         words: architecture in EC2's words -> in the publisher's.
-        user: who may log in; empty: the inventory says.
-        agent: whether the Session Manager's agent is in it, as far as is known.
+        user: for SSH; empty: the inventory must have one.
+        agent: whether the image has the Session Manager's agent, as far as clusterctl knows.
     """
 
     id: str = ""
@@ -70,7 +70,7 @@ _OWN = re.compile(r"(?P<owner>[0-9]{12}|self|amazon)/(?P<pattern>[^{}]+)")
 
 
 def image_of(text: str) -> Image | None:
-    """Read the inventory's `image`; None: it is none."""
+    """Read the inventory's `image`; None if it is not an image."""
     if text in KNOWN:
         return KNOWN[text]
     if re.fullmatch(r"ami-[0-9a-f]{8,17}", text):

@@ -1,4 +1,4 @@
-"""What an inventory file alone can say, as values."""
+"""The contents of an inventory file, as values."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ class HostData(Model):
 
 
 class HostEntry(Model):
-    """A machine as the file has it.
+    """A machine, as it is in the file.
 
     Attributes:
-        address: on the machines' own network; None when the file does not say it: the lab
-            and the clouds choose one, a static machine's `ssh_hostname` is looked up.
-        ssh: only what the file gives, under the names of `provision.model.cluster.Ssh`
-            (`hostname`, `port`, `user`, `key` ...; paths absolute). May hold passwords.
+        address: on the machines' own network; None if the file has none: the lab and the clouds
+            choose one, a static machine's `ssh_hostname` is looked up.
+        ssh: only what is in the file, under the names of `provision.model.cluster.Ssh`
+            (`hostname`, `port`, `user`, `key` ...; paths absolute). It may have passwords.
     """
 
     name: str

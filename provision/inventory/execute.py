@@ -1,4 +1,4 @@
-"""An inventory file -> its names, executed as pyinfra does it."""
+"""An inventory file -> its names; the file runs as with pyinfra."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Executed:
         text: of the file.
         groups: masters, workers and etcd, in the file's order (it matters where data differ).
         cluster: the dict of that name; None when there is none.
-        others: other lists, which are groups for pyinfra alone: name -> hosts in it.
+        others: other lists, which only pyinfra uses as groups: name -> hosts.
         dicts: names of other dicts.
-        findings: values that are no data.
+        findings: values that are not data.
     """
 
     text: str
@@ -46,15 +46,19 @@ def execute(path: Path) -> Executed:
         text = path.read_text("utf-8")
         code = compile(text, str(path), "exec", dont_inherit=True)
     except FileNotFoundError:
-        raise _error(path, "there is no such file", "`clusterctl init` prints a new one") from None
+        raise _error(
+            path, "there is no such file", "`clusterctl init` prints a new inventory"
+        ) from None
     except OSError as error:
-        raise _error(path, f"cannot be read: {error.strerror}") from None
+        raise _error(path, f"cannot be read: {error.strerror}", "check its permissions") from None
     except SyntaxError as error:
         line = f": {_without_secrets(error.text.strip())}" if error.text else ""
         what = f"{_without_secrets(error.msg)}{line}"
-        raise _error(f"{path}:{error.lineno}", what, "correct the line; it is Python") from None
+        raise _error(
+            f"{path}:{error.lineno}", what, "correct the line; the file is Python"
+        ) from None
     except (ValueError, RecursionError, MemoryError):  # not UTF-8, NUL bytes, nested too deep
-        raise _error(path, "is not a Python file", "it must be Python, in UTF-8") from None
+        raise _error(path, "is not a Python file", "write Python, in UTF-8") from None
     names: dict[str, object] = {"__file__": str(path)}
     try:
         exec(code, names)  # noqa: S102  an inventory is a program, the operator's own
@@ -63,7 +67,7 @@ def execute(path: Path) -> Executed:
         lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         where = f"{path}:{lines[-1].lineno}" if lines else path
         what = f"{type(error).__name__}: {_without_secrets(_text(error))}"
-        raise _error(where, what, "correct the line; it is Python") from None
+        raise _error(where, what, "correct the line; the file is Python") from None
 
 
 def _select(text: str, names: Mapping[str, object]) -> Executed:
@@ -78,7 +82,7 @@ def _select(text: str, names: Mapping[str, object]) -> Executed:
 
 
 def host_names(group: object) -> list[str]:
-    """Names in what may be a group: a list, or (list, data); none in anything else."""
+    """The names in a group, a list or (list, data); none in another value."""
     items = group[0] if isinstance(group, tuple) and group else group
     if not isinstance(items, list):
         return []
@@ -94,7 +98,7 @@ def _text(error: BaseException) -> str:
 
 
 def _without_secrets(line: str) -> str:
-    """Cut off a line of code from the first word on that may be followed by a secret."""
+    """Cut a line of code after the first word that a secret may follow."""
     return _PASSWORD.sub(r"\1 ...", line)[:200]
 
 

@@ -1,4 +1,4 @@
-"""Paths that an inventory names."""
+"""Files that an inventory names."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from pathlib import Path
 
 
 def absolute(path: Path, folder: Path) -> Path:
-    """Expand `~`; start where the inventory file is."""
+    """Expand `~`, and resolve the path relative to the inventory's directory."""
     try:
         return folder / path.expanduser()
-    except RuntimeError:  # the home of somebody who is not there
+    except RuntimeError:  # there is no such user
         return folder / path
 
 
 def is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name too long, a folder that is closed to us
+    except OSError:  # the name is too long, or the directory cannot be read
         return False
 
 
 def mode_open_to_others(path: Path) -> str:
-    """Its mode, `0644`, if others than its owner can read or write it; else nothing."""
+    """The file's mode, `0644`, if other users can read or write it; otherwise empty."""
     try:
         mode = path.stat().st_mode & 0o777
     except OSError:

@@ -36,18 +36,18 @@ def hosts(
 ) -> tuple[tuple[HostEntry, ...], list[Finding]]:
     """Make the machines of the groups; a name in several groups is one machine.
 
-    Where data differ, the machine's own count before its groups', and the later group's before
-    the earlier's, as in pyinfra; labels and taints add up.
+    A machine's own data replace those of its groups, and those of a later group replace those of
+    an earlier one, as in pyinfra; labels and taints add up.
 
     Args:
         raw: groups in the file's order.
         folder: where relative paths start.
-        source: what makes the machines; it decides what the inventory may say of one.
+        source: of the machines; it decides which data the inventory may have.
     """
     findings: list[Finding] = []
     groups = [_group(name, value, folder, source, findings) for name, value in raw.items()]
     if "masters" not in raw:
-        findings.append(Finding("masters", "is missing", 'at least one: masters = ["m1"]'))
+        findings.append(Finding("masters", "is missing", 'write at least one: masters = ["m1"]'))
     by_role = sorted(groups, key=lambda group: list(GROUPS).index(group.name))
     names = dict.fromkeys(name for group in by_role for name in group.hosts)
     stacked = "etcd" not in raw
@@ -63,11 +63,11 @@ def _group(
         items, data = value
         group.data = _data(data, name, folder, source, findings)
     if not isinstance(items, list):
-        hint = f'{name} = ["m1", ("m2", {{...}})], or {name} = ([...], {{...}})'
+        hint = f'write {name} = ["m1", ("m2", {{...}})], or {name} = ([...], {{...}})'
         findings.append(Finding(name, f"{show(value)} is not a group", hint))
         return group
     if not items:
-        hint = "at least one" if name == "masters" else "leave it out"
+        hint = "write at least one" if name == "masters" else "leave the group out"
         findings.append(Finding(name, "has no machines", hint))
     for item in items:
         if isinstance(item, tuple) and len(item) == 2:
@@ -75,7 +75,7 @@ def _group(
         else:
             host, data = item, {}
         if not isinstance(host, str):
-            hint = '"m1", or ("m1", {"ssh_hostname": "192.0.2.11"})'
+            hint = 'write "m1", or ("m1", {"ssh_hostname": "192.0.2.11"})'
             findings.append(Finding(name, f"{show(item)} is not a machine", hint))
         elif finding := _bad_name(name, host, group):
             findings.append(finding)
@@ -89,17 +89,19 @@ def _group(
 
 def _bad_name(group: str, host: str, seen: _Group) -> Finding | None:
     if host in seen.hosts:
-        return Finding(group, f"{show(host)} is there twice", "each machine once in a group")
+        return Finding(
+            group, f"{show(host)} is in the group twice", "write each machine once in a group"
+        )
     if rules.is_address(host):
-        hint = f'name it as its hostname is: ("m1", {{"ssh_hostname": {host!r}}})'
+        hint = f'write the hostname and the address: ("m1", {{"ssh_hostname": {host!r}}})'
         return Finding(group, f"{show(host)} is an address, not a hostname", hint)
     if not rules.is_hostname(host):
-        hint = "lower-case letters, digits, '-' and '.', 63 characters at most"
+        hint = "a hostname has lower-case letters, digits, '-' and '.', 63 characters at most"
         return Finding(group, f"{show(host)} is not a hostname", hint)
     if len(host) > rules.NODE_NAME:
         hint = (
-            f"{rules.NODE_NAME} at most: a node's certificate is for system:node:NAME, and X.509 "
-            "has 64 for that"
+            f"use {rules.NODE_NAME} at most: a node's certificate has the name system:node:NAME, "
+            "and X.509 allows 64 characters"
         )
         return Finding(group, f"{show(host)} has {len(host)} characters", hint)
     return None
@@ -113,7 +115,7 @@ def _own_address(where: str, host: str, group: _Group) -> Iterator[Finding]:
         yield Finding(
             f"{where}.{given}",
             f"{show(str(address))} cannot be reached by the other machines",
-            "say \"address\": the machine's own on the machines' network",
+            "set `address` to the machine's address on the machines' network",
         )
 
 
@@ -122,7 +124,7 @@ def _data(
 ) -> HostData:
     """Check the data of a machine or a group; paths become absolute."""
     if not isinstance(raw, dict):
-        hint = 'such as {"ssh_user": "admin", "_sudo": True}'
+        hint = 'write a dict such as {"ssh_user": "admin", "_sudo": True}'
         findings.append(Finding(where, f"its data are {show(raw)}, not a dict", hint))
         return HostData()
     named = {_ALIASES.get(str(key), str(key)): value for key, value in raw.items()}
@@ -130,7 +132,7 @@ def _data(
     findings += problems
     given = data.model_dump(exclude_unset=True)
     if source.host_fields is not None:
-        hint = f"leave it out; the inventory may say: {', '.join(sorted(source.host_fields))}"
+        hint = f"leave it out; the inventory may set {', '.join(sorted(source.host_fields))}"
         for key in sorted(given.keys() - source.host_fields):
             findings.append(Finding(f"{where}.{key}", f"is not for {source.machines}", hint))
     update = {key: absolute(given[key], folder) for key in _FILES if given.get(key)}
@@ -146,16 +148,18 @@ def _check(data: HostData, where: str) -> Iterator[Finding]:
     for key in ("ssh_hostname", "ssh_user"):
         name = getattr(data, key)
         if name is not None and not _SSH_NAME.fullmatch(name):
-            yield Finding(f"{where}.{key}", f"{show(name)} is not a name")
+            hint = "write letters, digits and _.:%@-, and begin with a letter, a digit or '_'"
+            yield Finding(f"{where}.{key}", f"{show(name)} is not a name", hint)
     if data.ssh_host_key is not None and not rules.is_host_key(data.ssh_host_key):
-        hint = "TYPE and KEY as in the machine's /etc/ssh/ssh_host_ed25519_key.pub"
+        hint = "write TYPE and KEY as in the machine's /etc/ssh/ssh_host_ed25519_key.pub"
         yield Finding(f"{where}.ssh_host_key", "is not a public host key", hint)
     for key in _FILES:
         path = getattr(data, key)
         if path is not None and not is_file(path):
-            yield Finding(f"{where}.{key}", f"there is no file {show(path)}")
+            hint = "relative paths start at the directory of the inventory file"
+            yield Finding(f"{where}.{key}", f"there is no file {show(path)}", hint)
     if data.ssh_key and is_file(data.ssh_key) and (mode := mode_open_to_others(data.ssh_key)):
-        what = f"{show(data.ssh_key)} is {mode}: others can read it"
+        what = f"{show(data.ssh_key)} has mode {mode}: other users can read it"
         yield Finding(f"{where}.ssh_key", what, f"chmod 600 {data.ssh_key}")
 
 
@@ -199,7 +203,7 @@ def _taints(layers: list[HostData]) -> tuple[Taint, ...]:
 
 
 def _address(data: Mapping[str, object]) -> IPv4Address | None:
-    """Give the address that the file says: `address`, or `ssh_hostname` where it is one."""
+    """Give the address that the file has: `address`, or `ssh_hostname` if that is an address."""
     address, hostname = data.get("address"), data.get("ssh_hostname")
     if isinstance(address, IPv4Address):
         return address

@@ -1,30 +1,32 @@
-"""Flags that `extra_args` may not set, component -> flag -> why."""
+"""Flags of components and `extra_args`: those that it may not set, and those that replace a setting."""
 
 from __future__ import annotations
 
-_ANONYMOUS = "nobody gets in without a certificate or a token"
-_CERTIFICATES = "certificates are made, renewed and checked by clusterctl"
-_MEMBERSHIP = "members join and leave one at a time, so that quorum is never at risk"
+_ANONYMOUS = "every client needs a certificate or a token"
+_CERTIFICATES = "clusterctl makes, renews and checks certificates"
+_MEMBERSHIP = "members join and leave one at a time, so that there is always a quorum"
 _NETWORKS = "set cluster['networks']"
-_KUBECONFIG = "it is made by clusterctl"
+_FILE = "clusterctl writes this file"
 
+# Component -> flag -> why `extra_args` may not set it.
 RESERVED: dict[str, dict[str, str]] = {
     "kube-apiserver": {
         "anonymous-auth": _ANONYMOUS,
         "authentication-config": _ANONYMOUS,
-        "authorization-mode": "Node,RBAC keeps nodes from each other's secrets",
+        "authorization-mode": "with Node,RBAC a node cannot read the secrets of other nodes",
         "client-ca-file": _CERTIFICATES,
         "tls-cert-file": _CERTIFICATES,
         "tls-private-key-file": _CERTIFICATES,
+        "enable-bootstrap-token-auth": "nodes join with bootstrap tokens",
         "etcd-cafile": _CERTIFICATES,
         "etcd-certfile": _CERTIFICATES,
         "etcd-keyfile": _CERTIFICATES,
-        "etcd-servers": "each apiserver uses its own machine's member, to survive another's loss",
+        "etcd-servers": "each apiserver uses the member of its own machine, to survive the loss of another one",
         "service-account-key-file": _CERTIFICATES,
         "service-account-signing-key-file": _CERTIFICATES,
         "service-cluster-ip-range": _NETWORKS,
-        "secure-port": "the nodes' proxies expect 6443",
-        "advertise-address": "it is the machine's address",
+        "secure-port": "the proxies on the nodes use port 6443",
+        "advertise-address": "the inventory gives the machine's address",
     },
     "kube-controller-manager": {
         "allocate-node-cidrs": _NETWORKS,
@@ -33,21 +35,22 @@ RESERVED: dict[str, dict[str, str]] = {
         "service-cluster-ip-range": _NETWORKS,
         "cluster-signing-cert-file": _CERTIFICATES,
         "cluster-signing-key-file": _CERTIFICATES,
-        "kubeconfig": _KUBECONFIG,
-        "leader-elect": "one of several must lead",
+        "cluster-signing-duration": "set cluster['certificates']['leaf_days']",
+        "kubeconfig": _FILE,
+        "leader-elect": "only one of the masters may be the leader",
         "root-ca-file": _CERTIFICATES,
         "service-account-private-key-file": _CERTIFICATES,
     },
     "kube-scheduler": {
-        "kubeconfig": _KUBECONFIG,
-        "leader-elect": "one of several must lead",
+        "kubeconfig": _FILE,
+        "leader-elect": "only one of the masters may be the leader",
     },
     "etcd": {
         "client-cert-auth": _ANONYMOUS,
         "peer-client-cert-auth": _ANONYMOUS,
         "trusted-ca-file": _CERTIFICATES,
         "peer-trusted-ca-file": _CERTIFICATES,
-        "data-dir": "a wiped member must be told from a new one",
+        "data-dir": "clusterctl must recognise a member that has lost its data",
         "force-new-cluster": _MEMBERSHIP,
         "initial-cluster": _MEMBERSHIP,
         "initial-cluster-state": _MEMBERSHIP,
@@ -56,25 +59,32 @@ RESERVED: dict[str, dict[str, str]] = {
     },
     "kubelet": {
         "anonymous-auth": _ANONYMOUS,
-        "authorization-mode": "the apiserver decides who may reach a kubelet",
-        "bootstrap-kubeconfig": _KUBECONFIG,
+        "authorization-mode": "the apiserver decides which clients may use a kubelet",
+        "bootstrap-kubeconfig": _FILE,
         "client-ca-file": _CERTIFICATES,
         "cluster-dns": _NETWORKS,
         "cluster-domain": _NETWORKS,
-        "config": "its file is made by clusterctl",
-        "container-runtime-endpoint": "the runtime is clusterctl's containerd",
-        "hostname-override": "the hostname is the Node's name",
-        "kubeconfig": _KUBECONFIG,
-        "node-labels": "set labels, of a machine or a group",
-        "register-with-taints": "set taints, of a machine or a group",
+        "config": _FILE,
+        "container-runtime-endpoint": "clusterctl installs containerd",
+        "hostname-override": "the Node has the name of its machine",
+        "kubeconfig": _FILE,
+        "node-labels": "set `labels` of a machine or a group",
+        "rotate-certificates": _CERTIFICATES,
+        "register-with-taints": "set `taints` of a machine or a group",
         "tls-cert-file": _CERTIFICATES,
         "tls-private-key-file": _CERTIFICATES,
     },
     "kube-proxy": {
         "cluster-cidr": _NETWORKS,
-        "config": "its file is made by clusterctl",
-        "hostname-override": "the hostname is the Node's name",
-        "kubeconfig": _KUBECONFIG,
+        "config": _FILE,
+        "hostname-override": "the Node has the name of its machine",
+        "kubeconfig": _FILE,
         "proxy-mode": "set cluster['networks']['proxy_mode']",
     },
+}
+
+# Component -> flag -> the setting that it replaces.
+REPLACED: dict[str, dict[str, str]] = {
+    "kube-apiserver": {"service-account-issuer": "cluster.networks.domain"},
+    "kube-controller-manager": {"controllers": "cluster.certificates.authority"},
 }

@@ -1,4 +1,4 @@
-"""Rules that are not ours: of DNS, of Kubernetes' labels and taints, of SSH's host keys."""
+"""Rules of other programs: of DNS, of labels and taints in Kubernetes, of SSH's host keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HOSTNAME = re.compile(rf"(?=.{{1,63}}$){_LABEL}(\.{_LABEL})*")
 _QUALIFIED = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _FLAG = re.compile(r"[a-z][a-zA-Z0-9-]*")
 _REGISTRY = re.compile(rf"({_LABEL}(\.{_LABEL})*)(:[0-9]{{1,5}})?")
-_OURS = "node-role.kubernetes.io/"
+_RESERVED = "node-role.kubernetes.io/"
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
@@ -61,7 +61,7 @@ def is_network(text: str) -> bool:
 
 
 def is_usable(address: IPv4Address) -> bool:
-    """Whether a machine can have it and another can reach it there."""
+    """Whether a machine can have this address and another machine can reach it there."""
     return not (
         address.is_loopback
         or address.is_multicast
@@ -84,7 +84,7 @@ def has_user(url: str) -> bool:
 
 
 def is_endpoint(text: str) -> bool:
-    """A URL that can stand in a shell program as it is."""
+    """Whether it is a URL that a shell program can have without quotes."""
     return (
         is_url(text) and re.fullmatch(r"https?://[\w.:-]+(/[\w.-]+)*/?", text, re.ASCII) is not None
     )
@@ -95,12 +95,12 @@ def is_region(text: str) -> bool:
 
 
 def is_s3_key(text: str) -> bool:
-    """Fit between the quotes of curl's configuration, where such keys are written."""
+    """Whether it can be between the quotes of curl's configuration."""
     return re.fullmatch(r"[\w+/=.-]*", text, re.ASCII) is not None
 
 
 def is_host_key(text: str) -> bool:
-    """`TYPE BASE64`, the type being the one inside the key too (RFC 4253, 6.6)."""
+    """Whether it is `TYPE BASE64`, and the key has the same type (RFC 4253, 6.6)."""
     kind, _, rest = text.partition(" ")
     try:
         blob = base64.b64decode((rest.split() or [""])[0], validate=True)
@@ -117,7 +117,9 @@ def labels(values: Mapping[str, str], where: str) -> Iterator[Finding]:
             yield Finding(f"{where}.{key}", f"{show(value)} is not a label's value", _CHARACTERS)
 
 
-_CHARACTERS = "63 characters at most: letters, digits, '-', '_', '.'; first and last no sign"
+_CHARACTERS = (
+    "63 letters, digits, '-', '_' and '.' at most; it begins and ends with a letter or a digit"
+)
 
 
 def taint(text: str, where: str) -> tuple[Taint | None, list[Finding]]:
@@ -141,9 +143,9 @@ def taint(text: str, where: str) -> tuple[Taint | None, list[Finding]]:
 
 def _key(key: str, where: str, what: str) -> Iterator[Finding]:
     prefix, slash, name = key.rpartition("/")
-    if key.startswith(_OURS):
-        hint = "the groups say the roles; `masters_schedulable` says whether masters work too"
-        yield Finding(where, f"the {what} {show(key)} is set by clusterctl", hint)
+    if key.startswith(_RESERVED):
+        hint = "the groups are the roles; `masters_schedulable` lets masters run ordinary pods"
+        yield Finding(where, f"clusterctl sets the {what} {show(key)}", hint)
     elif not _QUALIFIED.fullmatch(name) or (slash and not is_domain(prefix)):
-        hint = f"a name, or domain/name; the name: {_CHARACTERS}"
+        hint = f"write a name, or domain/name; a name has {_CHARACTERS}"
         yield Finding(where, f"{show(key)} is not a {what}'s key", hint)

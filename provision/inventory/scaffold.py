@@ -1,4 +1,4 @@
-"""What `clusterctl init` prints: a short inventory that can be used at once."""
+"""The inventory that `clusterctl init` prints; it can be used at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TARGET = re.compile(
 
 @dataclass(frozen=True)
 class _Target:
-    """`[USER@]ADDRESS[:PORT]`; what is not given is empty, or 0."""
+    """`[USER@]ADDRESS[:PORT]`; a part that is not given is empty, or 0."""
 
     user: str
     host: str
@@ -27,7 +27,7 @@ class _Target:
 
     @property
     def label(self) -> str:
-        """The hostname, as far as a DNS name tells it; an address does not."""
+        """The hostname in a DNS name; empty for an address."""
         label = self.host.partition(".")[0]
         return label if rules.is_hostname(label) and not rules.is_address(self.host) else ""
 
@@ -36,7 +36,7 @@ def lab(name: str, masters: int = 3, workers: int = 2) -> str:
     """Write an inventory of machines that the lab makes.
 
     Args:
-        name: of the cluster.
+        name: the cluster's name.
         masters: how many.
         workers: how many; with none, the masters work too.
 
@@ -58,7 +58,7 @@ def machines(name: str, masters: Sequence[str], workers: Sequence[str] = ()) -> 
     """Write an inventory of machines that exist.
 
     Args:
-        name: of the cluster.
+        name: the cluster's name.
         masters: each `[USER@]ADDRESS[:PORT]`.
         workers: likewise; with none, the masters work too.
 
@@ -89,14 +89,14 @@ def machines(name: str, masters: Sequence[str], workers: Sequence[str] = ()) -> 
 def _bad(name: str, masters: int) -> list[Finding]:
     _, findings, _ = validate(ClusterData, {"name": name}, "cluster", {"name": "unnamed"})
     if masters < 1 or masters == 2:
-        hint = "1, or 3 to survive the loss of any one"
+        hint = "use 1 master, or 3 to survive the loss of one"
         findings.append(Finding("masters", f"{show(masters)} masters make no cluster", hint))
     return findings
 
 
 def _refuse(findings: Sequence[Finding]) -> None:
     if findings:
-        raise InventoryError("no inventory can be made of this", findings)
+        raise InventoryError("these arguments make no inventory", findings)
 
 
 def _cluster(name: str, settings: Iterable[str], *, alone: bool) -> list[str]:
@@ -136,7 +136,7 @@ def _data(target: _Target) -> list[str]:
 def _parse(target: str, findings: list[Finding]) -> _Target:
     match = _TARGET.fullmatch(target)
     if match is None or not 1 <= int(match["port"] or 22) <= 65535:
-        hint = "[USER@]ADDRESS[:PORT], such as admin@192.0.2.11"
+        hint = "write [USER@]ADDRESS[:PORT], such as admin@192.0.2.11"
         findings.append(Finding("machines", f"{show(target)} is not a machine", hint))
         return _Target("", "", 0)
     return _Target(match["user"] or "", match["host"], int(match["port"] or 0))

@@ -14,6 +14,8 @@ from provision.model.cluster import Files, Settings
 from provision.model.errors import Finding
 from provision.model.source import SOURCES, STATIC, SourceName
 
+_READABLE = "give the path of a text file that you can read"
+
 
 class ClusterData(Settings):
     """The dict `cluster`, under the names of the file."""
@@ -49,7 +51,7 @@ def settings(raw: object, path: Path) -> tuple[Given, list[Finding]]:
     """
     if not isinstance(raw, dict):
         what = "is missing" if raw is None else f"is {show(raw)}, not a dict"
-        hint = 'at least: cluster = {"name": "demo"}'
+        hint = 'write at least cluster = {"name": "demo"}'
         return Given(Settings(name="unnamed")), [Finding("cluster", what, hint)]
     data = {k: dict(v) if isinstance(v, dict) else v for k, v in raw.items()}
     api = data.get("api")
@@ -59,7 +61,7 @@ def settings(raw: object, path: Path) -> tuple[Given, list[Finding]]:
     given, findings, broken = validate(ClusterData, data, "cluster", {"name": "unnamed"})
     if vip_auto and not given.source.chooses_vip and "machines" not in broken:
         able = " and ".join(source.machines for source in SOURCES.values() if source.chooses_vip)
-        hint = "give a free address of the machines' network, or leave it out"
+        hint = "write a free address of the machines' network, or leave it out"
         findings.append(Finding("cluster.api.vip", f"'auto' is for {able}", hint))
     given = _absolute(given, path.parent)
     files = Files(
@@ -92,14 +94,14 @@ def _ssh_key(file: Path | None, findings: list[Finding]) -> str:
         return ""
     where = "cluster.backup.ssh_key"
     if mode := mode_open_to_others(file):
-        what = f"{show(file)} is {mode}: others can read it"
+        what = f"{show(file)} has mode {mode}: other users can read it"
         findings.append(Finding(where, what, f"chmod 600 {file}"))
         return ""
     try:
         return file.read_text("ascii")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a key in text"
-        findings.append(Finding(where, f"{show(file)} cannot be read: {reason}"))
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        findings.append(Finding(where, f"{show(file)} cannot be read: {reason}", _READABLE))
         return ""
 
 
@@ -111,5 +113,5 @@ def _manifests(files: tuple[Path, ...], findings: list[Finding]) -> tuple[str, .
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
             what = f"{show(file)} cannot be read: {reason}"
-            findings.append(Finding("cluster.networks.manifests", what))
+            findings.append(Finding("cluster.networks.manifests", what, _READABLE))
     return tuple(texts)

@@ -1,4 +1,4 @@
-"""Values and pydantic's errors in words: what was found, what is allowed; never a secret."""
+"""Values and pydantic's errors in words: the wrong value and what is allowed; never a secret."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 
 def plain(value: object, where: str, findings: list[Finding], depth: int = 0) -> object:
-    """Copy a value, leaving out, with a finding, what is not text, number, list or dict."""
+    """Copy a value without what is not text, a number, a list or a dict; that gives a finding."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str | Path):
@@ -63,7 +63,7 @@ def plain(value: object, where: str, findings: list[Finding], depth: int = 0) ->
             named_items = ((_key(k), v) for k, v in value.items())
             return {k: plain(v, f"{where}.{k}", findings, depth + 1) for k, v in named_items}
     what = "is nested too deep" if depth >= _DEEPEST else f"is a {type(value).__name__}"
-    findings.append(Finding(where, what, "text, numbers, lists and dicts are allowed"))
+    findings.append(Finding(where, what, "write text, numbers, lists and dicts only"))
     return None
 
 
@@ -74,7 +74,7 @@ def _key(key: object) -> str:
 
 
 def show(value: object, where: str = "") -> str:
-    """Give a value as it would be typed, short; passwords never."""
+    """Give a value as the operator would type it, shortened; never a password."""
     if _is_secret(where):
         return "the value (hidden)"
     if isinstance(value, str):
@@ -94,7 +94,7 @@ def _is_secret(where: str) -> bool:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Ask `did you mean ...?`, or list what is known."""
+    """Ask `did you mean ...?`, or list the known words."""
     known = tuple(known)
     close = get_close_matches(word.lower(), known, n=1, cutoff=_CLOSE)
     if close:
