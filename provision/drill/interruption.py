@@ -118,7 +118,7 @@ def freeze(site: Site, victim: str) -> str:
 
 def _second_is_refused(site: Site) -> None:
     second = site.clusterctl("up", "--yes")
-    if second.code != RefusedError.exit_code or "somebody else works" not in second.said:
+    if second.code != RefusedError.exit_code or "another operator works" not in second.said:
         message = f"a second up ended with {second.code}: {second.err[-1000:]}"
         raise UnhealthyError(message)
 
