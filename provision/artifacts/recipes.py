@@ -204,7 +204,7 @@ def plan(name: str, arch: str, kubernetes: str) -> Build:
     """Say how to build one artifact, `kubernetes/kubelet`.
 
     Raises:
-        ArtifactError: there is no recipe, or no pinned modules for that version of Kubernetes.
+        ArtifactError: there is no recipe, or there are no pinned modules for it.
     """
     component, _, program = name.partition("/")
     recipe = RECIPES.get(component)
@@ -226,6 +226,11 @@ def plan(name: str, arch: str, kubernetes: str) -> Build:
                 f"Kubernetes {kubernetes} cannot be built: there is no {source}/go.mod",
                 hint=f"versions that can be built: {', '.join(buildable())}",
             )
+    if not (source / "go.mod").is_file():
+        raise ArtifactError(
+            f"{name} cannot be built: there is no {source}/go.mod",
+            hint=f"in that directory: go mod init, then go get -tool {recipe.packages[program]}@VERSION",
+        )
     return Build(component, recipe, source, arch)
 
 

@@ -87,7 +87,7 @@ def markdown() -> str:
         _INTRODUCTION,
         "## Data of a machine, or of a group\n",
         _table(HostData, ""),
-        'With `"machines": "lab"` or `"vagrant"` only `labels` and `taints`: both set the others.\n',
+        *_host_fields(),
         "## The dict `cluster`\n",
         _table(ClusterData, ""),
         *_sections(ClusterData),
@@ -97,6 +97,14 @@ def markdown() -> str:
         *_flags(REPLACED),
     ]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _host_fields() -> Iterator[str]:
+    """The sources that allow only some of a machine's fields."""
+    for source in SOURCES.values():
+        if source.host_fields is not None:
+            names = ", ".join(f"`{field}`" for field in sorted(source.host_fields))
+            yield f'With `"machines": "{source}"` only {names}: clusterctl sets the others.\n'
 
 
 def _sections(model: type[BaseModel]) -> Iterator[str]:

@@ -1,10 +1,14 @@
-"""docs/architecture.md names every package, in the order of the layers contract."""
+"""What pages for contributors and operators list is what the tree has."""
 
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from provision.apply.phases import UP
+from provision.artifacts.catalogue import catalogue
+from provision.model import ports
 
 TOP = Path(__file__).parents[2]
 # Capital letters are for a contributor to replace.
@@ -34,3 +38,27 @@ def test_each_file_that_a_page_for_contributors_names_exists(name):
     ]
 
     assert missing == []
+
+
+def test_the_page_lists_the_phases_of_up_in_their_order():
+    page = (TOP / "docs" / "architecture.md").read_text()
+    table = page.partition("| Phase |")[2].partition("\n\n")[0]
+    rows = [row.split(" | ")[0].removeprefix("| ") for row in table.splitlines()[2:]]
+
+    assert [name for row in rows for name in row.split(", ")] == [phase.name for phase in UP]
+
+
+def test_the_page_lists_every_port():
+    page = (TOP / "docs" / "architecture.md").read_text()
+    table = page.partition("## Ports")[2]
+    named = {int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    # A second etcd listens on these on loopback, while a snapshot is checked.
+    scratch = {ports.ETCD_SCRATCH, ports.ETCD_SCRATCH_PEER}
+
+    assert named == {n for n in vars(ports).values() if isinstance(n, int)} - scratch
+
+
+def test_the_page_about_upgrades_lists_every_version_of_the_catalogue():
+    page = (TOP / "docs" / "upgrading.md").read_text()
+
+    assert f"The catalogue contains {' and '.join(catalogue().versions)}." in page

@@ -3,7 +3,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
-from provision.artifacts import pins, prepare
+from provision.artifacts import pins, prepare, recipes
 from provision.artifacts.catalogue import ARCHES, Catalogue, catalogue, require_checksums
 from provision.artifacts.images import TABLE, refs
 from provision.artifacts.oci import split_reference
@@ -116,7 +116,14 @@ def test_every_image_names_programs_that_have_a_recipe():
 def test_a_version_without_pinned_modules_cannot_be_built_and_the_hint_has_those_that_can():
     with pytest.raises(ArtifactError, match=r"1\.34\.0") as caught:
         plan("kubernetes/kubelet", "amd64", "1.34.0")
-    assert caught.value.hint == "versions that can be built: 1.36.3, 1.35.4"
+    assert caught.value.hint == f"versions that can be built: {', '.join(VERSIONS)}"
+
+
+def test_a_recipe_without_pinned_modules_is_refused_and_the_hint_makes_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(recipes, "MODULES", tmp_path)
+    with pytest.raises(ArtifactError, match=r"runc/runc cannot be built.*runc/go\.mod") as caught:
+        plan("runc/runc", "amd64", "1.36.3")
+    assert "go get -tool github.com/opencontainers/runc@VERSION" in caught.value.hint
 
 
 def test_versions_that_can_be_built_are_those_with_pinned_modules(tmp_path, monkeypatch):

@@ -135,18 +135,18 @@ def test_every_port_is_stated_by_a_component():
     numbers = {value for value in vars(ports).values() if isinstance(value, int)}
 
     assert undeclared(numbers, catalog.COMPONENTS) == set()
-    assert undeclared({*numbers, 9100}, catalog.COMPONENTS) == {9100}
+    assert undeclared({*numbers, 61000}, catalog.COMPONENTS) == {61000}
 
 
 @pytest.mark.parametrize("listens", [x for x in Listens if x is not Listens.LOOPBACK])
 def test_a_port_beyond_loopback_must_say_who_may_connect(listens):
-    with pytest.raises(ValueError, match="9100.*must say who"):
-        Port(9100, "metrics", listens=listens)
+    with pytest.raises(ValueError, match="61000.*must say who"):
+        Port(61000, "metrics", listens=listens)
 
 
 def test_a_port_on_loopback_lets_in_nobody_else():
-    with pytest.raises(ValueError, match="9100.*loopback only"):
-        Port(9100, "metrics", allow=(Allow(Who.MACHINES),), listens=Listens.LOOPBACK)
+    with pytest.raises(ValueError, match="61000.*loopback only"):
+        Port(61000, "metrics", allow=(Allow(Who.MACHINES),), listens=Listens.LOOPBACK)
 
 
 def closed_in_the_firewall(of, components, opened_by):
@@ -165,13 +165,13 @@ def closed_in_the_firewall(of, components, opened_by):
 
 @pytest.mark.parametrize("of", CLUSTERS)
 def test_the_firewall_opens_every_port_on_which_a_process_listens(of):
-    extra = component(ports=(Port(9100, "metrics", allow=(Allow(Who.MACHINES),)),))
+    extra = component(ports=(Port(61000, "metrics", allow=(Allow(Who.MACHINES),)),))
     added = (*catalog.COMPONENTS, extra)
 
     assert closed_in_the_firewall(of, catalog.COMPONENTS, catalog.COMPONENTS) == set()
     assert closed_in_the_firewall(of, added, added) == set()
     assert closed_in_the_firewall(of, added, catalog.COMPONENTS) == {
-        (m.name, 9100) for m in of.machines
+        (m.name, 61000) for m in of.machines
     }
 
 
@@ -216,7 +216,7 @@ def closed_on_ec2(components, opened_by):
 def test_on_ec2_the_security_group_of_masters_opens_every_port():
     extra = component(
         ports=(
-            Port(9100, "metrics", allow=(Allow(Who.MACHINES), Allow(Who.HEALTH_CHECKS))),
+            Port(61000, "metrics", allow=(Allow(Who.MACHINES), Allow(Who.HEALTH_CHECKS))),
             Port(0, "OSPF", (Allow(Who.MACHINES),), Listens.NOWHERE, Protocol.OSPF),
         )
     )
@@ -225,16 +225,16 @@ def test_on_ec2_the_security_group_of_masters_opens_every_port():
     assert closed_on_ec2(catalog.COMPONENTS, catalog.COMPONENTS) == set()
     assert closed_on_ec2(added, added) == set()
     assert closed_on_ec2(added, catalog.COMPONENTS) == {
-        (9100, "security group workers"),
-        (9100, str(ON_EC2.ec2.network)),
+        (61000, "security group workers"),
+        (61000, str(ON_EC2.ec2.network)),
     }
 
 
 def test_everything_that_may_connect_to_a_machine_has_a_rule_on_ec2():
     """A port for any of these is either opened by its own rule or by one for all ports."""
     for who in Who:
-        one = component(ports=(Port(9100, "metrics", allow=(Allow(who),)),))
-        found = {r for r in rules(ON_EC2, MASTERS, (one,)) if r.ports == (9100, 9100)}
+        one = component(ports=(Port(61000, "metrics", allow=(Allow(who),)),))
+        found = {r for r in rules(ON_EC2, MASTERS, (one,)) if r.ports == (61000, 61000)}
         by_all_ports = who in {Who.MASTERS, Who.MEMBERS, Who.OWN_PODS}
         by_cloud_controller = who is Who.SERVICE_CLIENTS
         assert bool(found) is not (by_all_ports or by_cloud_controller), who
@@ -242,18 +242,18 @@ def test_everything_that_may_connect_to_a_machine_has_a_rule_on_ec2():
 
 def test_a_range_is_opened_as_a_range():
     one = component(
-        ports=(Port(9100, "metrics", allow=(Allow(Who.MACHINES),), last=9109),),
+        ports=(Port(61000, "metrics", allow=(Allow(Who.MACHINES),), last=61009),),
     )
-    (rule,) = (r for r in rules(ON_EC2, MASTERS, (one,)) if r.ports[0] == 9100)
-    assert rule.ports == (9100, 9109)
+    (rule,) = (r for r in rules(ON_EC2, MASTERS, (one,)) if r.ports[0] == 61000)
+    assert rule.ports == (61000, 61009)
     assert [line for line, _ in firewall.openings((one,), DEFAULT, DEFAULT.machines[0])] == [
-        "ip saddr @machines tcp dport 9100-9109 accept"
+        "ip saddr @machines tcp dport 61000-61009 accept"
     ]
 
 
 def test_a_port_that_only_some_machines_need_is_open_on_these():
     one = component(
-        ports=(Port(9100, "metrics", (Allow(Who.MACHINES),), on=lambda m: m.is_master),)
+        ports=(Port(61000, "metrics", (Allow(Who.MACHINES),), on=lambda m: m.is_master),)
     )
     for m in DEFAULT.machines:
         assert bool(firewall.openings((one,), DEFAULT, m)) is m.is_master

@@ -100,4 +100,4 @@ def test_a_kind_of_machines_without_code_is_refused_by_name():
     unknown = Source("rented", "rented machines")
     with pytest.raises(MachinesError, match="rented machines: rented has no code") as caught:
         source_of(draft(source=unknown))
-    assert caught.value.hint == "these sources have code: static, lab, vagrant, ec2"
+    assert caught.value.hint == f"these sources have code: {', '.join(SOURCES)}"
