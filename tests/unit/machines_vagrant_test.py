@@ -137,7 +137,9 @@ def test_auto_takes_virtualbox_where_it_is_installed_and_containers_where_nothin
 def test_another_provider_than_that_of_machines_that_are_there_is_refused(machines):
     draft = draft_of("m1", provider="libvirt")
     machines(draft, "virtualbox")
-    with pytest.raises(MachinesError, match="made by virtualbox, but the inventory has libvirt") as caught:
+    with pytest.raises(
+        MachinesError, match="made by virtualbox, but the inventory has libvirt"
+    ) as caught:
         Vagrant().create(draft, Silent())
     assert "machines down" in caught.value.hint
 
