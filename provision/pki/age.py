@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import bech32
 import pyrage
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -29,7 +30,7 @@ def identity(trust: Trust) -> str:
     """The cluster's identity, `AGE-SECRET-KEY-1...`, as `age -d -i` reads it."""
     secret = base64.b64decode(trust.encryption_key)
     key = HKDF(SHA256(), length=32, salt=None, info=_INFO).derive(secret)
-    return _bech32("age-secret-key-", key).upper()
+    return _identity(key)
 
 
 def recipient(identity: str) -> str:
@@ -186,26 +187,7 @@ def _damaged(source: Path) -> RefusedError:
     )
 
 
-_CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
-_GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
-
-
-def _bech32(prefix: str, data: bytes) -> str:
-    """BIP 173, which age writes its keys in; pyrage reads such keys and writes none from bytes."""
-    bits = int.from_bytes(data) << (-len(data) * 8 % 5)
-    count = -(-len(data) * 8 // 5)
-    values = [bits >> 5 * place & 31 for place in reversed(range(count))]
-    expanded = [ord(c) >> 5 for c in prefix] + [0] + [ord(c) & 31 for c in prefix]
-    check = _polymod([*expanded, *values, *[0] * 6]) ^ 1
-    values += [check >> 5 * place & 31 for place in reversed(range(6))]
-    return f"{prefix}1" + "".join(_CHARSET[value] for value in values)
-
-
-def _polymod(values: Iterable[int]) -> int:
-    check = 1
-    for value in values:
-        top = check >> 25
-        check = (check & 0x1FFFFFF) << 5 ^ value
-        for place, generator in enumerate(_GENERATOR):
-            check ^= generator if top >> place & 1 else 0
-    return check
+def _identity(key: bytes) -> str:
+    """Write 32 bytes as age writes an identity (BIP 173). pyrage reads such texts, but makes none."""
+    words = bech32.convertbits(key, 8, 5)
+    return bech32.bech32_encode("age-secret-key-", words or ()).upper()

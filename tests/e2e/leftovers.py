@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests import patched  # noqa: F401, I001  isort: skip
+
 from provision.machines import container_engine
 from provision.model.errors import MachinesError
 from tests.e2e import ec2_lab
