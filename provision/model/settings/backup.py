@@ -54,7 +54,7 @@ class Backup(Model):
         default="",
         repr=False,
         description="access key that may put, get, list and delete objects below the prefix",
-        examples=["AKIAIOSFODNN7EXAMPLE"],
+        examples=["AKIAIOSFODNN7EXAMPLE"],  # pragma: allowlist secret
     )
     s3_secret_key: str = Field(
         default="",
