@@ -91,9 +91,6 @@ def test_down_leaves_nothing_of_a_lab_on_this_computer() -> None:
             listed = run(
                 ENGINE, *what, "--format", "{{.Name}}" if what[0] != "ps" else "{{.Names}}"
             )
-            assert "test-kill-" not in listed.stdout
-        until(
-            "its state is gone",
-            lambda: not list(Path.home().glob(".local/state/clusterctl/labs/test-kill-*")),
-            5,
-        )
+            assert lab.prefix not in listed.stdout
+        state = Path.home() / ".local/state/clusterctl/labs" / lab.prefix.removesuffix("-")
+        until("its state is gone", lambda: not state.exists(), 5)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.local.cache import identity
 from tests.e2e.conftest import ENGINE, Lab, cluster, ready, run
 from tests.e2e.sample import only_if_sampled
 
@@ -80,7 +81,8 @@ def test_machines_of_vagrant_become_a_cluster_and_go_without_a_trace(
     shown = by_hand(vagrant, "ssh", "m1", "--no-tty", "-c", "cat /etc/ssh/ssh_host_ed25519_key.pub")
     port = vagrant.machines()["m1"]["ssh"].rpartition(":")[2]
     state = Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "clusterctl"
-    (known_hosts,) = state.glob("clusters/test-vagrant-*/known_hosts")
+    # Another checkout may have state of the same name.
+    known_hosts = state / "clusters" / identity("test-vagrant", vagrant.inventory) / "known_hosts"
     assert f"[127.0.0.1]:{port} {' '.join(shown.split()[:2])}" in known_hosts.read_text()
 
     # Switched off by Vagrant, on again by us.
@@ -93,7 +95,7 @@ def test_machines_of_vagrant_become_a_cluster_and_go_without_a_trace(
     assert engine_objects() != set()
     vagrant.clusterctl("down", "--yes")
     assert engine_objects() == set()
-    assert not list(state.glob("labs/test-vagrant-*"))
+    assert not (state / "labs" / vagrant.prefix.removesuffix("-")).exists()
     assert sorted(path.name for path in VAGRANT_FOLDER.iterdir()) == ["Vagrantfile"]
     index = Path.home() / ".vagrant.d/data/machine-index/index"
     assert "test-vagrant-" not in index.read_text()

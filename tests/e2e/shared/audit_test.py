@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -187,8 +188,14 @@ def test_the_provider_that_encrypts_is_a_strong_one_with_one_key_on_all_masters(
 
 
 def test_audit_finds_that_every_check_holds(ha: Lab) -> None:
-    report = json.loads(ha.clusterctl("audit", "-o", "json").stdout)
-    assert report["holds"]
+    def audited() -> dict[str, Any] | None:
+        report: dict[str, Any] = json.loads(
+            ha.clusterctl("audit", "-o", "json", check=False).stdout
+        )
+        return report if report["holds"] else None
+
+    # A controller manager that loses its lease on a busy computer starts anew: it cannot be asked then.
+    report = until("every check holds", audited)
     assert sum(check["scored"] for check in report["checks"]) == 65
     assert len(report["checks"]) == 92
     assert {name for c in report["checks"] for name in c["machines"]} == set(ha.addresses())
