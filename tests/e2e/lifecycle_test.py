@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -93,4 +94,8 @@ def test_down_leaves_nothing_of_a_lab_on_this_computer() -> None:
             )
             assert lab.prefix not in listed.stdout
         state = Path.home() / ".local/state/clusterctl/labs" / lab.prefix.removesuffix("-")
-        until("its state is gone", lambda: not state.exists(), 5)
+        until("its state is gone", partial(_is_gone, state), 5)
+
+
+def _is_gone(path: Path) -> bool:
+    return not path.exists()
