@@ -1,6 +1,6 @@
 """Clusters side by side: which tests share one, which is begun first, and what is printed meanwhile.
 
-pytest-xdist's `-n 2` makes two lanes. A lane executes all tests of one cluster, in the order of
+Each process of pytest-xdist is a lane, one for every two cores (`LANES` in the Makefile). A lane executes all tests of one cluster, in the order of
 the files, and then takes the next cluster; so the longest are begun first.
 """
 
