@@ -1,7 +1,8 @@
 """Clusters side by side: which tests share one, which is begun first, and what is printed meanwhile.
 
-Each process of pytest-xdist is a lane, one for every two cores (`LANES` in the Makefile). A lane executes all tests of one cluster, in the order of
-the files, and then takes the next cluster; so the longest are begun first.
+Each process of pytest-xdist is a lane, one for every two cores (`LANES` in the Makefile). A lane
+executes all tests of one cluster, in the order of the files, and then takes the next cluster; so the
+longest are begun first.
 """
 
 from __future__ import annotations
