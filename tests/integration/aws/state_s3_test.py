@@ -32,8 +32,8 @@ from gevent import monkey; monkey.patch_all()
 from pathlib import Path
 from time import sleep
 from provision import inventory
-from provision.state.operators import this_operator
-from provision.state.s3 import SharedCache
+from provision.local.operators import this_operator
+from provision.local.s3 import SharedCache
 me = this_operator("clusterctl up")
 me = replace(me, computer=sys.argv[2]) if sys.argv[2:] else me
 with SharedCache(inventory.read(Path(sys.argv[1])), beat=0.2).hold(me):
