@@ -220,7 +220,7 @@ def what_the_group_terminates_leaves_the_cluster(lab: Ec2Lab, name: str) -> None
     assert name not in lab.started
     planned = json.loads(clusterctl(lab, "plan", "-o", "json").stdout)
     assert [(t["what"], t["detail"]) for t in planned["to_make"]] == [
-        ("size of group", "0 -> 1 workers, as the inventory says")
+        ("size of group", "0 -> 1 workers, as in the inventory")
     ]
 
 

@@ -392,7 +392,7 @@ def test_scale_changes_the_size_at_once_and_the_plan_says_that_up_brings_it_back
     assert planned == {"size of group": "7 -> 2 workers, as in the inventory"}
     # And where the inventory no longer has one.
     planned = {thing.what: thing.detail for thing in fresh().planned(draft_of(tmp_path, group=0))}
-    assert planned == {"size of group": "7 -> 0 workers, as the inventory says"}
+    assert planned == {"size of group": "7 -> 0 workers, as in the inventory"}
 
 
 @pytest.mark.parametrize(
