@@ -41,9 +41,9 @@ BACKUPS = "/var/lib/clusterctl/backups"
 REQUESTS = "/var/lib/clusterctl/requests"
 # The directory that node_exporter's own documentation uses for its textfile collector.
 METRICS = "/var/lib/node_exporter/textfile_collector"
-# Exists while a restore is under way; it has the restore's id and the command, with the inventory,
-# that finishes it. Nothing else may start members then: some members may have the old data, others
-# the restored data.
+# Exists while a restore is under way. Its line has the snapshot's SHA-256 (`rescue`: there is no
+# snapshot yet), the number to add to revisions, and `installs` if the restore installs machines too.
+# Nothing else may start members then: some may have the old data, others the restored data.
 RESTORING = "/var/lib/clusterctl/restoring"
 
 # The step that starts a member for the first time makes this EnvironmentFile, and removes it once
