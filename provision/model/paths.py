@@ -42,7 +42,7 @@ REQUESTS = "/var/lib/clusterctl/requests"
 # The directory that node_exporter's own documentation uses for its textfile collector.
 METRICS = "/var/lib/node_exporter/textfile_collector"
 # Exists while a restore is under way. Its line has the snapshot's SHA-256 (`rescue`: there is no
-# snapshot yet), the number to add to revisions, and `installs` if the restore installs machines too.
+# snapshot yet), the number to add to revisions, and `installs` if machines are installed too.
 # Nothing else may start members then: some may have the old data, others the restored data.
 RESTORING = "/var/lib/clusterctl/restoring"
 
