@@ -203,7 +203,7 @@ def registry(cluster: Cluster, machine: Machine) -> Leaf:
 
 
 def registry_client(cluster: Cluster, machine: Machine) -> Leaf:
-    """containerd pulls with it from the masters' registries."""
+    """For containerd, which pulls with it from the masters' registries."""
     return _client("registry-client", "clusterctl:registry-client")
 
 
