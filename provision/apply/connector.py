@@ -98,7 +98,7 @@ def connector_of(host: Host) -> Connector:
 
 
 def _lines(stdin: object) -> Iterable[bytes]:
-    """pyinfra's argument `_stdin`, as pyinfra sends it: each item ends with a newline."""
+    """The argument `_stdin`, as pyinfra sends it: each item ends with a newline."""
     if stdin is None:
         return ()
     items = [stdin] if isinstance(stdin, str) else list(stdin)  # type: ignore[call-overload]
