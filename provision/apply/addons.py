@@ -1,4 +1,4 @@
-"""Shell programs that a master runs to bring manifests and Nodes to what is wanted. Pure."""
+"""Shell programs that a master runs to apply manifests and to mark Nodes. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ APPLY = f"{KUBECTL} apply --server-side --force-conflicts --field-manager=cluste
 
 
 def apply_manifests(wanted: Iterable[Manifest], applied: Mapping[str, str]) -> str:
-    """Apply all, then write down which hashes the cluster has (ConfigMap `clusterctl`).
+    """Apply all manifests, then record their hashes in the cluster (ConfigMap `clusterctl`).
 
-    Those that nodes need come one by one: a file of the operator may define what the next one uses.
-    The add-ons come in one call, since to start kubectl takes a machine longer than what it does.
+    Manifests that nodes need are applied one by one: an operator's file may define what the next
+    file uses. The add-ons are applied in one call: starting kubectl takes longer than its work.
 
     Args:
-        applied: what the ConfigMap says now, and is to go on saying.
+        applied: name -> hash that the ConfigMap has now; these entries are kept.
     """
     wanted = tuple(wanted)
     lines = ["set -eu"]
@@ -36,7 +36,11 @@ def apply_manifests(wanted: Iterable[Manifest], applied: Mapping[str, str]) -> s
 
 
 def delete_manifests(names: Iterable[str], applied: Mapping[str, str]) -> str:
-    """Delete what manifests had made that are no longer wanted, by the files on the master."""
+    """Delete the objects of manifests that are no longer wanted, by the files on the master.
+
+    Args:
+        applied: name -> hash that the ConfigMap has now.
+    """
     names = tuple(names)
     lines = ["set -eu"]
     for name in names:
@@ -59,7 +63,7 @@ def _remember(data: Mapping[str, str]) -> str:
 
 
 def wait_for_deployments(names: Iterable[str], timeout: int) -> str:
-    """Until each `namespace/name` is rolled out.
+    """Wait until each `namespace/name` is rolled out.
 
     Args:
         timeout: seconds, for each.
@@ -75,12 +79,13 @@ def wait_for_deployments(names: Iterable[str], timeout: int) -> str:
 
 
 def mark_nodes(changes: Mapping[str, NodeChange]) -> str:
-    """Set labels and taints as soon as each Node is there, and take away those that clusterctl set and the inventory no longer has.
+    """Set labels and taints as soon as each Node exists, and remove those no longer wanted.
 
-    An annotation of the Node names them before they are set, and until they have gone.
+    Only labels and taints that clusterctl set, and the inventory no longer has, are removed. An
+    annotation of the Node names them before they are set, and until they are removed.
     """
     lines = ["set -eu"]
-    # One call for all Nodes that change in the same way, for the same reason.
+    # One call for all Nodes that change in the same way, as starting kubectl takes so long.
     alike: dict[str, list[str]] = {}
     for name, change in changes.items():
         alike.setdefault(repr(change), []).append(name)
@@ -109,7 +114,11 @@ def mark_nodes(changes: Mapping[str, NodeChange]) -> str:
 
 
 def wait_for_nodes(names: Iterable[str], timeout: int) -> str:
-    """Until each Node is Ready; on failure prints the conditions of those that are not."""
+    """Wait until each Node is Ready; on failure, print the message of each Ready condition.
+
+    Args:
+        timeout: seconds.
+    """
     nodes = " ".join(f"node/{name}" for name in names)
     return (
         f"{KUBECTL} wait --for=condition=Ready --timeout={timeout}s {nodes} >/dev/null || "
@@ -121,7 +130,11 @@ def wait_for_nodes(names: Iterable[str], timeout: int) -> str:
 
 
 def bootstrap_token(token_id: str, secret: str, expires: datetime) -> bytes:
-    """The Secret of a token with which kubelets ask for their first certificate."""
+    """The Secret, JSON, of a token with which kubelets ask for their first certificate.
+
+    Args:
+        expires: aware.
+    """
     manifest = {
         "apiVersion": "v1",
         "kind": "Secret",

@@ -14,24 +14,25 @@ _HOW = frozenset({"component", "health", "health_timeout"})
 class ComponentChange:
     """All that is to be done for one component on one machine, in one go.
 
-    What is not mentioned stays as it is. Its repr has no content of files, since pyinfra prints
-    the arguments of operations.
+    Everything that it does not name stays as it is. Its repr has no content of files, since pyinfra
+    prints the arguments of operations.
 
     Attributes:
         component: its name, and that of its record.
-        users: system users to be there, each with a group of its name.
+        users: system users that must exist, each with a group of its name.
         directories: to be made, or given mode and owner.
         files: to be put in place, whole.
         issued: certificates and their keys to be put in place.
         remove: paths of files to be removed.
         sysctls: (key, value) to be set now; files of the component keep them.
-        modules: kernel modules to be loaded now, if there are such.
+        modules: kernel modules to be loaded now, if the kernel has them.
         daemon_reload: unit files change.
-        enable: units to be enabled and neither started nor stopped.
+        enable: units to be enabled, but neither started nor stopped.
         start: units to be enabled and running.
         restart, reload: units to be restarted or reloaded.
-        health: shell program that exits 0 when the component is healthy; empty: its units run.
-        health_timeout: seconds until the lack of health is a failure.
+        health: shell program that exits 0 when the component is healthy; empty: the component is
+            healthy when its units run.
+        health_timeout: seconds until a component that is not healthy is a failure.
         record: its record, whole, written when all is done; empty: the record stays.
         record_before: the record written before anything is touched: `record`, with the units'
             digests as they were, so that a run that is killed restarts them next time.

@@ -1,4 +1,4 @@
-"""What a command answered, judged: what it printed, or the failure of its machine.
+"""Check what a command answered: return what it printed, or the failure of its machine.
 
 `checked(engine.shell(machine, command), machine, "etcd", "list the members")` is the way to run a
 command that must succeed.
@@ -14,7 +14,7 @@ _LONGEST = 2000  # characters of error output that an operator reads
 
 
 def checked(answer: Answer, machine: Machine, phase: str, step: str, *, hint: str = "") -> str:
-    """What the command printed.
+    """What the command printed on stdout.
 
     Args:
         phase, step: for the error: what was being done.

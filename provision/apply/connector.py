@@ -92,13 +92,13 @@ class Connector(SSHConnector):
 
 
 def connector_of(host: Host) -> Connector:
-    """The connector that the engine has put there."""
+    """The connector that the engine gave this host."""
     assert isinstance(host.connector, Connector)  # noqa: S101
     return host.connector
 
 
 def _lines(stdin: object) -> Iterable[bytes]:
-    """What pyinfra calls `_stdin`, as pyinfra sends it: each item ends with a newline."""
+    """The argument `_stdin`, as pyinfra sends it: each item ends with a newline."""
     if stdin is None:
         return ()
     items = [stdin] if isinstance(stdin, str) else list(stdin)  # type: ignore[call-overload]
@@ -111,4 +111,4 @@ def _split(text: str) -> list[str]:
 
 
 def _ignore(text: str) -> None:
-    """Nobody listens."""
+    """Report nothing."""

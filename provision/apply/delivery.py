@@ -1,13 +1,14 @@
-"""Artifacts to machines: each downloads, or one gets all from here and hands them on.
+"""Deliver artifacts: machines download them, or fetch them from a machine that got them from here.
 
-What has a URL the machines download themselves. What is a file here is sent, compressed, to one
-machine of each architecture, the seed; the others fetch from it over their own network while the
-rest is still on its way. Where they cannot reach the seed, they get their own copy from here.
+Machines download artifacts that have a URL. This computer sends artifacts that are local files,
+compressed, to one machine of each architecture: the seed. The other machines fetch them from the
+seed over their own network, while the rest is still being sent. A machine that cannot reach the
+seed gets its own copy from this computer.
 
-On the seed a transient systemd service listens; it ends by itself after `TIMEOUT`, and whatever
-ends it removes the compressed files. It hands out nothing but files that are asked for by SHA-256.
+A transient systemd service listens on the seed. It ends by itself after `TIMEOUT`. Whenever it
+ends, it removes the compressed files. It serves only files that are requested by their SHA-256.
 
-Every machine verifies the SHA-256 of what it is about to install, and renames it into place.
+Every machine verifies the SHA-256 of an artifact before it installs it, and renames it into place.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from provision.model.errors import ClusterctlError, Failure, PhaseError, Unreach
 PHASE = "artifacts"
 
 
-Needs = Mapping[str, Sequence[tuple[Ready, Want]]]  # by machine
+Needs = Mapping[str, Sequence[tuple[Ready, Want]]]  # by the machine's name
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,14 @@ def deliver(
     progress: Progress,
     finished: Callable[[Machine], None] = lambda _: None,
 ) -> None:
-    """Bring to every machine what it wants; a machine that wants nothing is not touched.
+    """Deliver to every machine the artifacts that it wants. One that wants none is not touched.
 
     Args:
-        finished: is told of each machine that has all it wants, while others still wait.
+        wants: machine name -> artifacts.
+        finished: called with each machine that has all its artifacts, while others still wait.
 
     Raises:
-        PhaseError: with every machine that did not get all; what was verified is in place.
+        PhaseError: with every machine that did not get all; verified artifacts are in place.
         KeyError: the set lacks an artifact.
     """
     needs = {
@@ -96,7 +98,7 @@ def deliver(
 
 
 def _groups(machines: Iterable[Machine], needs: Needs) -> list[Group]:
-    """One for each architecture; its seed is the machine that needs most."""
+    """One group for each architecture; its seed is the machine that needs most bytes."""
     by_arch: dict[str, list[Machine]] = defaultdict(list)
     for machine in machines:
         if local := _local(needs[machine.name]):
@@ -125,7 +127,7 @@ def _round(
     progress: Progress,
     finished: Callable[[Machine], None],
 ) -> list[Machine]:
-    """Serve, push and take, all at once. Give the machines that cannot reach their seed."""
+    """Serve, push and take, all at once. Return the machines that cannot reach their seed."""
     proxy = engine.cluster.proxy
     programs = {m.name: program(needs[m.name], "", proxy) for m in remote}
     for group in groups:
@@ -195,13 +197,13 @@ def _push(engine: Engine, group: Group, progress: Progress) -> Failure | None:
         cause, hint = last_lines(stderr) or f"exit status {code}", ""
     except ClusterctlError as error:
         cause, hint = error.message, error.hint
-    # Those that wait for the rest would wait in vain.
+    # Machines that wait for the rest would wait in vain.
     _stop(engine, group.seed)
     return Failure(group.seed.name, "send artifacts", cause, hint=hint)
 
 
 def _packed(ready: Ready) -> Path | OSError:
-    """What a thread raises, gevent prints; so the error is given back."""
+    """Compress an artifact. Return an error instead of raising it: gevent would print it."""
     try:
         return compressed(ready)
     except OSError as error:
@@ -217,6 +219,6 @@ def _command(engine: Engine, machine: Machine, step: str, command: str) -> None:
 
 
 def _stop(engine: Engine, seed: Machine) -> None:
-    """End the service; a seed that cannot be told within seconds ends it by itself."""
+    """Stop the service. If the seed does not answer within `REACH`, the service ends by itself."""
     with gevent.Timeout(REACH, False), suppress(UnreachableError):
         engine.shell(seed, f"systemctl --quiet stop {UNIT}")

@@ -1,7 +1,7 @@
-"""The shell programs by which artifacts come to their places. Pure.
+"""The shell programs that deliver artifacts. Pure.
 
-One on the seed receives them from the operator's computer, one on the seed hands them out, one on
-every machine takes them, verifies their SHA-256 and renames them into place.
+On the seed, one program receives them from the operator's computer, and another serves them. On
+every machine, a program takes them, verifies their SHA-256 and renames them into place.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from provision.model.settings.network import HttpProxy
 
 UNIT = "clusterctl-artifacts.service"
 REACH = 3  # seconds until a seed that does not answer counts as unreachable
-STALLED = 60  # seconds without anything after which a download or a copy is given up
-_PIECE = 4 << 20  # bytes, of a copy, in that time; slower, and all would not arrive in `TIMEOUT`
-UNREACHABLE = "clusterctl-unreachable"  # what a machine says that cannot reach its seed
+STALLED = 60  # seconds without progress until a download or a copy is given up
+# Bytes of a copy that must arrive in that time: a slower copy would not end within `TIMEOUT`.
+_PIECE = 4 << 20
+UNREACHABLE = "clusterctl-unreachable"  # a machine that cannot reach its seed prints this
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Want:
 
     Attributes:
         artifact: the catalogue's name, or `images`.
-        path: where it goes: the executable, or the registry's directory.
-        arch: the machine's.
+        path: its place: the path of the executable, or the registry's directory.
+        arch: architecture of the machine.
     """
 
     artifact: str
@@ -41,12 +42,16 @@ class Want:
 
 
 def size_of(ready: Ready) -> int:
-    """Bytes of the file that is here; 0: the machine downloads it."""
+    """Bytes of the local file; 0: there is none, the machine downloads the artifact."""
     return ready.local.stat().st_size if ready.local else 0
 
 
 def serve(address: str) -> str:
-    """Give the command that starts the seed's service, and waits until it listens."""
+    """The command that starts the seed's service and waits until it listens.
+
+    Args:
+        address: of the seed; the service listens there.
+    """
     listens = f"bash -c ': <>/dev/tcp/{address}/{ports.ARTIFACTS}' 2>/dev/null"
     return "\n".join(
         (
@@ -77,17 +82,17 @@ def serve(address: str) -> str:
 
 
 def program(items: Sequence[tuple[Ready, Want]], seed: str, proxy: HttpProxy) -> str:
-    """Give the bash program that takes a machine's artifacts.
+    """The bash program that takes a machine's artifacts.
 
     Args:
-        items: what, and where to.
-        seed: address of the machine that hands out the local ones, compressed; or the directory
-            of the machine itself where they are.
+        items: the artifacts, each with its place.
+        seed: address of the machine that serves the local artifacts, compressed; or the directory
+            on the machine itself that has them.
         proxy: for downloads.
     """
     local = sorted((i for i in items if i[0].local), key=lambda i: size_of(i[0]), reverse=True)
     remote = [item for item in items if not item[0].local]
-    # In braces: bash reads it whole before it begins, and begins none that was cut off.
+    # In braces: bash reads the whole program before it starts, and starts none that was cut off.
     lines = ["{", TAKE]
     lines += [
         f"export {name}={quote(value)}"
@@ -119,7 +124,7 @@ def _installed(ready: Ready, want: Want) -> str:
     return join(("place", want.path, ready.pin, ready.version))
 
 
-# On the seed, fed by `_push`: for each artifact a line `PIN SIZE` and that many bytes.
+# Runs on the seed. Its stdin, from `_push`: for each artifact a line `PIN SIZE`, then SIZE bytes.
 RECEIVE = f"""\
 set -eu
 cd {paths.ARTIFACTS}
@@ -130,8 +135,8 @@ while read -r pin size; do
 done
 """
 
-# On the seed, for each connection: waits until what is asked for has arrived, with empty lines to say
-# that it is alive; then sends it.
+# Runs on the seed for each connection. It waits until the requested artifact has arrived, and sends
+# empty lines meanwhile to show that it is alive; then it sends the artifact.
 SERVE = f"""\
 read -r -t 30 pin
 [[ $pin =~ ^[0-9a-f]{{64}}$ ]] || exit 1

@@ -17,7 +17,8 @@ from provision.model import paths
 from provision.model.settings.network import HttpProxy
 from provision.plan.record import Removal
 
-# Distributions start what they install; these would run beside our own units of the same programs.
+# Distributions start what they install. These units would run beside clusterctl's own units of the
+# same programs.
 _OTHERS_UNITS = ("haproxy.service", "bird.service", "keepalived.service")
 
 _BEFORE = f"{paths.STATE}/packages.before"
@@ -29,13 +30,13 @@ _INSTALLED = {
 
 @deploy("Packages")
 def install_packages(packages: tuple[str, ...], os_family: str) -> None:
-    """Install packages and write down that clusterctl did it.
+    """Install packages and record that clusterctl installed them.
 
     Args:
-        packages: names that are not there yet.
+        packages: names of packages that are not installed yet.
         os_family: `debian` or `rhel`.
     """
-    # The first of several runs, if they are killed, has seen the machine as it was.
+    # The file of an earlier run that was killed is kept: that run saw the machine as it was before.
     installed = _INSTALLED[os_family]
     see = f"{installed} | sort -u > {_BEFORE}"
     server.shell(
@@ -65,10 +66,10 @@ def install_packages(packages: tuple[str, ...], os_family: str) -> None:
 
 @deploy("Artifacts")
 def install_artifacts(items: tuple[tuple[Ready, Want], ...], proxy: HttpProxy) -> None:
-    """Bring artifacts to their places; those with a URL are downloaded by the machine.
+    """Put artifacts in place; the machine downloads those that have a URL.
 
     Args:
-        items: what, and where to.
+        items: the artifacts, each with its place.
         proxy: for downloads.
     """
     send(
@@ -80,7 +81,7 @@ def install_artifacts(items: tuple[tuple[Ready, Want], ...], proxy: HttpProxy) -
 
 @deploy("Component")
 def install_component(change: ComponentChange) -> None:
-    """Bring one component's files in place and its units to run."""
+    """Put one component's files in place and start its units."""
     apply(name=change.component, change=change)
 
 

@@ -1,4 +1,4 @@
-"""Pods off a node before it goes: kubectl's own drain, and the pods and budgets that block it."""
+"""Drain a node with kubectl's own drain; find the pods and budgets that block it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Workload:
     """What runs on a node.
 
     Attributes:
-        pods: `namespace/name` of all that would have to go; not those of DaemonSets.
-        orphans: of these, the pods without a controller: no other node would start them again.
-        blocked: pod -> the PodDisruptionBudget that does not let it go now.
+        pods: `namespace/name` of all pods that a drain must move; not those of DaemonSets.
+        orphans: those of them without a controller: no other node would start them again.
+        blocked: pod -> the PodDisruptionBudget that allows no eviction of it now.
         volumes: `namespace/claim` of volumes that exist on this machine only.
     """
 
@@ -83,7 +83,7 @@ def judge(
 def drain(
     session: Session, leader: Machine, node: str, *, pdb: Pdb, timeout: int, orphans: bool
 ) -> None:
-    """Move its pods elsewhere.
+    """Move a node's pods to other nodes.
 
     Args:
         pdb: what to do about budgets that allow no disruption.
@@ -91,8 +91,8 @@ def drain(
         orphans: also delete pods that have no controller.
 
     Raises:
-        RefusedError: nothing was done: pods would be lost, or a budget is in the way (FAIL).
-        PhaseError: not drained in time, with what is in the way.
+        RefusedError: nothing was changed: pods would be lost, or a budget blocks the drain (FAIL).
+        PhaseError: the node was not drained in time; names what blocks the drain.
     """
     there = workload(session, leader, node)
     if there.orphans and not orphans:
@@ -144,7 +144,7 @@ def _blocks(budget: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
 
 
 def _selects(selector: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
-    """As policy/v1 reads a selector: an empty one selects all."""
+    """Whether a selector selects the pod. As in policy/v1, an empty selector selects all pods."""
     labels = pod["metadata"].get("labels", {})
     if any(labels.get(k) != v for k, v in selector.get("matchLabels", {}).items()):
         return False

@@ -1,8 +1,8 @@
-"""Runs one phase on its machines. The only importer of pyinfra's State.
+"""Run one phase on its machines. The only module that makes pyinfra's State.
 
-One State for each phase (it is single-use, and identifies operations by their index), while the
-SSH connections stay. Every machine goes through the phase's operations at its own pace, and the
-failure of one does not stop the others. Several phases may run at the same time.
+Each phase gets its own State, which is single-use and identifies operations by their index. The SSH
+connections stay open from phase to phase. Every machine runs the phase's operations at its own
+pace, and a machine that fails does not stop the others. Several phases may run at the same time.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ class Engine:
 
     Args:
         cluster: whose machines.
-        known_hosts: the file with the host keys; none is ever added to it.
+        known_hosts: the file with the host keys; clusterctl adds none to it.
         log: of the run.
-        timeout: seconds that one command may take, unless it says otherwise itself.
+        timeout: seconds that one command may take, unless the call gives its own limit.
     """
 
     def __init__(
@@ -133,8 +133,8 @@ class Engine:
             phase: its name, for errors and metrics.
             machines: where it runs.
             deploy: calls pyinfra operations or deploys; the same ones for every machine.
-            progress: is told of every operation; the caller begins and ends the phase.
-            finished: is told of each machine on which all operations have succeeded, at once.
+            progress: shows every operation; the caller begins and ends the phase.
+            finished: called at once for each machine on which all operations have succeeded.
             dry: only find out what would change.
 
         Raises:
@@ -165,7 +165,7 @@ class Engine:
     def _prepare(
         self, state: State, deploy: Callable[[Machine], object]
     ) -> dict[Host, float | Failure]:
-        """Connect, and have the deploy say which operations there are on each machine."""
+        """Connect, and call the deploy, which adds the operations of each machine."""
 
         def connect(host: Host) -> None:
             host.connect(show_errors=False, raise_exceptions=True)
@@ -193,11 +193,11 @@ class Engine:
     ) -> dict[str, Fetched]:
         """Run a read-only command on every machine, one round trip each, as root.
 
-        What cannot be reached gets an entry with the error.
+        A machine that cannot be reached gets an entry with the error.
 
         Args:
             command: the shell program for a machine.
-            machines: which are asked.
+            machines: those that run it.
             secret: keep the output out of the log.
         """
         with self._state(machines, check_for_changes=False) as state:
@@ -246,7 +246,7 @@ class Engine:
         """Run a command on one machine, as root: (exit status, stdout, stderr).
 
         Raises:
-            UnreachableError: no connection, or it broke.
+            UnreachableError: there is no connection, it broke, or the command did not end in time.
         """
         if stdin and not secret_stdin and self.log:
             self.log.note(machine.name, f"stdin of the next:\n{stdin.decode(errors='replace')}")
@@ -254,7 +254,7 @@ class Engine:
         return self._shell(machine, command, pieces, secret_output=secret_output, timeout=timeout)
 
     def connect_anew(self, machine: Machine) -> None:
-        """Open one more connection, only to see that it can be done.
+        """Open and close one more connection, to check that the machine accepts it.
 
         Raises:
             UnreachableError: with the cause.
@@ -275,19 +275,19 @@ class Engine:
         heard: Callable[[str], None] | None = None,
         timeout: float | None = None,
     ) -> tuple[int, str, str]:
-        """Feed a file, or several things one after the other, to a command run as root.
+        """Feed data to a command that runs as root: (exit status, stdout, stderr).
 
         Args:
-            machine: where.
+            machine: where the command runs.
             command: for `sh`; reads stdin.
-            source: a file, or files and bytes.
-            sent: is told the number of bytes sent so far, about once per MiB.
-            heard: is given each line of stdout when it arrives.
-            timeout: seconds until it must have ended.
+            source: a file, or files and bytes that are sent one after the other.
+            sent: called with the number of bytes sent so far, about once per MiB.
+            heard: called with each line of stdout when it arrives.
+            timeout: seconds until the command must have ended.
 
         Raises:
-            UnreachableError: no connection, or it broke.
-            ClusterctlError: the source could not be read here.
+            UnreachableError: there is no connection, it broke, or the command did not end in time.
+            ClusterctlError: the source could not be read on this computer.
         """
 
         def pieces() -> Iterator[bytes]:
@@ -310,13 +310,13 @@ class Engine:
         *,
         timeout: float | None = None,
     ) -> tuple[int, str]:
-        """Run a command on one machine, as root, whose output is data: (exit status, stderr).
+        """Run a command whose output is data on one machine, as root: (exit status, stderr).
 
         Args:
-            sink: is given the output as it arrives; none of it is logged.
+            sink: called with pieces of the output as they arrive; none of it is logged.
 
         Raises:
-            UnreachableError: no connection, or it broke.
+            UnreachableError: there is no connection, it broke, or the command did not end in time.
         """
         pieces = (stdin,) if stdin else ()
         code, _, stderr = self._shell(
@@ -356,12 +356,12 @@ class Engine:
 
     @contextmanager
     def _state(self, machines: Sequence[Machine], *, check_for_changes: bool) -> Iterator[State]:
-        """A fresh State on the kept connections, in pyinfra's contexts; all put back at the end."""
+        """A new State on the open connections; its greenlets are ended with the block."""
         hosts = [(machine.name, _data(machine)) for machine in machines]
         inventory = Inventory((hosts, {}))  # type: ignore[no-untyped-call]
         config = Config(PARALLEL=max(len(machines), 1))  # type: ignore[no-untyped-call]
         state = State(inventory, config, check_for_changes=check_for_changes)
-        # Both mean that output has been shown already: it is in the run's log, once is enough.
+        # Both tell pyinfra that output has been shown already: the run's log has it.
         state.print_output = state.print_fact_output = True
         for host in inventory:
             host.connector = Connector(

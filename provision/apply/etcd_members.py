@@ -1,8 +1,8 @@
 """The steps by which a member joins a running etcd, and leaves it. Each may be repeated.
 
-A member joins as a learner, without a vote, and is promoted once it has caught up; it is sealed
-(marked as a member for good) when it has answered a linearizable read. Whatever is asked of the
-cluster is asked on the machine of a healthy member.
+A member joins as a learner, without a vote, and is promoted once it has caught up. It is sealed,
+that is marked as a permanent member, when it has answered a linearizable read. Commands for the
+cluster run on the machine of a healthy member.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from provision.model.observed import EtcdMember
 from provision.observe.parse_etcd import member_list
 
 PHASE = "etcd"
-# etcd wants the others connected for 5 s before it changes its members, and a learner to have
-# caught up; what it says until then.
+# etcd changes its members only after the others have been connected for 5 s, and promotes a learner
+# only after it has caught up. Until then it answers with one of `_LATER`.
 PATIENCE = 60  # seconds
 _LATER = "*unhealthy*|*'not enough started'*|*'in sync'*|*'too many learner'*|*timeout*|*'leader changed'*"
 
@@ -28,8 +28,11 @@ _LATER = "*unhealthy*|*'not enough started'*|*'in sync'*|*'too many learner'*|*t
 def healthy_member(look: Look, *, but: str = "") -> Machine:
     """A machine whose member has a quorum.
 
+    Args:
+        but: not this machine.
+
     Raises:
-        UnreachableError: there is none.
+        UnreachableError: no member has a quorum.
     """
     for machine in look.cluster.etcd_members:
         seen = look.get(machine.name)
@@ -40,7 +43,11 @@ def healthy_member(look: Look, *, but: str = "") -> Machine:
 
 
 def members(session: Session, via: Machine) -> tuple[EtcdMember, ...]:
-    """The members, by their own list."""
+    """The members, by etcd's own list.
+
+    Raises:
+        PhaseError: the list could not be read.
+    """
     step = "list the members"
     found, problem = member_list(_ask(session, via, step, "member list -w json").splitlines())
     if found is None:
@@ -49,13 +56,13 @@ def members(session: Session, via: Machine) -> tuple[EtcdMember, ...]:
 
 
 def add_learner(session: Session, via: Machine, machine: Machine) -> Mapping[str, str]:
-    """Have the cluster expect this machine's member, which has no data yet.
+    """Add this machine's member, which has no data yet, to the cluster as a learner.
 
     Returns:
         Name -> peer URL of all members, the new one included.
     """
     for learner in _learners(session, via, machine):
-        # A learner that had started and has no data now has lost only its own copy.
+        # No data is lost with the learner: it had only its own copy, if any.
         _patiently(session, via, "remove the learner", f"member remove {learner.id}")
     command = f"member add {machine.name} --learner --peer-urls={peer_url(machine)}"
     _patiently(session, via, f"add {machine.name} as a learner", command)
@@ -63,16 +70,16 @@ def add_learner(session: Session, via: Machine, machine: Machine) -> Mapping[str
 
 
 def promote(session: Session, via: Machine, machine: Machine) -> None:
-    """Give it a vote, as soon as it has caught up."""
+    """Give the learner of this machine a vote, as soon as it has caught up."""
     for learner in _learners(session, via, machine):
         _patiently(session, via, f"promote {machine.name}", f"member promote {learner.id}")
 
 
 def seal(session: Session, machine: Machine, health: str) -> None:
-    """Have the machine note that it is a member for good: it answers with the quorum now.
+    """Mark the machine's member as permanent, as soon as it answers with the quorum.
 
     Args:
-        health: the component's own check, which does that.
+        health: the component's own check, which writes the mark.
     """
     program = f"""\
 end=$(($(date +%s) + {PATIENCE}))
@@ -86,7 +93,7 @@ done
 
 
 def remove(session: Session, via: Machine, name: str) -> None:
-    """Take a member off the list, if it is there."""
+    """Remove a member from etcd's list, if the list has it."""
     urls = {peer_url(m) for m in session.cluster.etcd_members if m.name == name}
     for member in members(session, via):
         if member.name == name or (not member.name and urls & set(member.peer_urls)):
@@ -94,12 +101,12 @@ def remove(session: Session, via: Machine, name: str) -> None:
 
 
 def started(cluster: Cluster, machine: Machine) -> str:
-    """Shell program that succeeds when the member answers, be it a learner."""
+    """Shell program that succeeds when the member answers, even as a learner."""
     return f"{etcdctl(cluster, machine)} endpoint status >/dev/null"
 
 
 def _learners(session: Session, via: Machine, machine: Machine) -> tuple[EtcdMember, ...]:
-    """Learners that are this machine's: one that has not started yet has no name."""
+    """The learners of this machine. A learner that has not started yet has no name."""
     return tuple(
         member
         for member in members(session, via)
@@ -112,7 +119,7 @@ def _ask(session: Session, via: Machine, step: str, subcommand: str) -> str:
 
 
 def _patiently(session: Session, via: Machine, step: str, subcommand: str) -> None:
-    """Repeat it for as long as etcd says: not yet."""
+    """Run etcdctl, and again while etcd answers that it is too early (`_LATER`)."""
     ctl = etcdctl(session.cluster, via)
     program = f"""\
 end=$(($(date +%s) + {PATIENCE}))

@@ -1,4 +1,4 @@
-"""The same command on many machines, side by side."""
+"""Run the same command on many machines at once."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def fan_out(
 
     Args:
         phase: its name, for errors.
-        job: runs it on one of them: (exit status, stdout, stderr). What it raises is raised here.
-        hint: what to do next when it failed.
+        job: runs it on one of them: (exit status, stdout, stderr). An error of it is raised here.
+        hint: what to do next if it failed on a machine.
 
     Returns:
-        machine -> what it printed.
+        machine -> what the program printed there.
 
     Raises:
         PhaseError: with every machine on which it failed.

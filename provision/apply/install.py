@@ -1,13 +1,14 @@
 """A component's change -> the bytes that do it on a machine: files and a shell program.
 
 The program is POSIX sh with coreutils, util-linux and systemd. It can be killed at any line:
-nothing is ever half written, and the next run finishes the job. The order gives that:
+nothing is ever half written, and the next run finishes the job. The order ensures that:
 
-1. the record of what will be there, so that teardown knows it and, since a key's hash is in it,
-   a certificate that came without its key is noticed;
-2. every new file, complete and with its final owner and mode, beside its place; then all renamed,
-   keys after their certificates;
-3. kernel, systemd, units, health; the units' digests are recorded only then.
+1. It writes the record of what will be there. So teardown knows everything, and the hash of a key
+   in the record reveals a certificate whose key was not installed.
+2. It writes every new file beside its place, complete and with its final owner and mode. Then it
+   renames all of them, keys after their certificates.
+3. It changes kernel, systemd and units, and waits for health. Only then it records the units'
+   digests.
 """
 
 from __future__ import annotations
@@ -25,17 +26,18 @@ from provision.desired.model import Directory, HostFile
 from provision.model import paths
 from provision.model.paths import NEW
 
-# How the program talks to the engine: what it does now, as lines of stdout, and the journal of the
-# unit that failed, as lines of stderr.
+# Prefixes of lines for the engine: the program's current step, on stdout, and the journal of a unit
+# that failed, on stderr.
 SAY = "clusterctl: "
 JOURNAL = "clusterctl-journal: "
 
 
 def command(state: str = paths.STATE, prepare: str = "") -> str:
-    """The command that takes a payload on stdin and runs it, one at a time on a machine.
+    """The command that reads a payload from stdin and runs it, one at a time on a machine.
 
     Args:
-        prepare: what is done to the unpacked payload in `$work` before.
+        state: clusterctl's own directory on the machine.
+        prepare: shell command that first changes the unpacked payload in `$work`; empty: none.
     """
     return f"""\
 umask 077
@@ -57,9 +59,12 @@ COMMAND = command()
 
 
 def payload(change: ComponentChange, record: str = paths.RECORD) -> str:
-    """The change as text: base64, since pyinfra's stdin is lines, of a gzipped tar.
+    """The change as text: a gzipped tar in base64, since pyinfra's stdin is lines.
 
     The same change gives the same text.
+
+    Args:
+        record: directory of the machine's record.
     """
     files = [*change.files, *_issued(change)]
     members = {"run": program(change, record).encode()}
@@ -125,16 +130,16 @@ def _activate(change: ComponentChange) -> Iterator[str]:
         path = key if "/" in key else key.replace(".", "/")
         yield join(("kernel", f"/proc/sys/{path}", value))
     units = tuple(dict.fromkeys((*change.restart, *change.reload, *change.start)))
-    # Before systemd reads everything anew, which takes it a second of a small machine: `enable`
-    # alone would have it do so once more.
+    # Before systemd reloads, and without a reload of its own: each reload takes a small machine a
+    # second.
     if enabled := (*change.enable, *change.start):
         yield join(("systemctl", "--quiet", "--no-reload", "enable", *enabled))
     if change.daemon_reload:
         yield "systemctl daemon-reload"
     elif units:
         yield join(("fresh", *units))
-    # Blocking, so that nothing polls while a unit gets ready; whether it did is judged below,
-    # since a unit that systemd starts a second time may well succeed.
+    # These calls block, so that nothing polls while a unit gets ready. `settle` decides later if a
+    # unit failed, since it may succeed when systemd starts it a second time.
     if units:
         yield join(("systemctl", "reset-failed", *units)) + " 2>/dev/null || true"
     yield f"deadline=$(($(date +%s) + {change.health_timeout}))"
@@ -155,10 +160,10 @@ def _access(entry: Directory | HostFile) -> tuple[str, ...]:
 
 
 def _before(change: ComponentChange) -> str:
-    """What is to be removed stays in the record until it is.
+    """The record until the change is done: files to be removed stay in it until they are removed.
 
-    Not what is within a leftover of the component: `down` finds it there. Somebody may have made it
-    anew when a run that was cut off is finished, as a kubelet its certificate.
+    Files within a leftover of the component are not added: `down` finds them there. Before a run
+    that was cut off is finished, a program may make such a file again: a kubelet its certificate.
     """
     if not change.record:
         return ""

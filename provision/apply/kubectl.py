@@ -1,4 +1,4 @@
-"""kubectl on a master is the client of the API. It is repeated while the API is away for a moment."""
+"""kubectl on a master is the client of the API. It is repeated while the API is briefly away."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import gevent
 from provision.apply.session import Session
 from provision.model.cluster import Machine
 
-PATIENCE = 60  # seconds: a leader is elected, a proxy moves on, an apiserver restarts
-# What kubectl says when the connection, and not the request, was the trouble (client-go, net/http,
-# etcd's client, apiserver's own Status).
+PATIENCE = 60  # seconds: enough to elect a leader, switch a proxy or restart an apiserver
+# What kubectl prints when the connection failed, not the request (client-go, net/http, etcd's
+# client, apiserver's own Status).
 _AWAY = re.compile(
     r"unexpected EOF|\bEOF$|connection refused|connection reset|connection lost|i/o timeout"
     r"|TLS handshake timeout|Unable to connect to the server|no route to host|ServiceUnavailable"
@@ -23,7 +23,7 @@ _AWAY = re.compile(
 
 
 def is_away(error: str) -> bool:
-    """Whether what kubectl wrote means that the API was away, and may be back soon."""
+    """Whether kubectl's error output means that the API was away and may be back soon."""
     return bool(_AWAY.search(error))
 
 
@@ -40,10 +40,11 @@ def run(
 
     Args:
         program: it is repeated while the API is away, so it must be safe to repeat.
-        timeout: seconds for one run of it.
+        timeout: seconds for one run of the program.
 
     Raises:
-        UnreachableError: no connection to the master, or it broke.
+        UnreachableError: there is no connection to the master, it broke, or a run did not end in
+            time.
     """
     deadline = time.monotonic() + PATIENCE
     while True:

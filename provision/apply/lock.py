@@ -1,8 +1,8 @@
 """One operator at a time: `with hold(session, "up"):` around all that changes a cluster.
 
-Every master that answers is locked (`provision.desired.lock_programs`), in the order of their names: whoever else
-can reach one of them is refused. It needs SSH only, so it works before there is an API, and when
-the API is dead. Commands that only look take no lock.
+Every master that answers is locked (`provision.desired.lock_programs`), in the order of their
+names. So any other operator who can reach one of them is refused. It needs SSH only, so it works
+before there is an API, and when the API is dead. Commands that only look take no lock.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from provision.model.holder import BEAT, Holder
 from provision.model.look import Look
 
 RETRY = 5  # seconds until a lock whose connection broke is taken again
-_GRACE = 5  # seconds for the machines to let go
+_GRACE = 5  # seconds for the machines to release the lock
 _FOREVER = 7 * 24 * 3600  # seconds
 _KILLED = 128 + 15  # exit status: SIGTERM, from `unlock`
 
@@ -78,7 +78,10 @@ def _held(
 
 
 def at_work(session: Session, look: Look) -> Holder | None:
-    """The other operator who held the lock of a machine at this look, or holds the shared state's now."""
+    """The other operator who changes the cluster; None: there is none.
+
+    That operator held the lock of a machine at this look, or holds the shared state's lock now.
+    """
     mine = this_operator()
     holders = (*(seen.holder for seen in look.values()), session.cache.holder())
     others = (h for h in holders if h and (h.host, h.pid) != (mine.host, mine.pid))
@@ -100,7 +103,7 @@ def refuse_second(session: Session, look: Look) -> None:
 def holders(session: Session, *, lock: str = paths.LOCK) -> Mapping[str, Holder]:
     """Master, or the shared state -> the operator who has locked it.
 
-    Masters that do not answer, and those that are free, are not in.
+    Masters that do not answer, and those that are free, are left out.
 
     Raises:
         UnreachableError: no master answers.
@@ -116,7 +119,7 @@ def holders(session: Session, *, lock: str = paths.LOCK) -> Mapping[str, Holder]
 
 
 def unlock(session: Session, machines: Mapping[str, Holder], *, lock: str = paths.LOCK) -> None:
-    """Take these locks away from whoever has them; a run of theirs stops.
+    """Take these locks away from their holders, whose commands stop.
 
     Args:
         machines: masters, and the shared state, as `holders` gives them.
@@ -142,9 +145,9 @@ class _Keeper:
     """Keeps one master's lock, from a greenlet of its own.
 
     Attributes:
-        held: it has been, at least once.
+        held: the lock has been held, at least once.
         settled: the first try has ended: held, refused, or there is a problem.
-        ended: set it, and the lock is given back.
+        ended: set it to release the lock.
     """
 
     def __init__(
@@ -189,7 +192,7 @@ class _Keeper:
             self.ended.wait(RETRY)
 
     def _is_ours(self, holder: Holder) -> bool:
-        """Whether the machine has not heard yet that our connection to it broke."""
+        """Whether this run holds it: the machine has not noticed that the connection broke."""
         mine = self._mine
         return (holder.computer, holder.host, holder.pid) == (mine.computer, mine.host, mine.pid)
 

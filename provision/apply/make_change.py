@@ -1,7 +1,7 @@
 """A planned change of a component -> the change itself, with what the machine's record will say.
 
-The record (`provision.model.paths.RECORD`) makes the next run exact: it has the paths that clusterctl manages, and
-what each unit had read when it was last started. Pure.
+The record (`provision.model.paths.RECORD`) makes the next run exact: it has the paths that
+clusterctl manages, and a digest of what each unit had read when it was last started. Pure.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def component_change(
     one_time: tuple[HostFile, ...] = (),
     remove: tuple[str, ...] = (),
 ) -> ComponentChange:
-    """All that is to be done for a component, ready to be sent.
+    """The whole change of a component, ready to be sent.
 
     Args:
         plan: from `provision.plan.machine`.
@@ -40,19 +40,19 @@ def component_change(
         observed: the machine as the plan saw it.
         cluster: whose machine it is.
         trust: the cluster's.
-        one_time: files to put there that are not part of the desired state: they are gone once
-            the component is healthy.
-        remove: files that are in their way.
+        one_time: extra files that are not part of the desired state: they are gone once the
+            component is healthy.
+        remove: existing files that conflict with them, and are removed.
     """
     state = plan.state
     hashes = dict(plan.hashes)
     hashes |= {i.leaf.cert_path: certificate_hash(i.certificate.decode()) for i in issued}
-    # A unit that never ran is in the record before it is started: `down` must find it.
+    # A unit that never ran must be in the record before it starts: `down` has to find it.
     before = {
         unit.name: there.digest if (there := observed.units.get(unit.name)) else ""
         for unit in state.units
     }
-    # A unit that is left alone has read what is there now.
+    # A unit that the change leaves alone has already read the current files.
     after = {unit.name: unit_digest(unit, state, hashes) for unit in state.units}
     units = {
         action: tuple(change.name for change in plan.units if change.action == action)

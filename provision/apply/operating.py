@@ -1,4 +1,4 @@
-"""How pyinfra's operations are called and carried out on machines, and what came of them."""
+"""Call pyinfra's operations, carry them out on machines, and collect their results."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class MachineResult:
         return any(operation.changed for operation in self.operations)
 
 
-# pyinfra's contexts for the State and the inventory are those of the process. It reads them only
-# while a deploy is called, not while operations are executed (there are other contexts for that,
-# of one greenlet each). So deploys of two phases are called one after the other.
+# pyinfra has one context for the State, and one for the inventory, in the whole process. It reads
+# them only while a deploy is called. Executing operations uses other contexts, one per greenlet. So
+# the deploys of two phases are called one after the other.
 _calling = BoundedSemaphore()
 
 
 @contextmanager
 def called(state: State) -> Iterator[None]:
-    """While a deploy is called: pyinfra's contexts have this State."""
+    """Set pyinfra's contexts to this State while the block calls a deploy."""
     with _calling:
         ctx_state.set(state)  # type: ignore[no-untyped-call]
         ctx_inventory.set(state.inventory)  # type: ignore[no-untyped-call]
@@ -100,7 +100,7 @@ def execute(
 def each(
     state: State, hosts: Sequence[Host], function: Callable[[Host], T]
 ) -> dict[Host, T | Exception]:
-    """The function on all hosts at once, in pyinfra's contexts: what it returned or raised."""
+    """Call the function for all hosts at once, in pyinfra's contexts. Errors are returned."""
 
     def call(host: Host) -> T | Exception:
         ctx_config.set(state.config.copy())  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Why a machine lets no command through: the error of the connection or of sudo, in words. Pure."""
+"""Why a machine runs no command: the error of the connection or of sudo, in words. Pure."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _SUDO = re.compile(r"^sudo(-rs)?: |: sudo: (command )?not found|is not in the su
 def explain(
     machine: Machine, error: Exception, known_hosts: Path, timeout: int
 ) -> UnreachableError:
-    """Why no connection came about, and what to do.
+    """Why the connection failed, and what to do.
 
     Args:
         error: what the attempt to connect raised.
         known_hosts: the file with the host keys.
-        timeout: seconds that the attempt was given.
+        timeout: the limit of the attempt, in seconds.
     """
     ssh = machine.ssh
     where = f"{machine.name} ({ssh.hostname}:{ssh.port})"
@@ -102,7 +102,7 @@ def _silent(
             hint="Is the machine on, is sshd running there, and is `ssh_port` right?",
             off=True,
         )
-    # paramiko reads on, without a session, where its time for the key exchange has run out.
+    # When the time for the key exchange has run out, paramiko goes on reading without a session.
     signs = ("protocol banner", "protocol version", "existing session")
     if any(sign in str(error) for sign in signs):
         return UnreachableError(
@@ -114,10 +114,13 @@ def _silent(
 
 
 def raise_if_sudo_refused(machine: Machine, stderr: str) -> None:
-    """Judge what a command that failed under sudo wrote.
+    """Find out whether sudo failed, and not the command that it should have run.
+
+    Args:
+        stderr: what the failed command wrote.
 
     Raises:
-        UnreachableError: it was sudo that failed, with what to do about it.
+        UnreachableError: sudo failed; the hint says what to do.
     """
     if not _SUDO.search(stderr):
         return

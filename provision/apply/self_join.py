@@ -1,9 +1,10 @@
-"""What a worker that joins alone is given: one bash program, and the artifacts that it names. Pure.
+"""The bundle of a worker that joins by itself: one bash program, and the artifacts it names. Pure.
 
-It has the same programs that `up` runs on a worker: packages, artifacts, one for each component. A
-worker of an Auto Scaling group finds out its name and address itself: its files have NAME and ADDRESS
-in their place. The program has no secret. With a token the worker gets its kubelet's certificate. With
-that it asks for the others, which replace those that it has signed itself.
+The program has the same parts that `up` runs on a worker: packages, artifacts, one for each
+component. A worker of an Auto Scaling group finds out its name and address itself: the files have
+NAME and ADDRESS in their place. The program has no secret. The worker gets its kubelet's
+certificate with a token. With that certificate it asks for the others, which replace those that it
+has signed itself.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from provision.plan.quorum import Standing
 NAME = "name-of-the-instance"
 ADDRESS = "192.0.2.1"
 TOKEN = "token-of-the-day"  # noqa: S105  a placeholder
-# Distributions start what they install.
+# Distributions start the units of packages that they install.
 OTHERS_UNITS = ("haproxy.service",)
 _FILL = (
     f'find "$work" -type f -exec sed -i "s/{NAME}/$name/g; '
@@ -49,9 +50,11 @@ _FILL = (
 
 @dataclass(frozen=True)
 class Bundle:
-    """Attributes:
-    program: bash.
-    artifacts: those that it does not download from their publishers.
+    """Everything that workers which join by themselves need.
+
+    Attributes:
+        program: bash.
+        artifacts: those that the program does not download from their publishers.
     """
 
     program: bytes = field(repr=False)
@@ -63,10 +66,11 @@ class Bundle:
 
 
 def bundle(cluster: Cluster, trust: Trust, facts: Facts, artifacts: ArtifactSet) -> Bundle:
-    """All that a worker needs, without a look at it.
+    """Make the bundle of a worker that clusterctl has not looked at.
 
     Args:
         facts: of a machine made from the same image, with the worker's architecture.
+        artifacts: all that a worker needs.
 
     Raises:
         KeyError: the set lacks an artifact.
@@ -76,7 +80,7 @@ def bundle(cluster: Cluster, trust: Trust, facts: Facts, artifacts: ArtifactSet)
     worker = Machine(name=NAME, address=address, roles=roles, ssh=ssh)
     states = desired(cluster, worker, trust, facts)
     leaves = [leaf for state in states.values() for leaf in state.leaves]
-    # The record says that the cluster has not signed for these keys yet.
+    # So the record says that the cluster has not signed certificates for these keys yet.
     keys = {
         leaf.key_path: ObservedFile(leaf.key_path, "file", 0o600, leaf.owner, leaf.group, 0)
         for leaf in leaves

@@ -58,10 +58,10 @@ class Session:
         """Look at the machines, one round trip each.
 
         Args:
-            names: look at these only; None: at all.
+            names: look at these machines only; None: at all.
             reachability: ask machines that are new whether they reach the others.
             deep: hash every binary.
-            gone: machine -> why it cannot answer; it is not asked, and nothing waits for it.
+            gone: machine -> why it cannot answer. Such a machine is not asked.
         """
         wanted = None if names is None else frozenset(names)
         machines = [
@@ -91,7 +91,7 @@ class Session:
 
         Raises:
             TrustError: machines disagree, or the keys do not fit together.
-            RefusedError: the authority is external, and has signed nothing yet.
+            RefusedError: the authority is external and has signed nothing yet.
         """
         trust = self.known_trust(look)
         if trust is None:
@@ -129,7 +129,8 @@ class Session:
             return cached
         newest = max((o.trust for o in look.values() if o.trust), default=None)
         if cached is not None and fingerprint == cached.fingerprint:
-            # Another operator may have replaced a key since. A newer one that no machine has is in the cache only.
+            # Another operator may have replaced a key since. A newer trust that no machine has yet
+            # is in the cache only.
             if newest is None or cached.generation > newest[0]:
                 return cached
             if newest == (cached.generation, cached.digest):
@@ -141,7 +142,8 @@ class Session:
     def _fetch_trust(self, look: Look, fingerprint: str) -> Trust:
         reasons = []
         masters = [m for m in self.cluster.masters if m.name in look]
-        # First those that have the newest; a run that was stopped may have left it half written.
+        # Masters with the newest trust come first. A run that was stopped may have left it half
+        # written.
         for machine in sorted(masters, key=lambda m: look[m.name].trust or (0, ""), reverse=True):
             if look[machine.name].fingerprint != fingerprint:
                 continue
@@ -164,8 +166,8 @@ class Session:
         """The keys as this master has them.
 
         Raises:
-            UnreachableError: it does not answer.
-            TrustError: it has none, or not all, or they do not fit together.
+            UnreachableError: the master does not answer.
+            TrustError: keys are missing, or they do not fit together.
         """
         _, out, _ = self.engine.shell(machine, _READ_TRUST, secret_output=True)
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(out))) as tar:
@@ -178,14 +180,14 @@ class Session:
 
 
 _TRUST_PATHS = " ".join(path.removeprefix("/") for path in PATHS)
-# An authority's key may be elsewhere: then it is not there to be read.
+# An authority's key may be elsewhere: tar must not fail without it.
 _READ_TRUST = f"cd / && tar -cf - --ignore-failed-read {_TRUST_PATHS} 2>/dev/null | base64"
 
 
 def probe(
     cluster: Cluster, machine: Machine, *, reachability: bool = False, deep: bool = False
 ) -> str:
-    """The probe of one machine, asking for what any cluster of clusterctl may have there."""
+    """The probe of one machine: it asks for all that any cluster of clusterctl may have there."""
     asked = table.node_leaves(cluster, machine) if cluster.certificates.external else ()
     return script.query(
         cluster,
@@ -212,13 +214,13 @@ def open_session(
 
     Args:
         create: make machines that are missing first.
-        names: make, and miss, only these; None: all.
-        agree: is asked before any is made; raises if the operator does not want it.
+        names: the machines that may be made, and must exist; None: all.
+        agree: called before a machine is made; raises if the operator refuses.
 
     Raises:
         InventoryError: the file is wrong.
         RefusedError: machines are missing and `create` is False.
-        MachinesError: they could not be made.
+        MachinesError: missing machines could not be made.
     """
     draft = inventory.read(path)
     source = source_of(draft)

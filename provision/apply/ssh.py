@@ -1,9 +1,9 @@
 """One SSH connection to a machine, kept from phase to phase. The engine's only way to a machine.
 
-pyinfra's own client does the connecting (it honours ssh_config and bastions); what is added here:
-host keys are verified against one file and never learned, the operator is never asked, a dead peer
-is noticed, stdin is binary, sudo's password is in no argument list, and every refusal is an error
-that says what to do.
+pyinfra's own client makes the connection; it honours ssh_config and bastions. This module adds:
+host keys are verified against one file and never added to it, the operator is never asked, a dead
+peer is noticed, stdin is binary, sudo's password is in no argument list, and every refusal is an
+error that says what to do.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from provision.model.errors import ClusterctlError, UnreachableError
 
 CONNECT_TIMEOUT = 10
 KEEPALIVE = 15
-UNACKNOWLEDGED = 30_000  # ms until a peer that acknowledges nothing is dead
+UNACKNOWLEDGED = 30_000  # ms until a peer that acknowledges nothing counts as dead
 WINDOW = 16 << 20
 CHUNK = 1 << 20
 _LAST_LINES = 12
 
-# A bastion's client gets its policy from ssh_config alone, where "ask" is the default, and that
-# would wait for the operator to type.
+# A bastion's client gets its policy from ssh_config alone. The default there is "ask", which would
+# wait for the operator to type.
 setattr(sshuserclient, "AskPolicy", sshuserclient.StrictPolicy)  # noqa: B010  mypy
 
-# Sent after sudo's password: sudo may not have needed it, and then it must not reach the command.
+# Sent after sudo's password: if sudo does not read the password, the command must not get it.
 _PASSWORD_END = "clusterctl-password-end"  # noqa: S105  # pragma: allowlist secret
 
 
@@ -62,11 +62,11 @@ class Metrics:
 
 
 class _Source:
-    """What is fed to a command.
+    """The stdin of a command, in pieces.
 
     Attributes:
         sent: bytes, so far.
-        error: why no more of it could be read here.
+        error: why no more could be read on this computer.
     """
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
@@ -79,7 +79,7 @@ class _Source:
             for piece in self._pieces:
                 yield piece
                 self.sent += len(piece)
-        except Exception as error:  # noqa: BLE001  the command's caller is told
+        except Exception as error:  # noqa: BLE001  the command's caller raises it
             self.error = error
 
 
@@ -126,7 +126,7 @@ class _Transport(paramiko.Transport):
 
 
 class Link:
-    """The connection to one machine: opened when first needed, opened again when it died."""
+    """The connection to one machine: opened when first needed, and again if it has died."""
 
     def __init__(
         self, machine: Machine, known_hosts: Path, log: RunLog | None, metrics: Metrics
@@ -179,16 +179,16 @@ class Link:
             command: for the user's login shell.
             stdin: pieces, sent as fast as the machine takes them.
             timeout: seconds until the command must have ended.
-            on_line: is given each line of stdout when it arrives.
-            shown: what the log shows in the command's place.
+            on_line: called with each line of stdout when it arrives.
+            shown: what the log shows instead of the command.
             secret_output: keep the output out of the log.
-            pty: give it a terminal.
-            sink: is given stdout as it arrives, as bytes; the answer has none of it then.
+            pty: give the command a terminal.
+            sink: called with stdout as it arrives, as bytes; the answer's stdout is then empty.
 
         Raises:
-            UnreachableError: no connection, or it broke.
-            TimeoutError: it did not end in time.
-            ClusterctlError: what was to be sent could not be read here.
+            UnreachableError: there is no connection, or it broke, or sudo refused the command.
+            TimeoutError: the command did not end in time.
+            ClusterctlError: the data for stdin could not be read on this computer.
         """
         tag = self._log.command(self.machine.name, shown or command) if self._log else ""
         started = time.monotonic()
@@ -290,7 +290,7 @@ class Link:
         try:
             return transport.open_session(timeout=CONNECT_TIMEOUT)
         except (paramiko.SSHException, EOFError, OSError):
-            # A connection that died unnoticed: nothing was run on it, so one more try is safe.
+            # The connection died unnoticed. No command ran on it, so one more try is safe.
             self.close()
             transport = self.client().get_transport()
             assert transport is not None  # noqa: S101
@@ -339,8 +339,8 @@ def with_sudo_password(
 ) -> tuple[str, Iterable[bytes]]:
     """The command run by sudo, which reads the password as the first line of stdin.
 
-    Not by an environment variable set on a command line, as pyinfra does it: every user of
-    the machine can read that line in `ps`.
+    pyinfra sets an environment variable on a command line instead. Every user of the machine can
+    read that line in `ps`.
     """
     skip = f'while IFS= read -r line && [ "$line" != {_PASSWORD_END} ]; do :; done; unset line; '
     run = shlex.quote(f"{skip}exec {command}")
@@ -353,7 +353,7 @@ def with_sudo_password(
 
 
 def last_lines(text: str) -> str:
-    """The end of a command's error output, as much as a person reads."""
+    """The last lines of a command's output: as much as a person reads."""
     return "\n".join(text.strip().splitlines()[-_LAST_LINES:])
 
 
@@ -376,7 +376,7 @@ def _feed(channel: paramiko.Channel, source: _Source) -> None:
         else:
             channel.shutdown_write()
     except OSError:
-        # The command ended without reading all: its exit status says whether that is an error.
+        # The command ended before it read all: its exit status says whether that is an error.
         return
 
 

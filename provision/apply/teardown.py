@@ -1,8 +1,8 @@
 """The programs that remove what clusterctl put on a machine: all that its record names, or a part.
 
-Pure: text in, text out. No rule, interface or mount that is not in the record is touched,
-nothing is flushed, networking is not restarted. Each program can be killed at any line and run again: what
-was removed leaves the record last.
+Pure: text in, text out. They touch no rule, interface or mount that is not in the record, flush
+nothing, and do not restart networking. Each program can be killed at any line and run again: it
+removes a thing first, and its line of the record last.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from provision.model import paths
 from provision.model.paths import NEW
 from provision.plan.record import Removal
 
-# Both programs set `lines`: those of the record whose things are to go.
+# Both programs set `lines`: the lines of the record that name what to remove.
 _REMOVE = f"""\
 set -u
 record={paths.RECORD}
@@ -129,7 +129,7 @@ done
 
 
 def unwanted(removals: Iterable[Removal]) -> str:
-    """What `REMOVE` reads on stdin: lines of the record, below the component whose they are."""
+    """What `REMOVE` reads on stdin: lines of the record, each group after its component's name."""
     lines: list[str] = []
     for removal in removals:
         lines.append(f"component\t{removal.component}")

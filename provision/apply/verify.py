@@ -1,6 +1,6 @@
-"""Does the running cluster work? Tried from every node.
+"""Check from every node that the running cluster works.
 
-Every apiserver is ready, etcd is healthy and has just the members of the inventory, all Nodes
+Every apiserver is ready, etcd is healthy and has exactly the members of the inventory, all Nodes
 are Ready, a name is resolved in a pod, pods reach pods on other nodes, and a Service's address
 answers from every node.
 """
@@ -28,11 +28,11 @@ from provision.model.errors import Failure, PhaseError
 from provision.model.look import Look
 from provision.model.observed import Observed, api_view
 
-# After an outage of the API, CoreDNS and kube-proxy hear of a new Service when they have connected
+# After an outage of the API, CoreDNS and kube-proxy learn of a new Service when they have connected
 # again: client-go pauses for up to 30 s between two tries, jitter not counted.
 PATIENCE = 75  # seconds
-REST = 30  # seconds until what is still not well is a failure
-PODS_TIMEOUT = 120  # seconds, the pulling of an image included
+REST = 30  # seconds until a remaining problem is a failure
+PODS_TIMEOUT = 120  # seconds, including the pull of an image
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Pod:
 def verify(
     session: Session, names: Collection[str] | None = None, progress: Progress | None = None
 ) -> None:
-    """Look at everything and try everything; takes some seconds.
+    """Check the machines' own answers, then try names, pods and Services; takes some seconds.
 
     Args:
-        names: of the machines that count; None: all.
-        progress: what it reports to; None: that of the session.
+        names: of the machines to check; None: all.
+        progress: shows the nodes that work; None: the session's progress does.
 
     Raises:
         PhaseError: naming each thing that does not work, and where.
@@ -80,7 +80,7 @@ def verify_alone(session: Session) -> None:
 
 
 def _look(session: Session, names: Collection[str] | None) -> tuple[Look, list[Failure]]:
-    """Look until nothing is wrong, or for `REST` seconds: what has just started may be slow to answer."""
+    """Look until nothing is wrong, or for `REST` seconds: new programs may be slow to answer."""
     deadline = time.monotonic() + REST
     while True:
         look = session.observe(names)
@@ -91,10 +91,10 @@ def _look(session: Session, names: Collection[str] | None) -> tuple[Look, list[F
 
 
 def judge(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
-    """What is wrong by what the machines themselves say. Pure.
+    """What is wrong according to the machines' own answers. Pure.
 
     Args:
-        observed: name -> what its probe saw, of the machines that are looked at: all, or some.
+        observed: name -> what its probe found, of the machines that are checked: all, or some.
     """
     failures = [
         Failure(name, "reach the machine", view.error)
@@ -120,7 +120,7 @@ def judge(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
             continue
         members = {member.name for member in view.members}
         learners = sorted(member.name for member in view.members if member.learner)
-        # `recover` may have given up a machine that is away: it is no member until it is replaced.
+        # `recover` may have given up an unreachable machine: it is no member until it is replaced.
         if members - wanted or (wanted & there.keys()) - members:
             cause = f"members are {sorted(members)}, the inventory has {sorted(wanted)}"
             failures.append(Failure(machine.name, "etcd", cause))
@@ -140,7 +140,7 @@ def judge(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
 
 
 def _try_pods(session: Session, leader: Machine, nodes: tuple[Machine, ...]) -> list[Failure]:
-    # A name of its own for every run: one that was killed may have left its own behind.
+    # Every run has its own name: a run that was killed may have left its namespace behind.
     namespace = f"clusterctl-verify-{secrets.token_hex(3)}"
     kubectl = f"{KUBECTL} -n {namespace}"
     content = render(
@@ -150,7 +150,7 @@ def _try_pods(session: Session, leader: Machine, nodes: tuple[Machine, ...]) -> 
         nodes=[machine.name for machine in nodes],
     )
     start = (
-        # Of a run that was killed.
+        # Delete the namespaces of runs that were killed.
         f"set -e; {KUBECTL} delete namespace --wait=false "
         f"-l clusterctl/verify,clusterctl/verify!={namespace} >/dev/null; "
         f"{KUBECTL} apply --server-side --force-conflicts -f - >/dev/null; "
@@ -186,7 +186,7 @@ def _pods(text: str) -> tuple[Pod, ...]:
 def _dial(
     session: Session, leader: Machine, namespace: str, pods: tuple[Pod, ...], service: str
 ) -> list[Failure]:
-    """From every pod: a name, the Service, and a pod on the next node."""
+    """Try from every pod: a name, the Service, and a pod on the next node."""
     domain = session.cluster.networks.domain
     name = f"verify.{namespace}.svc.{domain}"
     tries: list[tuple[Pod, str, str, int]] = []
@@ -206,7 +206,7 @@ def _dial(
             f"until {get} >$d/{number} 2>&1; grep -q responses $d/{number} || "
             '[ "$(date +%s)" -ge "$end" ]; do sleep 0.3; done &'
         )
-        # No more at once than a small machine bears.
+        # More at once would be too much for a small machine.
         if number % 8 == 7:
             lines.append("wait")
     lines.append(f'wait; for i in $(seq 0 {len(tries) - 1}); do tr -d "\\n" <$d/$i; echo; done')
@@ -225,7 +225,7 @@ def _dial(
 
 
 def _from_nodes(session: Session, nodes: tuple[Machine, ...], service: str) -> list[Failure]:
-    """From every node itself: the Service's address."""
+    """Try the Service's address from every node itself."""
     command = f"timeout 5 bash -c 'exec 3<>/dev/tcp/{service}/80' && echo open || echo closed"
     fetched = session.engine.fetch(lambda _: command, nodes)
     return [

@@ -1,7 +1,8 @@
 """boto3's clients for one region, and AWS' errors in words that say what to do.
 
-Throttling is met by botocore's own retries. What has just been made may not be known everywhere
-in AWS for some seconds; a call that stumbles over that is tried again for up to PATIENCE seconds.
+botocore itself retries calls that AWS throttles. For some seconds, parts of AWS may not know an
+object that was just made; `patiently` repeats a call that fails for that reason, for up to PATIENCE
+seconds.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from botocore.config import Config
 from provision.model.errors import MachinesError
 
 SERVICES = ("ec2", "elb", "elbv2", "iam", "autoscaling", "s3", "sts")
-ATTEMPTS = 8  # with botocore's pauses up to 20 s each: throttling for a minute and more is met
-PATIENCE = 60.0  # seconds; an instance profile takes about ten to be known to EC2
-POLL = 2  # seconds between two questions whether something has come about
+ATTEMPTS = 8  # with botocore's pauses of up to 20 s: outlasts throttling of a minute and more
+PATIENCE = 60.0  # seconds; EC2 takes about ten to know a new instance profile
+POLL = 2  # seconds between two attempts of a waiter
 PERMISSION = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "403"})
 
 _LIMITS = {
@@ -40,7 +41,7 @@ _LIMITS = {
     "TooManyTargetGroups": "Target Groups per Region",
     "TooManyBuckets": "General purpose buckets",
 }
-# Code -> what its text says, where something is not known yet.
+# Error code -> pattern of its text, for errors about an object that AWS does not know yet.
 _YOUNG = {
     "InvalidParameterValue": "Invalid IAM Instance Profile",
     "ValidationError": "Invalid I(AM Instance |amInstance)Profile|launch template.* does not exist",
@@ -92,7 +93,7 @@ class Account:
         try:
             session = boto3.session.Session(region_name=region)
             own = {"config": config, "endpoint_url": endpoint or None}
-            # Making one is not safe in several threads, using one is.
+            # Several threads may use a client, but must not make one at the same time.
             self._clients = {name: session.client(name, **own) for name in services}  # type: ignore[call-overload]
         except botocore.exceptions.BotoCoreError as error:
             raise MachinesError(f"AWS cannot be used: {error}", hint=LOGIN) from None
@@ -106,25 +107,40 @@ class Account:
         return getattr(self._clients[service], action)(**request)
 
     def pages(self, service: str, action: str, items: str, **request: object) -> list[Any]:
-        """Make a call that lists, page by page."""
+        """Make a call that lists, page by page: the `items` of all pages.
+
+        Raises:
+            botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: see `in_words`.
+        """
         pages = self._clients[service].get_paginator(action).paginate(**request)
         return [item for page in pages for item in page.get(items, ())]
 
     def wait(self, waiter: str, request: Mapping[str, object], timeout: float = 300) -> None:
-        """Wait in one of boto3's own ways, on EC2."""
+        """Wait with one of boto3's waiters for EC2.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            botocore.exceptions.WaiterError: it was not in time, or can no longer come true.
+        """
         config = {"Delay": POLL, "MaxAttempts": int(timeout / POLL)}
         self._clients["ec2"].get_waiter(waiter).wait(**request, WaiterConfig=config)
 
 
 def code_of(error: Exception) -> str:
-    """AWS' word for what went wrong, `VpcLimitExceeded`; else the exception's own."""
+    """AWS' error code, `VpcLimitExceeded`; for other errors, the name of the exception's type."""
     if isinstance(error, botocore.exceptions.ClientError):
         return str(error.response.get("Error", {}).get("Code", ""))
     return type(error).__name__
 
 
 def patiently(call: Callable[[], Any], patience: float = PATIENCE) -> Any:  # noqa: ANN401  AWS'
-    """Call again while what was just made is not known everywhere."""
+    """Call, and again while AWS does not know an object that was just made.
+
+    Args:
+        patience: seconds until the error is raised.
+    """
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -142,10 +158,10 @@ def _is_young(error: botocore.exceptions.ClientError) -> bool:
 
 
 def in_words(error: Exception, what: str, action: str) -> MachinesError:
-    """Say what an AWS error means and what to ask for.
+    """Say what an AWS error means and what to do.
 
     Args:
-        what: the thing that it was about, `instance m1`.
+        what: the object that the call was about, `instance m1`.
         action: boto3's method.
     """
     api = api_name(action)
@@ -175,7 +191,7 @@ def in_words(error: Exception, what: str, action: str) -> MachinesError:
 
 
 def api_name(action: str) -> str:
-    """`create_vpc` -> `CreateVpc`; AWS' own names stay."""
+    """`create_vpc` -> `CreateVpc`; a name that AWS uses itself stays as it is."""
     if action[:1].isupper():
         return action
     return "".join(word.capitalize() for word in action.split("_"))

@@ -1,4 +1,4 @@
-"""Where copies of snapshots go: a directory behind SSH, or a bucket of S3. Pure."""
+"""The place for copies of snapshots: a directory that SSH reaches, or an S3 bucket. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from provision.model.settings.backup import Backup
 
-# Its parts become words of shell programs, and of sftp's and curl's configuration: no other
-# characters.
+# The parts of a place become words of shell programs, and of sftp's and curl's configuration. No
+# other characters are allowed.
 _SSH = re.compile(r"ssh://(\w[\w.-]*)@(\w[\w.-]*)(?::(\d{1,5}))?((?:/[\w.-]+)+)", re.ASCII)
 _S3 = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])((?:/[\w.-]+)*)", re.ASCII)
 
@@ -17,7 +17,7 @@ BACKUPS = "backups"  # in the bucket of a cluster that has one
 
 @dataclass(frozen=True)
 class SshPlace:
-    """A directory on a machine that is none of the cluster's."""
+    """A directory on a machine outside the cluster."""
 
     user: str
     host: str
@@ -30,13 +30,13 @@ class SshPlace:
 
     @property
     def known_as(self) -> str:
-        """The host's name as known_hosts has it."""
+        """The host's name as known_hosts writes it."""
         return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
 
 
 @dataclass(frozen=True)
 class S3Place:
-    """What begins with a prefix, in a bucket.
+    """The objects of a bucket whose names begin with a prefix.
 
     Attributes:
         endpoint: URL of the service; the bucket is the first part of the path.
@@ -53,7 +53,7 @@ class S3Place:
 
 
 def place(backup: Backup) -> SshPlace | S3Place | None:
-    """The place that `backup.to` names; None where there is none, or it is not well-formed."""
+    """The place that `backup.to` names; None: it names none, or is not well-formed."""
     if match := _SSH.fullmatch(backup.to):
         user, host, port, directory = match.groups()
         return SshPlace(user, host, int(port or 22), directory)

@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Model(BaseModel):
-    """Frozen, and strict about names: an unknown field is a finding, not a surprise."""
+    """A frozen model that refuses unknown fields, so that a mistyped name is a finding."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,7 +1,7 @@
 """The model of a cluster: what the inventory says, validated and frozen. No I/O.
 
 Everything that decides what a machine looks like is a pure function of these values, the
-trust (`provision.pki`) and the machine's facts (`provision.desired.model.Facts`).
+trust (`provision.pki`) and the machine's facts (`provision.model.facts.Facts`).
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class Cluster(Inventory):
         """The machine of that name.
 
         Raises:
-            KeyError: there is none.
+            KeyError: no machine has that name.
         """
         for machine in self.machines:
             if machine.name == name:

@@ -2,19 +2,18 @@
 
     ClusterctlError                1
       + InventoryError             3   the inventory file; nothing was touched
-      + PreflightError             4   the machines are not fit; nothing was touched
+      + PreflightError             4   a machine is not fit for the step; nothing was touched
       + RefusedError               5   the step would do harm; nothing was touched
       + UnreachableError           6   no machine that could do the step answers
       + ArtifactError              7   a binary or image is missing or wrong
       + MachinesError              8   machines could not be made or removed
       + TrustError                 9   keys or certificates do not fit together
-      + CertificatesError          9   what was signed elsewhere is not what was asked for
+      + CertificatesError          9   a certificate signed elsewhere does not fit its request
       + PhaseError                10   a phase failed on one or more machines
       + UnhealthyError            11   the cluster answers, and is not healthy
 
-`clusterctl plan` exits with 2 when there are changes, `certs list` when a certificate is due, so
-no error has that code;
-wrong usage of the command line is 64 (EX_USAGE in sysexits.h).
+`clusterctl plan` exits with 2 when there are changes, and `certs list` when a certificate is due,
+so no error has that code. Wrong usage of the command line is 64 (EX_USAGE in sysexits.h).
 """
 
 from __future__ import annotations
@@ -94,8 +93,8 @@ class UnreachableError(ClusterctlError):
     """No machine that could do the step answers.
 
     Args:
-        off: it does not answer at all, as when it is off, frozen or cut off; False when it answers
-            and lets us do nothing (a host key, a login, sudo).
+        off: the machine does not answer at all: it is off, frozen or cut off. False: it answers,
+            but its host key, the login or sudo stops clusterctl.
     """
 
     exit_code = 6

@@ -1,4 +1,4 @@
-"""What only a machine can say of itself."""
+"""What clusterctl can learn only from the machine itself."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Facts:
-    """What the pure functions need to know of a machine that only the machine can say.
+    """What the pure functions need to know about a machine, and only the machine can tell.
 
     Attributes:
         arch: `amd64` or `arm64`.
-        os_family: `debian` or `rhel`: which package names hold.
+        os_family: `debian` or `rhel`; package names depend on it.
         interface: the interface that carries the machine's address.
         network: the interface's own network, `10.77.0.0/24`.
         cgroup_version: 1 or 2.
@@ -19,7 +19,7 @@ class Facts:
         may_raise_limits: whether it has CAP_SYS_RESOURCE.
         resolv_conf: the file that kubelet hands to pods; not systemd-resolved's stub, which
             would make CoreDNS ask itself.
-        ssh_ports: where its SSH server listens, as far as it can be seen.
+        ssh_ports: the ports of its SSH server that the probe found.
     """
 
     arch: str

@@ -1,4 +1,4 @@
-"""The form of a text, with the words for it: the hint comes from the rule that failed."""
+"""The form of a text, and words that describe it. The hint comes from the rule that failed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-# Types of errors of our own rules.
+# Types of the errors that clusterctl's own rules raise.
 ERROR = "form"  # the context has `words`
 CHOICE = "choice"  # the context has `choices`
 

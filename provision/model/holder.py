@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 BEAT = 10  # seconds between two signs of life
-LIFE = 60  # seconds without one, after which the lock is free
+LIFE = 60  # seconds without a sign of life, after which the lock is free
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Holder:
         command: as it was typed, `clusterctl up inventories/ha.py`.
         began: seconds since 1970, by the machine's clock.
         since, silent: seconds since the command began, and since its last sign of life.
-        computer: where the process runs, as `state.operators` tells computers apart.
+        computer: where the process runs; `provision.local.operators` tells computers apart.
     """
 
     user: str

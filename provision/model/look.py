@@ -53,7 +53,7 @@ class Look(Mapping[str, Observed]):
         return {name: self[name].error for name in names if not self[name].reachable}
 
     def leader(self, *, but: str = "") -> Machine:
-        """A master to talk to the API through: one whose own apiserver is ready, if any is.
+        """A master through which to talk to the API; its own apiserver is ready, if any is.
 
         Args:
             but: not this machine.

@@ -1,4 +1,4 @@
-"""What one probe of a machine brings back, as values. No I/O; `provision.observe` fills it."""
+"""What one probe of a machine finds, as values. No I/O; `provision.observe` makes them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ class ObservedUnit:
 
     Attributes:
         enabled: systemd's UnitFileState (`enabled`, `disabled`, `static`, empty if unknown).
-        digest: of what it read when clusterctl last (re)started it, by the record; see `plan`.
+        digest: hash of what the unit read when clusterctl last (re)started it, by the record; see
+            `plan`.
         started: ActiveEnterTimestampMonotonic, microseconds.
         lacks: the nftables table that it created and another program deleted.
     """
@@ -118,7 +119,8 @@ class HostReport:
         foreign: installations that clusterctl did not make.
         routes: networks in its routing table, without those of pods.
         systemd: version, 0 when PID 1 is something else.
-        missing: kernel features that are needed and not there (`overlay`, `nf_tables`).
+        missing: kernel features that the cluster needs and the machine lacks (`overlay`,
+            `nf_tables`).
         firewalls: other active firewalls (`firewalld`, `ufw`).
         forbidden: what SELinux does not let programs do, by its booleans (`haproxy_connect_any`).
     """
@@ -225,15 +227,15 @@ class Observed:
         fingerprint: SHA-256 of that cluster's first Kubernetes authority, by its record.
         trust: generation and digest of the trust that a master has, by its record.
         record: component -> the lines of its record, as fields (`provision.model.paths`).
-        packages: of those that we asked about, the installed ones.
+        packages: the installed ones of the packages that the probe asks about.
         certificates: path -> PEM, of every leaf and authority of the cluster.
         etcd_data: whether an etcd member directory exists.
         etcd_formed: whether that member was once part of a healthy cluster, by its marker.
         etcd_joining: whether the step that starts it for the first time has left its marker.
-        restoring: what the marker of a restore that was not finished says; empty: there is none.
+        restoring: the content of the marker of an unfinished restore; empty: there is none.
         registered: whether the kubelet has a client certificate.
         images: pins of the image sets in the machine's registry.
-        holder: the operator who changes the cluster in this moment.
+        holder: the operator who changes the cluster at this moment.
     """
 
     machine: str
@@ -272,5 +274,5 @@ class Observed:
 
 
 def api_view(observed: Mapping[str, Observed]) -> ApiView | None:
-    """What the first apiserver that is ready says; None when none is."""
+    """What the first apiserver that is ready says; None: no apiserver is ready."""
     return next((o.api for o in observed.values() if o.api is not None and o.api.ready), None)

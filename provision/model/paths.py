@@ -1,4 +1,4 @@
-"""Where things are on a machine. One place, so that probe, components and teardown agree."""
+"""Paths on a machine, in one module, so that probe, components and teardown agree."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ETCD_DATA = "/var/lib/etcd"
 KUBELET_DATA = "/var/lib/kubelet"
 CONTAINERD_DATA = "/var/lib/containerd"
 
-# Everything that we put on a machine is written down here, a file for each component; lines of
-# tab-separated fields, first the kind:
+# The record of everything that clusterctl puts on a machine: a file for each component. Its lines
+# have tab-separated fields; the first field is the kind:
 #   cluster  NAME FINGERPRINT                                    (component "host" only)
 #   trust    GENERATION DIGEST                                   (component "kube-apiserver" only)
-#   package  NAME                                                that was not there before us
+#   package  NAME                                                not there before clusterctl came
 #   user     NAME
 #   dir      PATH
 #   file     PATH
 #   binary   PATH PIN VERSION SHA256 SIZE INODE MTIME CTIME
 #   cert     PATH                                                certificate of a leaf
-#   key      PATH SHA256                                         its key, as we wrote it
+#   key      PATH SHA256                                         its key, as clusterctl wrote it
 #   unit     NAME DIGEST
 #   images   PIN                                                 in its registry
 #   leftover PATH
@@ -37,21 +37,24 @@ RECORD = "/var/lib/clusterctl/record"
 ARTIFACTS = "/var/lib/clusterctl/artifacts"
 REGISTRY = "/var/lib/clusterctl/registry"
 BACKUPS = "/var/lib/clusterctl/backups"
-# Keys of certificates that somebody else is to sign, the requests, and what was signed.
+# For certificates that an external authority signs: their keys, requests, and the certificates.
 REQUESTS = "/var/lib/clusterctl/requests"
-# Where node_exporter's own documentation has its textfile collector look.
+# The directory that node_exporter's own documentation uses for its textfile collector.
 METRICS = "/var/lib/node_exporter/textfile_collector"
-# A restore is under way: its id and the inventory's command that finishes it. Nothing else may
-# start members then: some may have the old data, some the restored ones.
+# Exists while a restore is under way. Its line has the snapshot's SHA-256 (`rescue`: there is no
+# snapshot yet), the number to add to revisions, and `installs` if machines are installed too.
+# Nothing else may start members then: some may have the old data, others the restored data.
 RESTORING = "/var/lib/clusterctl/restoring"
 
-# Made by the step that starts a member for the first time, removed once it is healthy; the unit
-# refuses to start with neither this nor a member directory. It is an EnvironmentFile.
+# The step that starts a member for the first time makes this EnvironmentFile, and removes it once
+# the member is healthy. The unit refuses to start if both this file and a member directory are
+# missing.
 ETCD_JOIN = "/etc/etcd/join.env"
-# Made once the member has been part of a healthy cluster.
+# Exists once the member has been part of a healthy cluster.
 ETCD_FORMED = "/etc/etcd/formed"
-# Held while an operator changes the cluster (`provision.desired.lock_programs`); gone after a restart.
+# An operator who changes the cluster holds this lock (`provision.desired.lock_programs`). A restart
+# of the machine removes it.
 LOCK = "/run/clusterctl.lock"
 
-# Ending of a file that is complete and not renamed into its place yet.
+# Suffix of a file that is complete, but not yet renamed to its final path.
 NEW = ".clusterctl-new"

@@ -1,4 +1,4 @@
-"""Ports that a machine of ours listens on. `0.0.0.0` unless said otherwise."""
+"""Ports that the machines listen on: at `0.0.0.0` unless the comment names another address."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ API_PROXY = 7443  # loopback of every node: HAProxy to all apiservers
 REGISTRY_PROXY = 5000  # loopback of every node: HAProxy to all registries
 API_MONITOR = 7480  # masters: 200 while the machine's own apiserver is ready
 ARTIFACTS = 7490  # the seed machine, only while artifacts are copied
-ETCD_SCRATCH = 12379  # loopback: a throw-away etcd, while a snapshot is tried or rescued
+ETCD_SCRATCH = 12379  # loopback: a temporary etcd, while a snapshot is tested or rescued
 ETCD_SCRATCH_PEER = 12380  # loopback, the same

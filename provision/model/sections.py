@@ -1,4 +1,4 @@
-"""What a program prints in sections: a line `@@ NAME`, then the section's lines. Pure.
+"""Output of a program in sections: a line `@@ NAME`, then the section's lines. Pure.
 
 Every program that asks a machine several things prints its answer this way.
 """
@@ -14,7 +14,7 @@ MARK = "@@ "
 
 
 class SectionError(ValueError):
-    """Names the section that is missing or not as it should be."""
+    """A section is missing or malformed; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Sections:
 
     @staticmethod
     def of(output: str) -> Sections:
-        """Read an output. What is printed before the first section is ignored: a login's greeting."""
+        """Read an output. Lines before the first section, as a login's greeting, are ignored."""
         sections: dict[str, list[str]] = {}
         lines: list[str] = []
         for line in output.split("\n"):
@@ -42,10 +42,10 @@ class Sections:
         """The lines that are not empty.
 
         Args:
-            required: the section must be there and have such a line; else it may be missing.
+            required: the section must exist and have such a line; else it may be missing.
 
         Raises:
-            SectionError: it is required and has none.
+            SectionError: the section is required and has no such line.
         """
         lines = [line for line in self.sections.get(section, ()) if line.strip()]
         if required and not lines:
@@ -81,7 +81,7 @@ class Sections:
 
 @contextmanager
 def reading(section: str) -> Iterator[None]:
-    """Name the section in which something cannot be read.
+    """Raise an error that names the section, if the block cannot read it.
 
     Raises:
         SectionError: instead of a ValueError, LookupError or OverflowError.

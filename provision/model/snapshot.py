@@ -1,4 +1,4 @@
-"""What a snapshot of etcd says of itself."""
+"""The description that is part of a snapshot of etcd."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 
 class Manifest(BaseModel):
-    """What a snapshot is.
+    """The description of a snapshot.
 
     Attributes:
         fingerprint: of the cluster's Kubernetes authority.
-        machine: on which it was made.
+        machine: the machine on which it was made.
         revision, keys: of etcd's key space, at the moment of the snapshot.
         size, sha256: of etcd.db, bytes and hexadecimal.
     """
@@ -34,7 +34,7 @@ class Manifest(BaseModel):
 
     @property
     def age(self) -> str:
-        """How long ago it was made, for people."""
+        """How long ago the snapshot was made, as text for people: `3 hours`."""
         seconds = max((datetime.now(UTC) - self.created).total_seconds(), 0)
         for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
             if seconds >= 2 * length:

@@ -1,4 +1,4 @@
-"""What makes a cluster's machines, as data: one value per kind, with the answers to what callers ask.
+"""What makes a cluster's machines, as data: one value for each kind, with its properties.
 
 A kind is chosen with `cluster["machines"]`. Callers ask its value (`cluster.source.routes_pods`)
 and never compare names. `provision.machines.sources` has the code of each kind.
@@ -20,10 +20,10 @@ class Source:
     """A kind of machines.
 
     Attributes:
-        name: as the inventory has it, `lab`.
+        name: as the inventory writes it, `lab`.
         machines: what an error calls them, `machines of the lab`.
-        host_fields: what the inventory may say of a machine, under the names of
-            `provision.inventory.draft.HostData`; None: everything.
+        host_fields: the fields of `provision.inventory.draft.HostData` that the inventory may set
+            for a machine; None: all.
         makes_machines: clusterctl creates and removes the machines.
         chooses_addresses: the source chooses the machines' addresses. Otherwise the inventory
             gives them.

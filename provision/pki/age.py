@@ -1,8 +1,8 @@
 """Encryption of snapshots, in the format of age (age-encryption.org/v1).
 
-A cluster's identity, the key that opens its snapshots, is derived from the key that encrypts its
-Secrets: who has the cluster's trust has it, and nobody has to keep another file. Masters need only
-the recipient, its public half.
+A cluster's identity is the key that opens its snapshots. It is derived from the key that encrypts
+the cluster's Secrets, so an operator who has the cluster's trust needs no other file. Masters need
+only the recipient, the identity's public half.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def recipient(identity: str) -> str:
 
 
 def encrypt(source: Path, target: Path, recipients: Iterable[str]) -> None:
-    """Encrypt a file so that each of these can open it.
+    """Encrypt a file so that the identity of each recipient can open it.
 
     Raises:
-        RefusedError: a recipient is not one.
+        RefusedError: a text is not a recipient of age.
     """
     keys = [_recipient(text) for text in recipients]
     pyrage.encrypt_file(str(source), str(target), keys)
 
 
 def encrypt_with_passphrase(source: Path, target: Path, passphrase: str) -> None:
-    """Encrypt a file so that the passphrase opens it, and nothing else; it is read into memory."""
+    """Encrypt a file so that only the passphrase opens it. The file is read into memory."""
     target.write_bytes(pyrage.passphrase.encrypt(source.read_bytes(), passphrase))
 
 
@@ -57,16 +57,19 @@ def open_with_passphrase(content: bytes, passphrase: str) -> bytes:
     """Decrypt with a passphrase.
 
     Raises:
-        pyrage.DecryptError: it is another one, or the content is not whole.
+        pyrage.DecryptError: the passphrase is wrong, or the content is damaged or cut off.
     """
     return patiently(lambda: bytes(pyrage.passphrase.decrypt(content, passphrase)))
 
 
 def patiently(opening: Callable[[], bytes]) -> bytes:
-    """Open something, again when age says that this computer is too slow for it.
+    """Call `opening`, and again while age says that this computer is too slow for it.
 
-    It refuses what would take it more than 16 s, by how long the smallest piece of such work takes:
-    milliseconds, in which a busy computer may well do something else.
+    age refuses work that would take more than 16 s. It estimates that from the time of the smallest
+    piece of such work. That piece takes milliseconds: on a busy computer the estimate is too high.
+
+    Raises:
+        pyrage.DecryptError: `opening` failed for another reason, or too often for this one.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -82,7 +85,7 @@ def wants_passphrase(source: Path) -> bool:
     """Whether a passphrase opens the file, not an identity.
 
     Raises:
-        RefusedError: it cannot be read, or age did not write it.
+        RefusedError: the file cannot be read, or age did not write it.
     """
     try:
         with source.open("rb") as file:
@@ -101,7 +104,7 @@ def decrypt(source: Path, target: Path, identities: Iterable[str]) -> None:
     """Open a file with the first identity that fits.
 
     Raises:
-        RefusedError: none fits, or the file is not whole.
+        RefusedError: no identity fits, or the file is damaged or cut off.
     """
     keys = [pyrage.x25519.Identity.from_str(text) for text in identities]
     try:
@@ -115,17 +118,18 @@ def decrypt(source: Path, target: Path, identities: Iterable[str]) -> None:
             ) from error
         raise _damaged(source) from error
     except OSError as error:
-        # Also what pyrage raises when a chunk of the file is not whole; that one has no number.
+        # pyrage raises an OSError without a number when a chunk of the file is damaged or cut off.
         if error.errno is not None:
             raise
         raise _damaged(source) from error
 
 
 def decrypt_with_passphrase(source: Path, target: Path, passphrase: str) -> None:
-    """Open a file with its passphrase; it is read into memory.
+    """Open a file with its passphrase. The file is read into memory.
 
     Raises:
-        RefusedError: the passphrase is wrong, or the file is not whole.
+        RefusedError: the passphrase is wrong, the file is damaged or cut off, or this computer is
+            too slow for it.
     """
     try:
         target.write_bytes(open_with_passphrase(source.read_bytes(), passphrase))
@@ -141,10 +145,10 @@ def decrypt_with_passphrase(source: Path, target: Path, passphrase: str) -> None
 
 
 def identities(path: Path) -> tuple[str, ...]:
-    """The identities of a file, as age-keygen writes it; comments and empty lines are skipped.
+    """The identities of a file, as age-keygen writes it. Comments and empty lines are skipped.
 
     Raises:
-        RefusedError: it cannot be read, or has something else in it.
+        RefusedError: the file cannot be read, or another line is not an identity.
     """
     try:
         lines = path.read_text().splitlines()
@@ -163,7 +167,7 @@ def identities(path: Path) -> tuple[str, ...]:
 
 
 def is_recipient(text: str) -> bool:
-    """Whether it is a public key that age can encrypt to."""
+    """Whether the text is a public key that age can encrypt to."""
     try:
         _recipient(text)
     except RefusedError:
@@ -188,6 +192,9 @@ def _damaged(source: Path) -> RefusedError:
 
 
 def _identity(key: bytes) -> str:
-    """Write 32 bytes as age writes an identity (BIP 173). pyrage reads such texts, but makes none."""
+    """Write 32 bytes as age writes an identity (BIP 173).
+
+    pyrage reads this form, but cannot write it.
+    """
     words = bech32.convertbits(key, 8, 5)
     return bech32.bech32_encode("age-secret-key-", words or ()).upper()

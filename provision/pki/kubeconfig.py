@@ -20,7 +20,7 @@ _LISTS = {"clusters": "cluster", "users": "user", "contexts": "context"}
 def by_files(
     server: str, ca_path: str, cert_path: str, key_path: str, user: str, cluster_name: str
 ) -> bytes:
-    """Name the certificates by their paths on the machine; holds no secret itself."""
+    """For programs: it names the certificates by their paths on the machine; it has no secret."""
     return _kubeconfig(
         cluster_name,
         {"server": server, "certificate-authority": ca_path},
@@ -32,8 +32,8 @@ def by_files(
 def by_token(server: str, ca_path: str, token: str, cluster_name: str) -> bytes:
     """For a kubelet's TLS bootstrapping; `token` is a bootstrap token, `id.secret`.
 
-    The kubelet takes the authority's path over into the kubeconfig that it writes for itself: so
-    that one follows a change of authorities.
+    The kubelet copies the authority's path into the kubeconfig that it writes for itself. So that
+    kubeconfig follows a change of authorities.
     """
     return _kubeconfig(
         cluster_name,
@@ -51,7 +51,7 @@ def embedded(
     cluster_name: str,
     context: str,
 ) -> bytes:
-    """For people: one file with everything in it, and `context` as its context's name."""
+    """For people: one file that contains everything. `context` is the name of its context."""
     return _kubeconfig(
         cluster_name,
         {"server": server, "certificate-authority-data": _base64(ca_pem)},
@@ -62,7 +62,7 @@ def embedded(
 
 
 def by_certificate(cert_pem: bytes, key_pem: bytes) -> dict[str, str]:
-    """Credentials with everything in them."""
+    """Credentials that contain the certificate and the key, in base64."""
     return {
         "client-certificate-data": _base64(cert_pem),
         "client-key-data": _base64(key_pem),
@@ -70,9 +70,9 @@ def by_certificate(cert_pem: bytes, key_pem: bytes) -> dict[str, str]:
 
 
 def merge(existing_text: str | None, new: bytes) -> bytes:
-    """Put a kubeconfig's entries into an existing one, by name, and switch to its context.
+    """Put the entries of `new` into an existing kubeconfig, by name, and switch to its context.
 
-    All else in the existing file is kept; its comments are not, as with `kubectl config`.
+    Everything else in the existing file is kept, but not its comments, as with `kubectl config`.
 
     Raises:
         TrustError: the existing text is not a kubeconfig.
@@ -111,7 +111,7 @@ def _parse(text: str) -> dict[str, Any]:
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        # Its text would quote the file, which holds keys.
+        # The error's own text would quote the file, which contains keys.
         mark = getattr(error, "problem_mark", None)
         raise _broken(f"no valid YAML near line {mark.line + 1}" if mark else "no YAML") from None
     if config is None:

@@ -1,4 +1,4 @@
-"""A leaf certificate as a value: why it must be issued, and issuing it."""
+"""A leaf certificate as a value: find out whether it must be issued, and issue it."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ __all__ = [
 class Cause(Enum):
     """Why a leaf is issued."""
 
-    UNFIT = auto()  # the certificate or its key is missing or no good
-    DUE = auto()  # it is good, and expires soon
+    UNFIT = auto()  # the certificate or its key is missing or unfit
+    DUE = auto()  # the certificate is good, and expires soon
     RENEWAL = auto()  # the operator asked for it
     SIGNED = auto()  # an external authority has signed a new one
 
@@ -57,7 +57,7 @@ class Reason:
 
     @property
     def urgent(self) -> bool:
-        """Whether its readers must use the new one at once, not when they next look for one."""
+        """Whether programs must read the new leaf at once, not when they next read it anyway."""
         return self.cause is not Cause.DUE
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class Reason:
 
 
 class Usage(StrEnum):
-    """What a certificate proves: that one is a server, or that one is a client."""
+    """What a certificate proves: that its holder is a server, or a client."""
 
     SERVER = "server"
     CLIENT = "client"
@@ -75,21 +75,21 @@ PURPOSES = {
     Usage.SERVER: ExtendedKeyUsageOID.SERVER_AUTH,
     Usage.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH,
 }
-# openssl's words for them.
+# openssl's names of the usages.
 WORDS = {Usage.SERVER: "serverAuth", Usage.CLIENT: "clientAuth"}
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A certificate that somebody should have.
+    """A certificate that a machine or a person should have.
 
     Attributes:
         name: for the plan and messages, `kube-apiserver`.
         common_name, organizations: the subject; to the API they are user and groups.
         dns, addresses: the subject's alternative names.
-        cert_path, key_path: on the machine; empty for a person's.
+        cert_path, key_path: on the machine; empty for the certificate of a person.
         owner, group: of both files.
-        days: its life, cut short where the authority's ends before.
+        days: its life; shorter if the authority expires earlier.
     """
 
     name: str
@@ -108,12 +108,12 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Issued:
-    """A leaf's certificate, its chain after it, and its key, all PEM.
+    """A leaf's certificate, followed by its chain, and its key; all PEM.
 
     Attributes:
-        key: empty, if the machine has made it.
-        key_path: where it is on the machine then.
-        key_sha256: of the key.
+        key: empty if the machine made the key.
+        key_path: path on the machine of a key that the machine made; else empty.
+        key_sha256: SHA-256 of a key that the machine made, hexadecimal; else empty.
     """
 
     leaf: Leaf
@@ -128,10 +128,11 @@ def problem(
 ) -> Reason | None:
     """Why the leaf must be issued (again); None when it is good.
 
-    What an external authority has signed may be good for more than was asked for.
+    A certificate by an external authority may have more usages and names than the leaf.
 
     Args:
-        reserve: the part of its life that it must have left.
+        certificate_pem: None: the certificate is missing.
+        reserve: the fraction of its life that a good certificate still has.
     """
     if certificate_pem is None:
         return Reason("missing")
@@ -148,14 +149,17 @@ def problem(
 
 
 def ends(certificate: x509.Certificate, authorities: Iterable[x509.Certificate]) -> datetime:
-    """When it counts no more: at its own end, or that of the last of these that have signed it."""
+    """When a certificate stops being valid.
+
+    That is its own end or, if earlier, the latest end of these authorities that have signed it.
+    """
     own = certificate.not_valid_after_utc
     signers = [a.not_valid_after_utc for a in authorities if issued_by(certificate, a)]
     return min(own, max(signers, default=own))
 
 
 def issued_at(certificate_pem: str | None) -> datetime | None:
-    """When it was issued, as far as one can tell; None if it cannot be read."""
+    """When a certificate was issued, by the start of its validity; None if it cannot be read."""
     try:
         certificate = x509.load_pem_x509_certificate((certificate_pem or "").encode())
     except UNREADABLE:
@@ -167,8 +171,8 @@ def issue(leaf: Leaf, trust: Trust, now: datetime) -> Issued:
     """Make a new key and a certificate for it.
 
     Raises:
-        TrustError: the authority's key is not here, it is not valid now, or the subject cannot
-            be put into a certificate.
+        TrustError: the authority's key is not in the cluster, the authority is not valid now, or
+            the subject cannot be put into a certificate.
     """
     signer = trust.authority(leaf.authority)
     authority = signer.x509
@@ -235,7 +239,7 @@ def _name(leaf: Leaf) -> x509.Name:
 
 
 def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Whether this authority's key has signed it."""
+    """Whether this authority's key has signed the certificate."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (*UNREADABLE, TypeError, InvalidSignature):
@@ -244,7 +248,7 @@ def issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> boo
 
 
 def subject(certificate: x509.Certificate) -> tuple[str, frozenset[str]]:
-    """Common name and organizations: to the API a user and groups."""
+    """Common name and organizations, which the API reads as user and groups."""
 
     def values(oid: x509.ObjectIdentifier) -> list[str]:
         return [
@@ -295,7 +299,7 @@ def _expiry(
         return Reason(f"not valid before {start:%Y-%m-%d %H:%M} UTC")
     if left <= timedelta(0):
         return Reason("expired")
-    # The backdating is no part of its life, or a short one would be too old when it is new.
+    # Without the backdating: with it, a new certificate with a short life would be due at once.
     if left >= (end - start - BACKDATE) * reserve:
         return None
     if left < timedelta(days=2):

@@ -1,12 +1,12 @@
-"""Replacing an authority or a key of a cluster while it is in use, in stages. Pure.
+"""Replace an authority or a key of a cluster while it is in use, in stages. Pure.
 
-    begin      nobody uses the new one yet; everybody is to accept it
-    advance    the new one signs; what the old one signed is accepted
-    advance    what the old one signed is accepted no more
-    advance    it is forgotten
+    begin      every machine is to accept the new one; no machine uses it yet
+    advance    the new one signs; machines still accept what the old one signed
+    advance    machines no longer accept what the old one signed
+    advance    the old one is forgotten
 
-A stage is passed when every machine has it; only then comes the next. Each gives a Trust of the
-next generation.
+The next stage begins only when every machine has reached the current one. Each function returns a
+Trust of the next generation.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _NEXT = {Stage.INTRODUCED: Stage.ACTIVE, Stage.ACTIVE: Stage.WITHDRAWN}
 
 
 def begin(trust: Trust, parts: Iterable[Part], cluster_name: str, now: datetime) -> Trust:
-    """Make new ones, to be accepted beside those that are in use.
+    """Make new authorities or keys, which machines accept beside those in use.
 
     Raises:
-        TrustError: one is being replaced already, or its key is not in the cluster.
+        TrustError: a part is already being replaced, or its key is not in the cluster.
     """
     rotations = list(trust.rotations)
     for part in parts:
@@ -59,7 +59,7 @@ def begin(trust: Trust, parts: Iterable[Part], cluster_name: str, now: datetime)
 
 
 def advance(trust: Trust, parts: Iterable[Part], now: datetime) -> Trust:
-    """Bring those of these parts that are being replaced one stage further."""
+    """Bring each of these parts that is being replaced to its next stage."""
     wanted = set(parts)
     rotations = []
     changed = trust
@@ -78,7 +78,7 @@ def advance(trust: Trust, parts: Iterable[Part], now: datetime) -> Trust:
 
 
 def reached(trust: Trust, parts: Iterable[Part], now: datetime) -> Trust:
-    """The same stages, which all machines have by now."""
+    """Note that all machines have reached the current stage of these parts."""
     wanted = set(parts)
     return _next(
         trust,
@@ -90,7 +90,7 @@ def reached(trust: Trust, parts: Iterable[Part], now: datetime) -> Trust:
 
 
 def _next(trust: Trust, **values: object) -> Trust:
-    # Whose cluster it is does not change with its authority.
+    # It stays the same cluster when its authority changes.
     return replace(
         trust,
         identity=trust.fingerprint,
@@ -112,13 +112,13 @@ def _new(trust: Trust, part: Part, cluster_name: str, now: datetime) -> Pair:
             f"{authority} cannot be replaced: its key is not in the cluster",
             hint="it is an authority of your own: replace it there",
         )
-    # A name of its own, so that one can see who signed what.
+    # Its name differs from the old one's, so that a certificate shows which authority signed it.
     signer = create_authority(f"{cluster_name} {authority} {trust.generation + 1}", now)
     return Pair(signer.certificate, signer.key)
 
 
 def _swap(trust: Trust, part: Part, coming: Pair, now: datetime) -> tuple[Trust, Pair]:
-    """The Trust with the coming one in use, and the one that it was in use until now."""
+    """The Trust that uses the coming pair, and the pair that was in use until now."""
     if part is Part.ENCRYPTION:
         going = Pair(trust.encryption_name.encode(), trust.encryption_key.encode())
         name, key = coming.public.decode(), (coming.private or b"").decode()
@@ -129,7 +129,7 @@ def _swap(trust: Trust, part: Part, coming: Pair, now: datetime) -> tuple[Trust,
         trust = replace(trust, service_account_key=private, service_account_public=coming.public)
         return trust, going
     old, new = trust.authority(AUTHORITIES[part]), Signer(coming.public, coming.private)
-    # Of an authority that goes only the certificate is needed: its key signs nothing any more.
+    # The old authority's key signs nothing any more: only its certificate is needed.
     going = Pair(old.certificate, None)
     if part is Part.KUBERNETES:
         return replace(trust, kubernetes=new, cross=_cross(old, new, now)), going
@@ -141,9 +141,9 @@ def _swap(trust: Trust, part: Part, coming: Pair, now: datetime) -> tuple[Trust,
 def _cross(old: Signer, new: Signer, now: datetime) -> bytes:
     """The new authority's certificate, signed by the old one.
 
-    With it in their chain, certificates of servers are good for clients that know only the old
-    authority: kubeconfigs that people have, and pods that read it when they started. Empty if the
-    old one may sign no other authority.
+    Servers send it in their chain, so that clients that know only the old authority accept them:
+    people with older kubeconfigs, and pods that read the authority when they started. Empty if the
+    old authority may not sign another one.
     """
     signer, subject, key = old.x509, new.x509, old.signing_key
     limit = signer.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length

@@ -1,4 +1,4 @@
-"""Certificates that an external authority has signed: whether each is what was asked for. Pure."""
+"""Compare certificates that an external authority has signed with their requests. Pure."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class Signed:
     """A certificate that came back for a request.
 
     Attributes:
-        where: the file.
-        request, certificate: PEM; of the certificate anything that the file has.
+        where: the certificate's file.
+        request: PEM.
+        certificate: the content of the file, not checked yet.
     """
 
     where: str
@@ -35,10 +36,10 @@ class Signed:
 
 
 def read_chain(content: bytes) -> bytes:
-    """The certificates of a file, PEM, and nothing of what else it has.
+    """The certificates of a file, PEM, without anything else that the file has.
 
     Raises:
-        ValueError: there is none in it.
+        ValueError: the file has no certificate that can be read.
     """
     try:
         found = x509.load_pem_x509_certificates(content)
@@ -48,7 +49,7 @@ def read_chain(content: bytes) -> bytes:
 
 
 def authority_findings(where: str, content: bytes, now: datetime) -> Iterator[Finding]:
-    """What is wrong with a file of authorities: those that sign, and those above them."""
+    """What is wrong with a file of the authorities that sign, and of the authorities above them."""
     try:
         found = x509.load_pem_x509_certificates(content)
         for certificate in found:
@@ -71,10 +72,10 @@ def _authority(
 
 
 def shared_findings(authorities: Mapping[str, bytes]) -> Iterator[Finding]:
-    """Whether an authority is trusted for two things that are to be kept apart.
+    """Find authorities that are trusted for two purposes that must be kept apart.
 
     Args:
-        authorities: file -> certificates that can be read.
+        authorities: file -> its certificates, PEM, which can be read.
     """
     seen: dict[bytes, str] = {}
     for where, content in authorities.items():
@@ -94,7 +95,7 @@ def findings_of(
     """Everything that is wrong with a certificate that came back.
 
     Args:
-        authorities: those that may have signed it; none: that cannot be said.
+        authorities: those that may have signed it; empty: the signer is not checked.
     """
     try:
         certificate = x509.load_pem_x509_certificates(signed.certificate)[0]
@@ -144,7 +145,7 @@ def _findings(
 
 
 def signed_by_one_of(certificate: bytes, authorities: Iterable[x509.Certificate]) -> bool:
-    """Whether one of these has signed a certificate, PEM, that can be read."""
+    """Whether one of these authorities has signed a certificate: PEM, which can be read."""
     first = x509.load_pem_x509_certificate(certificate)
     return any(issued_by(first, authority) for authority in authorities)
 

@@ -1,6 +1,6 @@
-"""The table of certificates: every leaf that a machine, or a person, has.
+"""The table of certificates: every leaf that a machine or a person has.
 
-Each function gives one row. Paths follow kubeadm where it has the same file.
+Each function returns one row. A file that kubeadm has too is at kubeadm's path.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def apiserver(cluster: Cluster, machine: Machine) -> Leaf:
 
 
 def apiserver_kubelet_client(cluster: Cluster, machine: Machine) -> Leaf:
-    """To the kubelets; RBAC binds the user to `system:kubelet-api-admin`, and to no more."""
+    """For calls to the kubelets. RBAC binds the user to `system:kubelet-api-admin` only."""
     return _client("apiserver-kubelet-client", "kube-apiserver-kubelet-client")
 
 
@@ -82,7 +82,7 @@ def apiserver_etcd_client(cluster: Cluster, machine: Machine) -> Leaf:
 
 
 def front_proxy_client(cluster: Cluster, machine: Machine) -> Leaf:
-    """With which the apiserver vouches for users to aggregated APIs."""
+    """The apiserver vouches with it for users to aggregated APIs."""
     return _client("front-proxy-client", "front-proxy-client", authority=Authority.FRONT_PROXY)
 
 
@@ -99,7 +99,7 @@ def scheduler(cluster: Cluster, machine: Machine) -> Leaf:
 
 
 def admin(cluster: Cluster, machine: Machine) -> Leaf:
-    """Break-glass, on masters only: `system:masters` needs no RBAC, which it has to create."""
+    """For emergencies, on masters only. `system:masters` needs no RBAC rules: it creates them."""
     return _client("admin", "kubernetes-admin", "system:masters")
 
 
@@ -116,7 +116,7 @@ def scheduler_serving(cluster: Cluster, machine: Machine) -> Leaf:
 
 
 def etcd_server(cluster: Cluster, machine: Machine) -> Leaf:
-    """To etcd's clients. etcd's own gRPC gateway uses it as a client, too."""
+    """For etcd's clients. etcd's own gRPC gateway also uses it as a client."""
     return Leaf(
         name="etcd-server",
         authority=Authority.ETCD,
@@ -131,7 +131,7 @@ def etcd_server(cluster: Cluster, machine: Machine) -> Leaf:
 
 
 def etcd_peer(cluster: Cluster, machine: Machine) -> Leaf:
-    """Between members: each is the others' server and their client."""
+    """For members among each other: each member is a server and a client of the others."""
     return Leaf(
         name="etcd-peer",
         authority=Authority.ETCD,
@@ -174,7 +174,7 @@ def kubelet_serving(cluster: Cluster, machine: Machine) -> Leaf:
 def kubelet_client(cluster: Cluster, machine: Machine) -> Leaf:
     """The kubelet asks for it with a one-time token, and rotates it by itself.
 
-    With an external authority there is nobody to ask: it has files as others do.
+    With an external authority it cannot ask: this leaf then has files like any other leaf.
     """
     files: _Files = {"cert_path": KUBELET_CLIENT, "key_path": KUBELET_CLIENT}
     if cluster.certificates.external:
@@ -190,7 +190,7 @@ def kubelet_client(cluster: Cluster, machine: Machine) -> Leaf:
 
 
 def registry(cluster: Cluster, machine: Machine) -> Leaf:
-    """Reached at the master's address, and through each node's own loopback."""
+    """Clients reach the registry at the master's address, and through their node's loopback."""
     return Leaf(
         name="registry",
         authority=Authority.KUBERNETES,
@@ -203,12 +203,12 @@ def registry(cluster: Cluster, machine: Machine) -> Leaf:
 
 
 def registry_client(cluster: Cluster, machine: Machine) -> Leaf:
-    """With which containerd pulls from the masters' registries."""
+    """For containerd, which pulls with it from the masters' registries."""
     return _client("registry-client", "clusterctl:registry-client")
 
 
 def proxy_probe(cluster: Cluster, machine: Machine) -> Leaf:
-    """With which HAProxy asks for /readyz; it looks for the key at its `crt` plus `.key`."""
+    """HAProxy asks with it for /readyz. HAProxy looks for the key at its `crt` plus `.key`."""
     return Leaf(
         name="proxy-probe",
         authority=Authority.KUBERNETES,

@@ -1,6 +1,6 @@
-"""What a cluster's secrets are: its authorities, the service-account key pair, two symmetric keys.
+"""A cluster's secrets: its authorities, the service-account key pair, two symmetric keys.
 
-They are made once, when the cluster is, and then read back from a master; `rotation` replaces them.
+They are made once, with the cluster, and then read back from a master. `rotation` replaces them.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ ENCRYPTION_KEY = f"{PKI}/encryption.key"
 NETWORK_KEY = f"{PKI}/network.key"
 # The certificate that belongs to ca.key; ca.crt may have others beside it.
 SIGNING_CA = f"{PKI}/signing-ca.crt"
-# What kubeadm's layout has no place for: generation, and what is being replaced by what.
+# kubeadm's layout has no place for the generation and for the replacements under way.
 STATE = f"{PKI}/trust.json"
 
 _RESTORE = "restore the file from another master or from a backup of the cluster's keys"
 
-# What cryptography raises for a damaged certificate, on loading it or on reading its extensions.
+# cryptography raises these for a damaged certificate, on loading it or on reading its extensions.
 UNREADABLE = (
     ValueError,
     UnsupportedAlgorithm,
@@ -62,7 +62,7 @@ UNREADABLE = (
     x509.UnsupportedGeneralNameType,
 )
 
-# Private keys that an authority may have: ours are ECDSA P-256, kubeadm's are RSA.
+# Private keys that an authority may have: clusterctl makes ECDSA P-256, kubeadm makes RSA.
 SigningKey = EllipticCurvePrivateKey | RSAPrivateKey
 
 
@@ -91,7 +91,7 @@ _STEMS = {
 }
 
 
-# Everything that a cluster's trust consists of, as it lies on every master.
+# All files of a cluster's trust, as every master has them.
 PATHS = (
     *(authority.cert_path for authority in Authority),
     *(authority.key_path for authority in Authority),
@@ -107,7 +107,8 @@ PATHS = (
 class Signer:
     """An authority's certificate and private key, both PEM; without a key it is external.
 
-    An external one's may be several certificates: of those that are accepted, and those above them.
+    For an external authority, `certificate` may have several certificates: those of the accepted
+    authorities, and those of the authorities above them.
     """
 
     certificate: bytes
@@ -115,12 +116,12 @@ class Signer:
 
     @property
     def accepted(self) -> list[x509.Certificate]:
-        """All whose signatures count as its own."""
+        """All certificates whose signatures count as this authority's."""
         return x509.load_pem_x509_certificates(self.certificate)
 
     @property
     def x509(self) -> x509.Certificate:
-        """The one that is used; of an external one's, the first."""
+        """The certificate in use; of several, the first."""
         return x509.load_pem_x509_certificate(self.certificate)
 
     @property
@@ -146,7 +147,7 @@ AUTHORITIES = {
 
 
 class Stage(StrEnum):
-    """How far a replacement is; between them lies everything in use, and nothing special."""
+    """How far a replacement is. A part that is not being replaced has no stage."""
 
     INTRODUCED = "introduced"
     ACTIVE = "active"
@@ -155,7 +156,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Pair:
-    """An authority's certificate and key, a public and a private key, or a key's name and itself."""
+    """An authority's certificate and key, a public and a private key, or a name and a key."""
 
     public: bytes
     private: bytes | None = field(repr=False)
@@ -166,8 +167,8 @@ class Rotation:
     """A replacement that is under way.
 
     Attributes:
-        other: the one that comes, while the stage is INTRODUCED; then the one that goes.
-        since: when every machine was seen to have reached the stage; None: that was not seen yet.
+        other: the new pair while the stage is INTRODUCED; then the old pair.
+        since: when clusterctl saw that every machine had reached the stage; None: not seen yet.
     """
 
     part: Part
@@ -178,7 +179,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class TrustFile:
-    """A file of the trust, as it is on every master; root:root."""
+    """A file of the trust, as every master has it; its owner is root:root."""
 
     content: bytes = field(repr=False)
     secret: bool
@@ -198,14 +199,15 @@ class Trust:
         service_account_public: PEM, verifies them.
         encryption_key: 32 random bytes in base64, as `secretbox` in EncryptionConfiguration
             wants them.
-        network_key: 48 hexadecimal digits. OSPF uses it whole, as an HMAC key. VRRP sends the
-            first eight in the clear; what stays unknown is 160 bits.
+        network_key: 48 hexadecimal digits. OSPF uses all of it, as an HMAC key. VRRP sends the
+            first eight in the clear; 160 bits stay secret.
         encryption_name: `key1`; etcd keeps it with everything that the key has encrypted.
-        cross: certificate of the Kubernetes authority by the one before it; servers send it, for
-            clients that know only that one. Empty for a first authority.
-        identity: what `fingerprint` says of a cluster whose first authority was replaced.
+        cross: the Kubernetes authority's certificate, signed by the authority before it. Servers
+            send it for clients that know only that one. Empty for a first authority.
+        identity: the fingerprint of the first authority, kept since the first replacement; empty
+            before that.
         generation: number of changes since the cluster was made.
-        rotations: what is being replaced, at most one of each part.
+        rotations: the replacements under way, at most one for each part.
     """
 
     kubernetes: Signer
@@ -223,12 +225,12 @@ class Trust:
 
     @classmethod
     def create(cls, cluster_name: str, now: datetime) -> Trust:
-        """Make everything anew; `now` is aware."""
+        """Make all secrets of a new cluster; `now` is aware."""
         return cls.signed_by({a: create_authority(f"{cluster_name} {a}", now) for a in Authority})
 
     @classmethod
     def signed_by(cls, signers: Mapping[Authority, Signer]) -> Trust:
-        """Make everything anew but the authorities."""
+        """Make all secrets of a new cluster but the authorities."""
         service_account = new_key()
         return cls(
             kubernetes=signers[Authority.KUBERNETES],
@@ -242,15 +244,15 @@ class Trust:
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes], now: datetime) -> Trust:
-        """Read back what `files` gave, or what kubeadm made plus clusterctl's two keys.
+        """Read files: those that `files` returned, or kubeadm's plus clusterctl's two keys.
 
         Args:
             files: absolute path on a master -> content. An authority's key may be missing.
             now: aware; an authority that has expired by then is refused.
 
         Raises:
-            TrustError: names the file and what is wrong with it. That an authority whose key is
-                elsewhere has expired is not: it shows with all that it has signed.
+            TrustError: names the file and what is wrong with it. An expired authority whose key
+                is elsewhere is no error here: each certificate that it has signed shows it.
         """
         state = _read_state(files)
         service_account_key = _required(files, SA_KEY)
@@ -282,11 +284,11 @@ class Trust:
 
     @property
     def external(self) -> bool:
-        """Whether all that is signed comes from outside."""
+        """Whether every authority is external."""
         return all(self.authority(authority).key is None for authority in Authority)
 
     def rotation(self, part: Part) -> Rotation | None:
-        """The replacement of this part that is under way, if any."""
+        """The replacement of this part that is under way; None: there is none."""
         return next((r for r in self.rotations if r.part is part), None)
 
     def authority(self, authority: Authority) -> Signer:
@@ -297,13 +299,13 @@ class Trust:
         }[authority]
 
     def bundle(self, authority: Authority) -> bytes:
-        """Certificates of all whose signatures count as this authority's, its own first."""
+        """All certificates whose signatures count as this authority's, PEM; its own is first."""
         part = next(p for p, a in AUTHORITIES.items() if a is authority)
         return self.authority(authority).certificate + self._accepted_beside(part)
 
     @property
     def encryption_keys(self) -> tuple[tuple[str, str], ...]:
-        """(name, key) of all that decrypt; the first one encrypts."""
+        """(name, key) of all keys that decrypt; the first one encrypts."""
         keys = [(self.encryption_name, self.encryption_key)]
         rotation = self.rotation(Part.ENCRYPTION)
         if rotation and rotation.stage is not Stage.WITHDRAWN:
@@ -356,9 +358,9 @@ class Trust:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything but the authorities' keys, which may be kept elsewhere.
+        """SHA-256, hexadecimal, of everything but the authorities' keys, which may be elsewhere.
 
-        Half of it is random: it gives nothing away.
+        Half of the input is random, so the digest reveals nothing.
         """
         keys = {authority.key_path for authority in Authority}
         whole = hashlib.sha256(json.dumps(self._state(), sort_keys=True).encode())
@@ -371,7 +373,7 @@ class Trust:
     def fingerprint(self) -> str:
         """SHA-256, hexadecimal, of the first Kubernetes authority's certificate in DER.
 
-        It says which cluster this is, and stays when that authority is replaced.
+        It identifies the cluster, and stays the same when that authority is replaced.
         """
         return (
             self.identity
@@ -391,11 +393,11 @@ def load_signing_key(pem: bytes) -> SigningKey:
     """Load an unencrypted RSA or ECDSA key.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the PEM is something else.
     """
     try:
         key = load_pem_private_key(pem, password=None)
-    except (TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
+    except (TypeError, UnsupportedAlgorithm) as error:  # TypeError: the key is encrypted
         raise ValueError(str(error)) from error
     if not isinstance(key, SigningKey):
         raise ValueError("neither RSA nor ECDSA")  # noqa: TRY004 - one kind of error for callers
@@ -417,7 +419,7 @@ def create_authority(common_name: str, now: datetime) -> Signer:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - BACKDATE)
         .not_valid_after(now + AUTHORITY_LIFE)
-        # One below it, and no more: an authority vouches for the one that replaces it.
+        # At most one authority below it: an authority signs the one that replaces it.
         .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
         .add_extension(key_usage(digital_signature=True, key_cert_sign=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -453,7 +455,7 @@ def authority_key_identifier(authority: x509.Certificate) -> x509.AuthorityKeyId
 
 @dataclass(frozen=True)
 class _State:
-    """What the state file says; of a cluster that has none, that nothing was ever replaced."""
+    """The content of the state file. Without that file, nothing was ever replaced."""
 
     identity: str = ""
     generation: int = 0
@@ -463,7 +465,7 @@ class _State:
     rotations: tuple[Rotation, ...] = ()
 
     def without_others(self, part: Part, content: bytes) -> bytes:
-        """A bundle's first: the one in use."""
+        """The first entry of a bundle: the one in use."""
         for rotation in self.rotations:
             if rotation.part is part:
                 return content.removesuffix(rotation.other.public)
@@ -522,7 +524,7 @@ def _read_authority(files: Mapping[str, bytes], authority: Authority, now: datet
             f"{authority.cert_path} is not the certificate of an authority (no CA:TRUE)",
             hint=_RESTORE,
         )
-    # An external one is replaced by its successor's certificate: for that it has to be read.
+    # An expired external authority must still be read: a new certificate can then replace it.
     if signer.key is not None and certificate.not_valid_after_utc <= now:
         raise TrustError(
             f"{authority.cert_path} expired on {certificate.not_valid_after_utc:%Y-%m-%d}",
@@ -576,7 +578,7 @@ def _read_encryption_key(content: bytes) -> str:
 
 def _read_network_key(content: bytes) -> str:
     key = content.strip()
-    # It is written between quotes into the configuration of other programs.
+    # The key is written between quotes into the configuration of other programs.
     if len(key) < 32 or not key.isalnum():
         raise TrustError(f"{NETWORK_KEY} is not 32 or more letters and digits", hint=_RESTORE)
     return key.decode()

@@ -1,4 +1,4 @@
-"""Bring one component's files in place and its units to run: one operation, one command."""
+"""Put one component's files in place and start its units: one operation, one command."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _MARGIN = 120  # seconds for everything that is not waiting for health
 
 @operation()
 def apply(change: ComponentChange) -> Generator[StringCommand, None, None]:
-    """Do what is to be done for one component on this machine.
+    """Carry out the change of one component on this machine.
 
-    The comparison with what is there was made by `provision.plan.machine`; contents, keys among them,
-    travel on stdin only. Needs root: `_sudo` where the login user is not.
+    `provision.plan.machine` has compared it with the machine. Contents of files, including keys,
+    are sent on stdin only. The operation needs root: use `_sudo` if the login user is not root.
     """
     if change.empty:
         host.noop(f"{change.component} is as it should be")

@@ -1,4 +1,4 @@
-"""Bring a machine's artifacts to their places: one operation, one command."""
+"""Put a machine's artifacts in place: one operation, one command."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pyinfra.context import host
 from provision.model import paths
 
 TIMEOUT = 1800  # seconds, for all artifacts together
-# On stdin, since a proxy's password may be in it, and every user of the machine can read argument lists.
-# It is read to its end first, since what it starts would read it too.
+# The program comes on stdin: it may have a proxy's password, and every user of the machine can read
+# argument lists. bash reads all of stdin first, since the program's commands would read it too.
 COMMAND = """bash -c 'eval "$(cat)"'"""
 # When the connection breaks, the program has to end by itself.
 _LIMITED = f"timeout -k 10 {TIMEOUT} {COMMAND}"
@@ -21,7 +21,11 @@ _LIMITED = f"timeout -k 10 {TIMEOUT} {COMMAND}"
 
 @operation()
 def take(program: str) -> Generator[StringCommand, None, None]:
-    """Run the program of `provision.apply.delivery_programs`; empty when the machine has all it needs."""
+    """Run a program of `provision.apply.delivery_programs`.
+
+    Args:
+        program: empty if the machine has all artifacts.
+    """
     if not program:
         host.noop("every artifact is there")
         return
@@ -36,7 +40,8 @@ def send(
 
     Args:
         files: pin -> file.
-        program: of `provision.apply.delivery_programs`, with the directory `provision.model.paths.ARTIFACTS`.
+        program: of `provision.apply.delivery_programs`, with the directory
+            `provision.model.paths.ARTIFACTS`.
     """
     yield StringCommand("install", "-d", "-m", "0700", paths.ARTIFACTS)
     for pin, path in files.items():

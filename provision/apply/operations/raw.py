@@ -1,4 +1,4 @@
-"""The simplest of facts: what a read-only shell program prints."""
+"""A fact of pyinfra: what a read-only shell program prints."""
 
 from __future__ import annotations
 

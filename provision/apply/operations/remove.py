@@ -16,7 +16,8 @@ from provision.plan.record import Removal
 def remove(removals: tuple[Removal, ...]) -> Generator[StringCommand, None, None]:
     """Stop, clean up and remove what these lines of the machine's record name.
 
-    What is to go was found by `provision.plan.machine`. Needs root: `_sudo` where the login user is not.
+    `provision.plan.machine` has found these lines. The operation needs root: use `_sudo` if the
+    login user is not root.
     """
     if not removals:
         host.noop("nothing is there that is not wanted")

@@ -1,13 +1,13 @@
-"""What clusterctl does, as lists of phases that can be read aloud.
+"""What clusterctl does, as lists of phases.
 
-A phase says on which machines something changes, from the plan, and what is done there. A phase
-with nothing to do is skipped. All machines of a phase work side by side, except where a running
-control plane is changed: then one master after the other, each healthy before the next.
+A phase takes from the plan the machines that it changes, and says what it does there. A phase with
+nothing to do is skipped. All machines of a phase work at once, except when a running control plane
+is changed: then one master after the other, each healthy before the next.
 
 `execute` carries out a list in strict order. `overlap` begins each phase as soon as the phases that
-it depends on have ended (`Phase.after`, `after_here`, `each`); it is for a cluster that does not run.
-Two phases that change the same machine depend on each other: the machine's own lock lets one program
-at a time change it.
+it depends on have ended (`Phase.after`, `after_here`, `each`); it is for a cluster that does not
+run. Two phases that change the same machine depend on each other: the machine's own lock lets one
+program at a time change it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from provision.apply.phases.verify import VERIFY
 
 UP: tuple[Phase, ...] = (
     PACKAGES,
-    # New machines fetch artifacts from each other: the firewall has to let them first.
+    # New machines fetch artifacts from each other: the firewall must allow that first.
     FIREWALL,
     REMOVE_FIREWALL,
     ARTIFACTS,
@@ -39,7 +39,7 @@ UP: tuple[Phase, ...] = (
     CONTROL_PLANE,
     OBJECTS,
     NODES,
-    # By now what replaces the pruned components runs, and their objects are deleted.
+    # By now the replacements of pruned components run, and the objects of those are deleted.
     PRUNE,
     READY,
     DNS,

@@ -1,4 +1,4 @@
-"""Apiservers, stopped while the member of etcd beside them restarts."""
+"""Stop an apiserver while the etcd member on its machine restarts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from provision.apply.phases.run import Work
 from provision.model.cluster import Machine
 from provision.model.errors import UnreachableError
 
-_LAST_WORD = 3  # seconds for a machine to be told something when the run ends
+_LAST_WORD = 3  # seconds for a machine's last command when the run ends
 _START = "systemctl --no-block start kube-apiserver.service"
 
 
 @contextmanager
 def without_apiserver(work: Work, batch: Sequence[Machine]) -> Iterator[None]:
-    """Stop apiservers in good order while the member that they use is restarted."""
+    """Stop apiservers before the block restarts their etcd members; start them again afterwards.
+
+    Raises:
+        PhaseError: an apiserver did not stop or start.
+    """
 
     def restarts(machine: Machine) -> bool:
         plan = work.plan.machines[machine.name].components.get("etcd")
@@ -35,7 +39,7 @@ def without_apiserver(work: Work, batch: Sequence[Machine]) -> Iterator[None]:
         systemctl("stop")
         yield
     except BaseException:
-        # Also at Ctrl-C: a member that comes back would have no apiserver until the next `up`.
+        # Also at Ctrl-C: otherwise the machine would have no apiserver until the next `up`.
         for machine in mine:
             with gevent.Timeout(_LAST_WORD, False), suppress(UnreachableError):
                 work.session.engine.shell(machine, _START)

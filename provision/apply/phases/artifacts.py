@@ -1,4 +1,4 @@
-"""Binaries and images to the machines."""
+"""Deliver binaries and images to the machines."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ ARTIFACTS = Phase(
     "binaries and images to the machines",
     _lacking,
     _deliver,
-    # Machines fetch from each other: the firewall has to let them first.
+    # Machines fetch artifacts from each other: the firewall must allow that first.
     after=(PACKAGES, FIREWALL, REMOVE_FIREWALL),
 )

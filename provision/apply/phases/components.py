@@ -1,4 +1,4 @@
-"""Components, as phases install them: which of them together, and how a planned change is carried out."""
+"""Components, as phases install them: the components of each phase, and how a change is made."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ NODE = in_phase(ComponentPhase.NODES)
 
 
 def changing(*components: str) -> Callable[[Run], tuple[str, ...]]:
-    """On which machines one of these components changes."""
+    """The machines on which one of these components changes."""
     return lambda run: run.plan.touching(*components)
 
 
 def components(*names: str, rolling: bool = False) -> Callable[[Work], None]:
-    """Bring these components' files in place and their units up, on all machines at once.
+    """Put these components' files in place and start their units, on all machines at once.
 
     Args:
-        rolling: one machine after the other when the cluster is already running.
+        rolling: one machine after the other if the cluster is already running.
     """
 
     def run_phase(work: Work) -> None:
@@ -70,7 +70,7 @@ def change(run: Run, machine: Machine, component: str) -> ComponentChange:
         extra = (etcd.join_file("new", founders),)
     if component == "kubelet" and machine_plan.register:
         extra = (_bootstrap_kubeconfig(run),)
-        # With the old one it would not ask for another.
+        # With its old kubeconfig the kubelet would not ask for a new certificate.
         remove = (node.KUBECONFIG, KUBELET_CLIENT)
     observed = run.look[machine.name]
     return component_change(

@@ -1,4 +1,4 @@
-"""Apiservers, controllers, schedulers, and what runs beside them."""
+"""Apiservers, controllers, schedulers, and the components that run beside them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _changing(run: Run) -> tuple[str, ...]:
 
 
 def _one_after_the_other(work: Work) -> None:
-    """All but the kubelet, on one master after the other: requests reach another one meanwhile."""
+    """Change all but the kubelet, on one master after the other: the others serve requests."""
     for machine in work.machines:
         with without_apiserver(work, [machine]):
             changes = [change(work.run, machine, name) for name in MASTER]

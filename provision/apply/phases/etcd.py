@@ -1,4 +1,4 @@
-"""The cluster's memory: its members form, join and restart."""
+"""The members of etcd: they form a cluster, join it and restart."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def _changing(run: Run) -> tuple[str, ...]:
 
 
 def _etcd(work: Work) -> None:
-    """First members that do not run, together; then those that join; then restarts, one by one.
+    """Start stopped members together, then join new ones, then restart the others one by one.
 
-    So the quorum is as large as it can be before it is made smaller.
+    So as many members as possible run before the first restart.
     """
     run, machines, plans = work.run, work.machines, work.plan.machines
     joining = [m for m in machines if plans[m.name].join_etcd]
@@ -35,7 +35,7 @@ def _etcd(work: Work) -> None:
     for machine in joining:
         _join(work, machine)
     others = [m for m in machines if m not in joining and m not in stopped]
-    # Without a quorum there is none to keep, and no member gets well alone.
+    # Without a quorum all restart together: there is none to keep, and no member recovers alone.
     for batch in [[m] for m in others] if run.plan.running or not others else [others]:
         with without_apiserver(work, batch):
             install(work, {m: [change(run, m, "etcd")] for m in batch})
@@ -48,11 +48,11 @@ def _join(work: Work, machine: Machine) -> None:
     if not run.look[machine.name].etcd_data:
         expected = member_steps.add_learner(session, via, machine)
         files = (*planned.files, etcd.join_file("existing", expected))
-        # It may have been a member before, under the same name.
+        # The machine may have been a member before, under the same name.
         planned = replace(planned, files=files, remove=(paths.ETCD_FORMED,))
     facts = run.look.facts(machine)
     health = desired(session.cluster, machine, run.trust, facts)["etcd"].health
-    # A learner answers no linearizable read: that comes after its promotion.
+    # A learner answers no linearizable read before its promotion.
     started = replace(planned, health=member_steps.started(session.cluster, machine))
     install(work, {machine: [started]})
     member_steps.promote(session, via, machine)

@@ -1,4 +1,4 @@
-"""The firewall's rules, changed so that they undo themselves; and its removal."""
+"""Change the firewall's rules so that they undo themselves on failure; remove the firewall."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _firewall(work: Work) -> None:
 
 
 def _unconfirmed(planned: ComponentChange) -> ComponentChange:
-    """The change without enabling anything; `restart` starts what does not run."""
+    """The change without enabling units; `restart` also starts units that do not run."""
     return replace(planned, enable=(), start=(), restart=(*planned.start, *planned.restart))
 
 

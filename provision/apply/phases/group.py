@@ -1,4 +1,4 @@
-"""What workers that join by themselves are given."""
+"""Offer workers that join by themselves what they need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _offering(run: Run) -> tuple[str, ...]:
 
 
 def _offer(work: Work) -> None:
-    """Offer the bundle; the masters already have the rules by which they let such workers in."""
+    """Offer the bundle. The masters already have the rules that let such workers join."""
     session, bundle = work.session, work.run.bundle
     if bundle is None or not isinstance(session.source, Cloud):
         return

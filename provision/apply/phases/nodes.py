@@ -1,4 +1,4 @@
-"""Kubelets and proxies, and what their Nodes are marked with."""
+"""Kubelets and proxies, and the labels and taints of their Nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _joining(run: Run) -> tuple[str, ...]:
 
 
 def _nodes(work: Work) -> None:
-    """Start kubelets and proxies; give the Nodes their roles; forget the token."""
+    """Start kubelets and proxies; set the Nodes' labels and taints; delete the token."""
     components(*NODE)(work)
     leader, token = work.run.look.leader(), work.run.token
     changes = {m.name: c for m in work.machines if (c := work.plan.machines[m.name].node)}

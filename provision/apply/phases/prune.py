@@ -1,4 +1,4 @@
-"""Removal of all that is on the machines and no longer wanted, but for the firewall."""
+"""Remove from the machines what is no longer wanted, except the firewall."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All nodes Ready, and names are answered: what everything else needs."""
+"""Wait until all nodes are Ready and DNS answers: everything else needs both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Removal of what is on the machines and no longer wanted."""
+"""Remove from the machines what is no longer wanted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from provision.plan.record import Removal
 
 
 def removing(*, firewall: bool) -> Callable[[Run], tuple[str, ...]]:
-    """On which machines the firewall, or anything else, is removed."""
+    """The machines from which the firewall, or anything else, is removed."""
     return lambda run: tuple(name for name in run.plan.machines if _removals(run, name, firewall))
 
 
 def prune(*, firewall: bool) -> Callable[[Work], None]:
-    """Remove what is no longer wanted: the firewall, or all else."""
+    """Remove what is no longer wanted: the firewall, or everything else."""
 
     def run_phase(work: Work) -> None:
         def body(machine: Machine) -> None:

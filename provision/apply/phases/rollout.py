@@ -1,4 +1,4 @@
-"""Add-ons that have a Deployment, waited for until they are rolled out."""
+"""Wait until the add-ons that have a Deployment are rolled out."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def rolled_out(work: Work, *, dns: bool) -> None:
     """Wait until DNS, or every other add-on, is rolled out.
 
     Raises:
-        PhaseError: one of them was not in time.
+        PhaseError: one of them was not rolled out in time.
     """
     cluster, trust = work.session.cluster, work.run.trust
     wanted = [m for m in manifests(cluster, trust) if m.deployment and (m.name == DNS) == dns]
     (leader,) = work.machines
-    # What was on a machine that is away comes back elsewhere after minutes, by Kubernetes' rules.
+    # Kubernetes starts the pods of an unreachable machine elsewhere only after minutes.
     if wanted and not work.plan.absent:
         names = [m.deployment for m in wanted]
         kubectl(work, leader, "add-ons", addons.wait_for_deployments(names, READY_TIMEOUT))

@@ -1,4 +1,4 @@
-"""What a phase is, what the phases of one run share, and what a phase's work is given."""
+"""What a phase is, what the phases of one run share, and what a phase gets for its work."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Run:
 
     Attributes:
         look: the machines as they were when this was planned.
-        token: with which kubelets ask for their first certificate; empty: no machine registers.
-        bundle: what machines that join by themselves are given; None: there are no such machines.
+        token: kubelets ask with it for their first certificate; empty: no machine registers.
+        bundle: what machines that join by themselves need; None: there are no such machines.
         seconds: phase -> wall time.
     """
 
@@ -50,12 +50,12 @@ class Phase:
 
     Attributes:
         name, summary: for the operator; nothing is decided by them.
-        machines: on which machines there is something to do; none: the phase is skipped.
-        run: does it there; raises PhaseError with every failure.
+        machines: names of the machines where there is something to do; empty: the phase is skipped.
+        run: carries out the phase; raises PhaseError with every failure.
         after: phases that have ended on all machines before this one begins on any.
         after_here: phases that have ended on this phase's own machines before it begins there.
-        each: it is carried out on each machine alone, as soon as that machine is ready for it.
-            Else it is carried out on all its machines together.
+        each: the phase is carried out on each machine alone, as soon as that machine is ready.
+            False: it is carried out on all its machines together.
     """
 
     name: str
@@ -72,9 +72,9 @@ class Work:
     """A phase that is being carried out.
 
     Attributes:
-        machines: where.
-        progress: what it reports to.
-        finished: is told of each machine on which the phase has ended before it ends as a whole.
+        machines: where it is carried out.
+        progress: shows it.
+        finished: called with each machine on which the phase has ended before the whole phase ends.
     """
 
     run: Run
@@ -120,7 +120,7 @@ def kubectl(work: Work, leader: Machine, step: str, command: str, stdin: bytes =
     """Run a program of kubectl commands on a master.
 
     Raises:
-        PhaseError: it failed.
+        PhaseError: the program failed.
     """
     answer = api_client.run(work.session, leader, command, stdin)
     hint = "run the same command again: it goes on where it stopped"

@@ -1,4 +1,4 @@
-"""Which phase begins when: one after the other, or as soon as what it depends on has ended."""
+"""Decide when a phase begins: after the one before it, or when its dependencies have ended."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def overlap(run: Run, phases: Sequence[Phase]) -> None:
     """Carry out the phases, each as soon as those that it depends on have ended.
 
     A phase that is not among them, or has nothing to do on a machine, ends there when its own
-    dependencies have ended: what depends on it still waits for those.
+    dependencies have ended. So phases that depend on it still wait for those.
 
     After a failure no further phase begins. A phase that has begun goes on, on all its machines.
 
@@ -55,10 +55,10 @@ class _Course:
     """How far a phase has come.
 
     Attributes:
-        machines: where it has something to do; None: its dependencies have not ended yet.
+        machines: where the phase has something to do; None: its dependencies have not ended yet.
         begun, ended: names of machines, also of those where it has nothing to do.
-        jobs: greenlets that carry it out now.
-        shown: what its work reports to; None: nothing of it has begun.
+        jobs: greenlets that carry out the phase now.
+        shown: the phase's display; None: it has begun on no machine.
     """
 
     phase: Phase
@@ -71,7 +71,7 @@ class _Course:
     closing: ExitStack = field(default_factory=ExitStack)
 
     def close(self, error: BaseException | None) -> None:
-        """End what shows the phase, if it is shown still."""
+        """End the display of the phase, if it has not ended yet."""
         self.closing.__exit__(type(error) if error else None, error, None)
 
 
@@ -103,9 +103,9 @@ class _Schedule:
             raise _together(failed)
 
     def _advance(self) -> bool:
-        """Begin all that can begin now. Give whether anything runs."""
+        """Begin all phases that can begin now. Return whether any phase runs."""
         failed = any(course.errors for course in self.courses.values())
-        for course in self.courses.values():  # in order: each sees what was settled before it
+        for course in self.courses.values():  # in order: each sees the earlier decisions
             if course.machines is None and not failed and self._may_enter(course.phase):
                 course.machines = self._machines(course.phase)
             if course.machines is not None:
@@ -158,7 +158,7 @@ class _Schedule:
         try:
             course.phase.run(work)
             course.ended |= {machine.name for machine in work.machines}
-        except Exception as error:  # noqa: BLE001  raised when all that runs has ended
+        except Exception as error:  # noqa: BLE001  raised when all running phases have ended
             course.errors.append(error)
         finally:
             course.jobs.discard(gevent.getcurrent())

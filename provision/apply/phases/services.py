@@ -1,4 +1,4 @@
-"""What every machine runs beside the control plane: container runtime, proxies, routes."""
+"""The services of every machine beside the control plane: container runtime, proxies, routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cluster does its work: names, pods and Services, from every node."""
+"""Check that the cluster works: names, pods and Services, from every node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from provision.apply.verify import verify
 
 
 def _verify(work: Work) -> None:
-    # The leader's answer counts too, and one node alone needs a pod on another to talk to.
+    # The leader is checked too, and the pod of a single node needs one on another node to talk to.
     verify(work.session, {*work.plan.machines, work.run.look.leader().name}, work.progress)
 
 

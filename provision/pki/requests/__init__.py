@@ -1,8 +1,8 @@
-"""Requests for certificates that an external authority signs: made on the machines. Pure.
+"""Requests for certificates that an external authority signs. Machines make them. Pure.
 
-A machine makes a key for each certificate, which never leaves it, and a request. The signed
-certificate is stored beside them (`provision.model.paths.REQUESTS`), until the plan puts key and
-certificate where they belong. `provision.pki.signed` judges it.
+For each certificate a machine makes a request and a key; the key never leaves the machine. The
+signed certificate is stored beside them (`provision.model.paths.REQUESTS`) until the plan moves key
+and certificate to their final paths. `provision.pki.signed` checks the certificate.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def shown_subject(leaf: Leaf) -> str:
     return ", ".join((*(f"O={o}" for o in leaf.organizations), f"CN={leaf.common_name}"))
 
 
-# On a machine
+# Programs that run on a machine, and what they print and read.
 
 
 def request_program(leaves: Iterable[Leaf]) -> str:
-    """The program that makes a key and a request for each, and prints the requests; needs root.
+    """The program that makes a key and a request for each leaf, and prints the requests.
 
-    It keeps an existing request that is the same.
+    It keeps an existing request that is the same. It needs root.
     """
     lines = "".join(f"request {leaf.name} {shlex.quote(_config(leaf))}\n" for leaf in leaves)
     return _program(_text("make"), lines)
