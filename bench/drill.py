@@ -1,7 +1,7 @@
 """`make drill`: every fault several times, and etcd's leader cut off twenty times.
 
-Runs `clusterctl drill` and writes a section of bench/RESULTS.md; rows of faults that it was not asked
-for stay. Exit code 11: something was lost, or the cluster did not get over a fault.
+Runs `clusterctl drill` and writes a section of bench/RESULTS.md. Rows of faults that did not run
+stay as they are. Exit code 11: a write was lost, or the cluster did not recover from a fault.
 
     .venv/bin/python bench/drill.py [--runs 3] [--cuts 20] [--inventory bench/inventories/bench.py]
 """
@@ -31,7 +31,7 @@ COLUMNS = ("endpoint", "loopback", "healed")
 
 
 def drill(inventory: Path, runs: int, *only: str) -> list[dict[str, Any]]:
-    """The results of one drill; what it reports meanwhile goes to the terminal."""
+    """The results of one drill. Its progress goes to the terminal."""
     chosen = [word for name in only for word in ("--only", name)]
     done = subprocess.run(
         [CLUSTERCTL, "drill", inventory, f"--runs={runs}", "-o", "json", *chosen],
@@ -60,7 +60,7 @@ def row(name: str, seen: list[dict[str, Any]]) -> str:
 
 
 def rows(seen: list[dict[str, Any]]) -> list[str]:
-    """A row for each fault: of now, else what an earlier run has left."""
+    """A row for each fault: of this run, or else of an earlier run."""
     before = results.sections().get(HEADING, "")
     table = {m[1]: m[0] for m in re.finditer(r"^\| ([a-z-]+) \| .*$", before, flags=re.M)}
     for name in dict.fromkeys(result["fault"] for result in seen):

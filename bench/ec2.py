@@ -1,4 +1,4 @@
-"""How long AWS is asked for, as far as moto's server on this computer is AWS."""
+"""The time that calls to AWS take. moto's server on this computer stands in for AWS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "bench-ec2"
 
 
 def made(runs: int, group: int) -> tuple[list[float], int]:
-    """Seconds from an empty account to the last instance asked for, and calls of one run."""
+    """Seconds from an empty account to the request for the last instance; and calls of one run."""
     times, calls = [], 0
     with tempfile.TemporaryDirectory() as folder, moto_server(folder) as moto:
         for run in range(runs):
@@ -44,7 +44,7 @@ def made(runs: int, group: int) -> tuple[list[float], int]:
 
 
 def noop(runs: int, clusterctl: Callable[..., tuple[str, float]]) -> list[float]:
-    """Seconds of an `up` with nothing to do, where lab machines are the instances."""
+    """Seconds of an `up` with no change to make. Lab machines stand in for the instances."""
     network = inventory.read(INVENTORY).ec2.network
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -1,4 +1,4 @@
-"""bench/RESULTS.md: each script has a section of its own and leaves the others' alone."""
+"""bench/RESULTS.md: each script writes its own section and keeps the other sections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def sections() -> dict[str, str]:
 
 
 def put(heading: str, text: str) -> None:
-    """Write a section, which replaces the one with the same heading; new ones come last."""
+    """Write a section. It replaces the section with the same heading; a new section comes last."""
     new = {**sections(), heading: f"{heading}\n\n{text.strip()}\n"}
     FILE.write_text("\n".join(section.strip() + "\n" for section in new.values()))
     print(new[heading])

@@ -1,9 +1,9 @@
-"""`make bench`: how long things take, how many round trips they cost, how much memory.
+"""`make bench`: measure the time, the round trips and the memory that commands need.
 
 Prints Markdown and writes it into bench/RESULTS.md. Machines are made and binaries are built before
-the clock starts, unless the line says otherwise. Everything runs through the command line.
+the clock starts, unless the line says otherwise. The bench calls only the command line.
 
-Each part has a section of its own there, and `--only` measures some anew.
+Each part has its own section in the file; `--only` measures only the named parts again.
 
     .venv/bin/python bench/run.py [--runs 5] [--only PART]...
 """
@@ -38,19 +38,19 @@ from tests.e2e.traffic import Traffic  # noqa: E402
 CLUSTERCTL = Path(sys.executable).with_name("clusterctl")
 LAB = HERE / "inventories" / "bench.py"
 MACHINES = ("m1", "m2", "m3", "w1", "w2")
-# Phases of a replacement but for making the container, verifying and add-ons.
+# Phases of a replacement, without making the container, verifying, and add-ons.
 TO_READY = {"artifacts", "services", "etcd", "control plane", "objects", "nodes", "ready"}
 DNS, NAME = "10.96.0.10", "kubernetes.default.svc.cluster.local"
 
 
 def clusterctl(*arguments: str, check: bool = True) -> tuple[str, float]:
-    """stdout and wall seconds of a command."""
+    """Standard output and wall seconds of a command."""
     done, seconds = ended(*arguments, check=check)
     return done.stdout, seconds
 
 
 def ended(*arguments: str, check: bool = True) -> tuple[subprocess.CompletedProcess[str], float]:
-    """A command when it has ended, and wall seconds."""
+    """Run a command until it ends; return it, and wall seconds."""
     began = time.monotonic()
     done = subprocess.run([CLUSTERCTL, *arguments], capture_output=True, text=True, check=False)
     if check and done.returncode != 0:
@@ -63,7 +63,7 @@ def median(values: list[float]) -> str:
 
 
 def create(runs: int) -> list[str]:
-    """From five machines with sshd to Ready and a name resolved from a pod, and the no-op after."""
+    """Create: from five machines with sshd to Ready and a name resolved in a pod. Then a no-op."""
     made, walls, noops, restarts = [], [], [], []
     phases: dict[str, list[float]] = {}
     report: dict[str, dict[str, int]] = {}
@@ -89,8 +89,8 @@ def create(runs: int) -> list[str]:
 
 
 def restart() -> float:
-    """Seconds from SSH on all machines, after a restart of all, until Ready and DNS answers."""
-    os.sync()  # gigabytes have just been installed, and are not what a restart waits for
+    """Restart all machines. Seconds from SSH on all of them until all are Ready and DNS answers."""
+    os.sync()  # the restart must not wait until gigabytes of a new installation are written
     podman("stop", "-t", "10", *(container(name) for name in MACHINES))
     clusterctl("machines", "up", str(LAB))
     began = time.monotonic()
@@ -104,7 +104,7 @@ def restart() -> float:
 
 
 def replaced(runs: int) -> list[str]:
-    """A machine burns down; one command, until its successor works and the cluster is verified."""
+    """A machine burns; one command, until the new machine works and the cluster is verified."""
     lines = []
     for name, what in (("w2", "a worker"), ("m2", "a master with its etcd member")):
         times, ready = [], []
@@ -125,7 +125,7 @@ def replaced(runs: int) -> list[str]:
 
 
 def added(runs: int, others: int = 30) -> list[str]:
-    """A worker more, beside 30 machines; how many of them it looks at, by their sshd's journals."""
+    """Add a worker to 30 machines. The journals of sshd show how many machines it contacts."""
     times, contacts = [], []
     os.environ["BENCH_WORKERS"] = str(others - 3)
     clusterctl("machines", "up", str(LAB))
@@ -146,14 +146,14 @@ def added(runs: int, others: int = 30) -> list[str]:
 
 
 def logins(machines: int) -> dict[str, int]:
-    """Machine -> how often somebody logged in, as its sshd says."""
+    """Machine -> number of logins, from the journal of its sshd."""
     names = ["m1", "m2", "m3", *(f"w{n}" for n in range(1, machines - 2))]
     journal = "journalctl -q --no-pager -t sshd | grep -c Accepted; true"
     return {name: int(podman("exec", container(name), "sh", "-c", journal)[0]) for name in names}
 
 
 def restored(runs: int) -> list[str]:
-    """The whole cluster back to a snapshot, on its own machines, verified."""
+    """Restore the whole cluster from a snapshot, on its own machines, and verify it."""
     with tempfile.TemporaryDirectory() as folder:
         taken = Path(folder) / "snapshot.tar.zst.age"
         clusterctl("etcd", "snapshot", str(LAB), "-o", str(taken))
@@ -165,9 +165,10 @@ def restored(runs: int) -> list[str]:
 
 
 def trust(runs: int) -> list[str]:
-    """The audit; certificates renewed while a client asks at 10 Hz; authorities replaced.
+    """The audit; renewal of certificates while a client asks at 10 Hz; replacement of authorities.
 
-    Who asks during a replacement needs a new certificate before its end: the tests count there.
+    During the replacement, a client needs a new certificate before the end. So the tests, not the
+    bench, count failed requests there.
     """
     audits = [clusterctl("audit", str(LAB))[1] for _ in range(runs)]
     renewals, failed, asked = [], 0, 0
@@ -194,7 +195,7 @@ def podman(*arguments: str) -> list[str]:
 
 
 def container(machine: str) -> str:
-    """Of a machine of the bench's lab."""
+    """The container of a machine in the bench's lab."""
     listed = podman("ps", "-a", "--format", "{{.Names}}")
     (name,) = [n for n in listed if n.startswith("bench-") and n.endswith(f"-{machine}")]
     return name
@@ -204,7 +205,7 @@ def itself(runs: int) -> list[str]:
     clusterctl("up", str(LAB), "--yes")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     clusterctl("down", str(LAB), "--yes")
-    time.sleep(10)  # the kernel clears away what was a cluster
+    time.sleep(10)  # the kernel still cleans up after the cluster
     helps = [clusterctl("--help")[1] for _ in range(runs)]
     return [
         f"| peak memory of any clusterctl in this run | {peak / 1024:.0f} MB |",
@@ -213,7 +214,7 @@ def itself(runs: int) -> list[str]:
 
 
 def grow(runs: int) -> list[str]:
-    """The probe of machines with nothing on them but sshd."""
+    """The probe of machines on which only sshd runs."""
     clusterctl("down", str(LAB), "--yes")
     lines, first = [], 0.0
     for size in (5, 20, 60):
@@ -235,7 +236,7 @@ def grow(runs: int) -> list[str]:
 
 
 def on_ec2(runs: int) -> list[str]:
-    """What is asked of AWS, against moto; its instances are machines of the lab."""
+    """The calls to AWS, against moto. Machines of the lab stand in for instances."""
     clusterctl("up", str(LAB), "--yes")
     plain = [clusterctl("up", str(LAB), "--yes")[1] for _ in range(runs)]
     clusterctl("down", str(LAB), "--yes")
@@ -250,7 +251,7 @@ def on_ec2(runs: int) -> list[str]:
     ]
 
 
-# Name -> heading of its section, and what measures it on the bench's lab, which is up.
+# Name -> heading of its section, and the function that measures it. The bench's lab is up.
 PARTS: dict[str, tuple[str, Callable[[int], list[str]]]] = {
     "create": ("From machines to a cluster", create),
     "replace": ("A machine replaced", replaced),

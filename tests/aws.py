@@ -1,4 +1,4 @@
-"""AWS for tests: moto's server in a process of its own, and a proxy in front of it that does harm."""
+"""AWS for tests: moto's server in its own process, behind a proxy that can inject errors."""
 
 import http.client
 import json
@@ -54,7 +54,7 @@ def free_port():
 
 
 def judged(policy, without=()):
-    """As much of a policy as moto can judge: its actions. It knows no conditions but those of trust."""
+    """Reduce a policy to the actions that moto can check. moto knows only conditions of trust."""
     for statement in policy["Statement"]:
         statement.pop("Condition", None)
         statement["Resource"] = "*"
@@ -63,16 +63,16 @@ def judged(policy, without=()):
 
 
 def operators_policy(*without):
-    """The documented one, less some actions."""
+    """The documented policy of the operator, without some actions."""
     policy = judged(json.loads(POLICY.read_text()), without)
-    # moto's own name for what IAM calls s3:ListBucket.
+    # moto's own name for the action that IAM calls s3:ListBucket.
     policy["Statement"][0]["Action"].append("s3:HeadBucket")
     return policy
 
 
 @dataclass
 class Moto:
-    """A whole account, in memory."""
+    """An AWS account, in memory."""
 
     url: str
     key: str = "test"
@@ -88,7 +88,7 @@ class Moto:
         )
 
     def user(self, name, policy):
-        """Somebody new who may do what the policy says; the two halves of the key."""
+        """Create a user with this policy; return the ID and the secret of an access key."""
         iam = self.client("iam")
         iam.create_user(UserName=name)
         iam.put_user_policy(UserName=name, PolicyName="p", PolicyDocument=json.dumps(policy))
@@ -99,9 +99,9 @@ class Moto:
         fetch(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST"))  # noqa: S310
 
     def enforce(self, *, enforced):
-        """Whether moto asks IAM what a caller may do."""
+        """Set whether moto checks the rights of callers."""
         count = b"0" if enforced else b"inf"
-        # As a form, urllib's default, moto would not find it.
+        # urllib sends a form by default. moto would not find the number in it.
         plain = {"Content-Type": "text/plain"}
         url = f"{self.url}/moto-api/reset-auth"
         fetch(urllib.request.Request(url, count, plain, method="POST"))  # noqa: S310
@@ -138,7 +138,10 @@ def moto_server(directory, host="127.0.0.1", **environment):
 
 
 def action_of(handler, body):
-    """EC2 and its kin say it in the form, S3 by method and query; here with S3's own names."""
+    """The action of a request. EC2 and similar services name it in the form.
+
+    S3 shows it by method and query; it is returned with S3's own names.
+    """
     form = parse_qs(body.decode("latin-1"))
     if "Action" in form:
         return form["Action"][0]
@@ -151,14 +154,15 @@ def action_of(handler, body):
 
 @dataclass
 class Proxy:
-    """Hands requests on to moto, and can answer in its place.
+    """Passes requests to moto, and can answer in its place.
 
     Attributes:
-        errors: action -> (status, code, message), answered instead; `times` limits how often.
-        cut_after: the answer to so many-th change is lost, and so is every call after it.
-        cut: it has been.
-        heals: only that answer is lost.
-        calls: actions in the order in which they arrived.
+        errors: action -> (status, code, message) of an answer that replaces moto's.
+        times: action -> how often `errors` still applies; no entry: always.
+        cut_after: number of a change, from 1; its answer and all later calls are lost. 0: none.
+        cut: the connection is cut.
+        heals: only the answer to that change is lost.
+        calls: actions in the order in which they arrived, without dry runs.
     """
 
     moto: Moto
@@ -213,7 +217,7 @@ def proxy_of(moto, host="127.0.0.1"):  # noqa: C901
                 elif error and action in proxy.times:
                     proxy.times[action] -= 1
             if dry and not error:
-                # moto carries some dry runs out.
+                # moto executes some dry runs.
                 error = (412, "DryRunOperation", "Request would have succeeded")
             if error:
                 status, code, message = error

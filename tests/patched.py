@@ -1,7 +1,7 @@
 """Patches this process for gevent, as provision/__main__.py does: import it before all others.
 
-Tests with SSH servers, AWS and machines need it. Unit tests do without: a patched `subprocess` forks
-the whole of a large process for each child, where Python's own starts it by vfork.
+Tests with SSH servers, AWS and machines need it. Unit tests do not use it: a patched `subprocess`
+forks the whole process for each child, while Python's own `subprocess` uses vfork.
 """
 
 from gevent import monkey
@@ -18,7 +18,7 @@ def _tick():
         gevent.sleep(1)
 
 
-# A worker of pytest-xdist waits for tests that a thread unknown to gevent receives. Without anything
-# else to wait for, gevent would take that for a deadlock.
+# A worker of pytest-xdist waits for tests. A thread that gevent does not know receives them. If
+# gevent has nothing else to wait for, it takes that for a deadlock.
 if "PYTEST_XDIST_WORKER" in os.environ:
     gevent.spawn(_tick)

@@ -1,7 +1,8 @@
-"""A Sigstore of one's own: an authority, a log of certificates, a transparency log, their root of trust.
+"""A Sigstore for tests: authority, log of certificates, transparency log, and root of trust.
 
-Written from the formats' descriptions (RFC 6962, transparency-dev's signed notes, DSSE, Rekor's API),
-with none of Sigstore's code, so that its library verifies what somebody else has made.
+It follows the descriptions of the formats (RFC 6962, transparency-dev's signed notes, DSSE, Rekor's
+API) and uses none of Sigstore's code. So Sigstore's library verifies signatures of an independent
+implementation.
 """
 
 import base64
@@ -44,7 +45,7 @@ def sha256(content):
 
 
 class Sigstore:
-    """Signs for whoever asks: it is a test's."""
+    """Signs for every identity, because it is only for tests."""
 
     def __init__(self):
         self.now = datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)
@@ -89,7 +90,7 @@ class Sigstore:
         }
 
     def detached(self, content, identity, issuer):
-        """A file's FILE.sig and FILE.cert, as `cosign sign-blob` writes them; the log has them."""
+        """A file's FILE.sig and FILE.cert, as `cosign sign-blob` writes them, with a log entry."""
         key, certificate = self._certificate(identity, issuer)
         signature, pem = b64(sign(key, content)), b64(_pem(certificate))
         self._enter(
@@ -102,7 +103,7 @@ class Sigstore:
         return signature.encode(), pem.encode()
 
     def attested(self, digest, identity, issuer):
-        """A bundle with a statement about a file of this digest."""
+        """A bundle with a statement about the file with this digest."""
         key, certificate = self._certificate(identity, issuer)
         subject = {"name": "file", "digest": {"sha256": digest}}
         payload = canonical({"_type": "https://in-toto.io/Statement/v1", "subject": [subject]})
@@ -169,7 +170,7 @@ class Sigstore:
         )
 
     def _certificate(self, identity, issuer):
-        """Ten minutes for a key that is used once, and the certificates' log's word for it."""
+        """A key for one use, and its certificate for ten minutes with the SCT of the log."""
         key = ec.generate_private_key(ec.SECP256R1())
         who = (x509.RFC822Name if "://" not in identity else x509.UniformResourceIdentifier)(
             identity
@@ -200,7 +201,7 @@ class Sigstore:
         )
 
     def _enter(self, kind, spec):
-        """The second entry of a log whose first is another's."""
+        """Write the second entry of a log. The first entry belongs to another signer."""
         body = canonical({"apiVersion": "0.0.1", "kind": kind, "spec": spec})
         other = sha256(b"\0somebody else's")
         root = sha256(b"\1" + other + sha256(b"\0" + body))

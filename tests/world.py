@@ -1,7 +1,7 @@
-"""A cluster as a value, and machines that carry changes out in memory and report as a probe would.
+"""A cluster as a value, and machines that carry out changes in memory and report like the probe.
 
-What a machine reports comes from its record and its disk, as on a real one: a path that the
-record does not name is not looked at.
+As on a real machine, a report comes from the record and the disk: the probe does not look at a path
+that the record does not name.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ def worker(name, **values):
 
 
 def cluster(*machines, **settings):
-    """Three masters and two workers with a virtual address, unless said otherwise."""
+    """A cluster; by default three masters and two workers, with a virtual address."""
     defaults = {"name": "demo", "api": Api(vip=IPv4Address("10.77.0.100"))}
     return Cluster(
         machines=machines or (master("m1"), master("m2"), master("m3"), worker("w1"), worker("w2")),
@@ -82,7 +82,10 @@ _artifacts = []
 
 
 def artifacts(of):
-    """What a cluster needs, made once for each cluster. A cluster cannot be hashed, so it is compared by identity."""
+    """The artifacts of a cluster, made once for each.
+
+    A cluster cannot be hashed, so clusters are compared by identity.
+    """
     for known, made in _artifacts:
         if known is of:
             return made
@@ -111,7 +114,7 @@ def plan_of(of, observed, now=NOW):
 
 @cache
 def kubelet_client(machine):
-    """What a kubelet has asked for, and got, when it joined."""
+    """The client certificate that a kubelet got when it joined, PEM."""
     return issue(table.kubelet_client(cluster(machine), machine), trust(), NOW).certificate.decode()
 
 
@@ -133,7 +136,11 @@ class Disk:
     registered: bool = False
 
     def carry_out(self, change, *, killed=False):
-        """In the order of `provision.apply.install`; killed: when the files lie there, before units."""
+        """Apply a change in the order of `provision.apply.install`.
+
+        Args:
+            killed: stop after the files, before the units.
+        """
         self.records[change.component] = change.record_before
         for directory in change.directories:
             self._put(directory.path, "directory", directory)
@@ -155,7 +162,11 @@ class Disk:
         self.records[change.component] = change.record
 
     def remove(self, removals, *, killed=False):
-        """As `teardown.REMOVE` does; killed: before the record is shortened."""
+        """Remove as `teardown.REMOVE` does.
+
+        Args:
+            killed: stop before the record is shortened.
+        """
         for removal in removals:
             for name in removal.units:
                 self.units.pop(name, None)
@@ -176,7 +187,7 @@ class Disk:
             self.images = {pin for pin in self.images if f"images\t{pin}" not in gone}
 
     def deliver(self, binaries, pins, images=None):
-        """What the delivery puts there and writes down."""
+        """Install binaries and images as the delivery does, and write its record."""
         for binary in binaries:
             pin = pins(binary.artifact)
             self.binaries[binary.path] = ObservedBinary(binary.path, pin, "1.0", intact=True)
@@ -211,7 +222,7 @@ class Disk:
             files |= {path: self.there[path] for path, *_ in recorded(kind) if path in self.there}
         for path, sha256 in recorded("key"):
             if path in self.there:
-                # The probe compares a key with the record, on the machine, and says only that.
+                # The machine compares a key with its record. The probe prints only the result.
                 same = self.there[path].sha256 == sha256
                 files[path] = replace(self.there[path], sha256=sha256 if same else "")
         digests = dict(recorded("unit"))
@@ -250,7 +261,7 @@ def disks(of, facts=LAB):
 
 
 def look(of, machines):
-    """What all machines report."""
+    """The reports of all machines."""
     healthy = any(disk.etcd_formed for disk in machines.values())
     api = healthy_api(of) if healthy else None
     return {name: disk.observed(api) for name, disk in machines.items()}
@@ -278,7 +289,7 @@ def healthy_api(of):
 
 
 def changes(of, plan, observed):
-    """machine -> its components' changes, with certificates issued now."""
+    """Machine -> changes of its components, with certificates issued now."""
     return {
         name: [
             component_change(
@@ -295,7 +306,7 @@ def changes(of, plan, observed):
 
 
 def converge(of, machines):
-    """Carry out what is planned for these machines, as `up` does when all goes well."""
+    """Carry out the plan for these machines, as an `up` without errors does."""
     observed = look(of, machines)
     plan = plan_of(of, observed)
     ready = artifacts(of)
@@ -318,7 +329,7 @@ _built = []
 
 
 def built(of):
-    """The machines of a cluster once it is built. Shared: copy before changing them."""
+    """The machines of a cluster after it is built. They are shared: copy before you change them."""
     for known, machines in _built:
         if known is of:
             return machines
@@ -329,7 +340,7 @@ def built(of):
 
 
 def converged(of=None):
-    """A cluster and what its machines report once it is built."""
+    """A cluster, and the reports of its machines after it is built."""
     of = of or DEFAULT
     return of, look(of, built(of))
 

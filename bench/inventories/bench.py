@@ -1,4 +1,4 @@
-"""The bench's own lab; BENCH_WORKERS: that many workers instead of two."""
+"""The bench's own lab. BENCH_WORKERS: the number of workers, instead of two."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""EC2 as `bench/ec2.py` asks for it; BENCH_GROUP: how many workers in the Auto Scaling group."""
+"""The cluster of `bench/ec2.py`. BENCH_GROUP: the number of workers in the Auto Scaling group."""
 
 import os
 

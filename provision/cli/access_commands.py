@@ -130,7 +130,7 @@ def kubectl(context: typer.Context, inventory: Inventory) -> None:
     if not answering:
         message = f"no master of {cluster.name} answers on its SSH port"
         raise UnreachableError(message, hint=f"clusterctl machines list {inventory}")
-    # The kubeconfig there uses the loopback proxy, which finds an apiserver that is ready.
+    # The master's kubeconfig uses the loopback proxy, which finds an apiserver that is ready.
     _exec(_ssh_command(answering[0], known_hosts, f"{KUBECTL} {shlex.join(arguments)}"))
 
 

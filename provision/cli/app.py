@@ -1,6 +1,6 @@
 """The command `clusterctl`: parse, call, map errors to exit codes.
 
-A module of commands imports what it needs inside the commands. So `--help` answers at once.
+Modules of commands import the rest of clusterctl inside each command. So `--help` answers at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Ask the operator before a change, or refuse where no answer can come."""
+"""Ask the operator before a change, or refuse if standard input is not a terminal."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def confirm(
     Args:
         what: the change, as it follows "to": `remove ha`.
         yes: the operator has agreed on the command line.
-        question: is asked on a terminal.
-        name: what the operator has to type instead of "y", for a change that loses data.
+        question: the question on a terminal.
+        name: the text that the operator has to type instead of "y", for a change that loses data.
         hint: a command that shows more before the operator decides.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the operator sees while a command works: a live table on a terminal, plain lines elsewhere."""
+"""The progress of a command: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from provision.local.progress import Progress
 
-_QUIET = 5.0  # seconds, at least, between two lines that say the same
+_QUIET = 5.0  # minimum seconds between two lines with the same text
 _events: list[TextIO] = []
 
 
@@ -32,7 +32,7 @@ def record_events(file: TextIO) -> None:
 
 
 def progress() -> Progress:
-    """The right one for where standard error goes."""
+    """Choose the progress for standard error: live on a terminal, plain lines elsewhere."""
     from provision.local.events import Recorded
 
     live = err.is_terminal and not err.is_dumb_terminal
@@ -57,7 +57,7 @@ class _Subject:
 
 
 class _Phase:
-    """One phase that runs. Its whole is what shows it."""
+    """One phase that runs. `whole` shows it."""
 
     def __init__(self, whole: _Shown, name: str, summary: str, subjects: tuple[str, ...]) -> None:
         self.whole, self.name, self.summary = whole, name, summary
@@ -154,7 +154,7 @@ class PlainProgress(_Shown):
         self.note(f"{phase.name}: {'done in' if good else 'failed after'} {phase.seconds:.1f} s")
 
     def updated(self, phase: _Phase, subject: str) -> None:
-        # Not a line for each megabyte: one for each step, and one every few seconds.
+        # A download reports each megabyte. Print a line for each step, and one every few seconds.
         now, text = time.monotonic(), phase.subjects[subject].text
         before, at = self._last.get((phase.name, subject), ("", 0.0))
         step = text.partition(",")[0]

@@ -1,4 +1,4 @@
-"""`clusterctl version`: what this clusterctl is, and what it can install."""
+"""`clusterctl version`: the versions of clusterctl and of the components that it installs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The drill: the faults that a cluster must survive, let happen to a lab made like yours.
+"""The drill: cause the faults that a cluster must survive, in a lab with the same inventory.
 
-A writer creates objects at 10 Hz, from outside, by the address that people use and by a node's
-own proxy; every write that was acknowledged is looked for afterwards, on every etcd member.
+Two writers create objects at 10 Hz from outside the cluster: one through the API's address, one
+through a node's own proxy. Afterwards the drill looks for every acknowledged write on every etcd
+member.
 """

@@ -1,4 +1,4 @@
-"""The API's client of the drill: HTTPS with a client certificate, a connection per request."""
+"""The drill's client of the API: HTTPS with a client certificate, one connection per request."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ TIMEOUT = 5.0  # seconds
 
 
 class Client:
-    """Talks to one address, as kubectl on the operator's computer does.
+    """Sends requests to one address, as kubectl on the operator's computer does.
 
     Args:
-        kubeconfig: with everything embedded, as `clusterctl kubeconfig` writes it. Certificate
-            and key are put beside it, 0600: that is the only way in which ssl takes them.
+        kubeconfig: a file that embeds all certificates, as `clusterctl kubeconfig` writes it. The
+            client writes certificate and key to a file beside it, mode 0600, because ssl reads
+            them only from a file.
         timeout: seconds, for each of: connect, handshake, answer.
     """
 
@@ -37,10 +38,10 @@ class Client:
         self._tls.load_cert_chain(pem)
 
     def request(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401
-        """One request on a new connection; its answer.
+        """Send one request on a new connection, and return the decoded JSON of the answer.
 
         Raises:
-            OSError, http.client.HTTPException: no answer, or one that is not 2xx.
+            OSError, http.client.HTTPException: no answer, or a status that is not 2xx.
         """
         connection = http.client.HTTPSConnection(
             self.host, self.port, timeout=self.timeout, context=self._tls

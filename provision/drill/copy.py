@@ -1,4 +1,4 @@
-"""A lab made like an inventory: the same machines and settings, under a name of its own."""
+"""The inventory of a lab with the machines and settings of another inventory, and its own name."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from provision.model.cluster import Role, Settings
 
 SUFFIX = "-drill"
 LONGEST = 40  # characters of a cluster's name
-# The lab's snapshots do not go where the cluster's own are.
+# `backup`: the lab must not copy its snapshots to the places of the cluster's snapshots.
 NOT_COPIED = {"name", "source", "api", "backup"}
 
 
 def write(draft: Draft) -> Path:
-    """Write the lab's inventory, 0600: it may hold passwords of proxies. The same path each time."""
+    """Write the lab's inventory, mode 0600: it may hold proxy passwords. The path never changes."""
     folder = platformdirs.user_state_path("clusterctl") / "drills"
     path = folder / f"{identity(draft.name, draft.inventory)}.py"
     private_file.write(path, text(draft).encode())
@@ -28,12 +28,12 @@ def write(draft: Draft) -> Path:
 
 
 def text(draft: Draft) -> str:
-    """Say what the lab's inventory says."""
+    """The text of the lab's inventory."""
     settings = draft.model_dump(
         mode="json", include=Settings.model_fields.keys() - NOT_COPIED, exclude_defaults=True
     )
     if draft.certificates.external:
-        # Nobody would sign for a lab.
+        # No external authority signs certificates for a lab.
         del settings["certificates"]
     cluster = {
         "name": draft.name[: LONGEST - len(SUFFIX)].rstrip("-") + SUFFIX,

@@ -1,4 +1,4 @@
-"""The whole drill: make a lab, let faults happen, remove the lab."""
+"""The whole drill: make a lab, cause faults, remove the lab."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from provision.local.progress import Progress
 from provision.local.runlog import RunLog
 from provision.model.errors import ClusterctlError
 
-# It is how the lab's cluster is made; so it comes before all others.
+# This fault creates the lab's cluster, so it comes first.
 KILLED = "killed"
 NAMES = (KILLED, *(fault.name for fault in FAULTS))
 
@@ -28,17 +28,17 @@ def drill(
     progress: Progress,
     log: RunLog,
 ) -> tuple[Result, ...]:
-    """Make a lab like an inventory's machines, let faults happen, and remove it.
+    """Make a lab with the machines of an inventory, cause faults, and remove the lab.
 
-    Of a drill that was not survived, the lab stays for a look.
+    If the cluster does not survive a fault, the drill keeps the lab for inspection.
 
     Args:
-        names: of the faults, from `NAMES`.
-        runs: how often each; the moments of the kills differ.
+        names: names of the faults, from `NAMES`.
+        runs: how often each fault happens. The moments of the kills differ between runs.
 
     Raises:
-        InventoryError: the file is wrong.
-        UnhealthyError: the lab's cluster cannot be made.
+        InventoryError: the inventory is wrong.
+        UnhealthyError: the lab's cluster cannot be created.
     """
     lab = copy.write(inventory.read(path))
     results: list[Result] = []
@@ -67,7 +67,7 @@ def drill(
 
 
 def killed(lab: Path, seed: int, progress: Progress) -> Result:
-    """Make a cluster by an `up` that is killed in each of its phases, and run again."""
+    """Create a cluster with an `up` that is killed in each of its phases and run again."""
     with progress.phase(KILLED, "kill -9 of `up` in every phase; `up` again", (str(lab),)):
         result = Result(KILLED, "up")
         try:

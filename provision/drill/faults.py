@@ -1,4 +1,4 @@
-"""The faults of the drill, as data: what is done to whom, how it is undone, until when it lasts."""
+"""The faults of the drill, as data: the victim, the harm, how to undo it, and when it is over."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from provision.drill.harm import (
 from provision.drill.site import Site
 from provision.model.cluster import Cluster
 
-# What a cluster must have
+# Clusters that can survive a fault
 
 
 def _spare_master(cluster: Cluster) -> bool:
@@ -39,7 +39,7 @@ def _any(_: Cluster) -> bool:
     return True
 
 
-# Whom it hits, and from where one looks on
+# Victims, and machines whose proxy the second writer uses
 
 
 def _entrance(site: Site) -> str:
@@ -66,7 +66,7 @@ def _there(site: Site, victim: str) -> str:
     return victim
 
 
-# Until when it lasts
+# When a fault is over
 
 
 def _settled(site: Site, since: datetime) -> bool:
@@ -79,19 +79,20 @@ def _ready_with_names(site: Site, since: datetime) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One kind of harm, and the way out of it.
+    """One kind of harm, and how to undo it.
 
     Attributes:
-        victim: whom it hits: (site) -> machine.
-        inflict: (site, victim) -> what was seen, if it is worth telling; raises UnhealthyError
-            when something happens that must not.
-        undo: puts right what is broken, by the means that a user has.
-        needs: whether a cluster is large enough to survive it.
-        over: (site, when it was undone) -> whether the cluster has got over it.
-        proxy: whose loopback proxy the second writer uses: (site, victim) -> machine.
-        total: nothing can be written until it is undone; the outage counts from then.
-        may_lose: writes that are acknowledged before it is undone may be lost: no other machine
-            has them.
+        victim: (site) -> name of the machine that the fault hits.
+        inflict: (site, victim) -> a note for the result, or None. It raises UnhealthyError if the
+            cluster or clusterctl does something that it must not do.
+        undo: (site, victim) -> None. It repairs the damage with the means that a user has.
+        needs: whether a cluster is large enough to survive the fault.
+        over: (site, time at which undoing began) -> whether the cluster has recovered.
+        proxy: (site, victim) -> name of the machine whose loopback proxy the second writer uses.
+        total: all writes fail until the fault is undone. The outage is measured from the time at
+            which undoing begins.
+        may_lose: writes that are acknowledged before the fault is undone may be lost, because no
+            other machine has them.
     """
 
     name: str = field(kw_only=False)

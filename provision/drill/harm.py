@@ -1,4 +1,4 @@
-"""What can be done to the machines of a lab: power, network, services, data."""
+"""Harm to the machines of a lab: power, network, services, data."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from provision.local.progress import Silent
 from provision.model import paths
 from provision.model.errors import RefusedError, UnhealthyError
 
-# (site, victim) -> what was seen, in a few words; None: nothing to tell.
+# (site, victim) -> a short note on what happened; None: no note.
 Action = Callable[[Site, str], str | None]
 Direction = Literal["in", "out"]
 
-OPERATOR_HOST = 1  # of the lab's network: this computer
-LINK = "eth0"  # the lab machines' only one
+OPERATOR_HOST = 1  # this computer's host number in the lab's network
+LINK = "eth0"  # the only link of a lab machine
 TABLE = "clusterctl_drill"
 DROP_IN = "/run/systemd/system/etcd.service.d"
-ROOM = 16 << 20  # bytes until a member that is to be filled is full
-JUNK = "/run/clusterctl-drill-junk"  # the file, and the key of etcd's that it is written to
+ROOM = 16 << 20  # bytes that a member can still store when the drill begins to fill it
+JUNK = "/run/clusterctl-drill-junk"  # a file, and the etcd key that gets its content
 
 
 def power_off(site: Site, victim: str) -> None:
@@ -35,7 +35,7 @@ def power_on(site: Site, victim: str) -> None:
 
 
 def everywhere(act: Action) -> Action:
-    """Do it to all machines, at once."""
+    """Make an action that acts on all machines at the same time."""
 
     def act_on_all(site: Site, victim: str) -> None:
         names = [machine.name for machine in site.cluster.machines]
@@ -53,15 +53,15 @@ def systemctl(*arguments: str) -> Action:
 
 
 def drop(*directions: Direction, operator: bool) -> Action:
-    """Drop packets on the machine's link, in its own network namespace.
+    """Make an action that drops packets on the machine's link, in its own network namespace.
 
-    Where the link begins and ends (netdev hooks; `egress` needs Linux 5.16): what is sent past the
-    stack, as keepalived's ARP is, passes every hook further up.
+    The rules use netdev hooks, which are next to the device (`egress` needs Linux 5.16). Packets
+    that do not use the IP stack, such as keepalived's ARP, pass all hooks further up.
 
     Args:
-        directions: of the packets that are lost, as the machine sees them.
-        operator: this computer's too, and ARP; else clients outside still reach the machine, and
-            are told by ARP when it takes the virtual address.
+        directions: directions of the lost packets, as the machine sees them.
+        operator: also drop this computer's packets, and ARP. Otherwise clients outside still reach
+            the machine, and learn through ARP that it has taken the virtual address.
     """
 
     def act(site: Site, victim: str) -> None:
@@ -85,10 +85,10 @@ def connect(site: Site, victim: str) -> None:
 
 
 def wipe_etcd(site: Site, victim: str) -> str:
-    """Delete a member's data, and see that it does not start empty, and that `up` says what to do.
+    """Delete a member's data. Check that it does not start empty, and that `up` names the remedy.
 
     Raises:
-        UnhealthyError: it started, or `up` did not say.
+        UnhealthyError: etcd started, or `up` did not name the remedy.
     """
     site.run(victim, f"systemctl stop etcd && rm -rf {paths.ETCD_DATA}/member")
     if not site.fails(victim, "systemctl start etcd"):
@@ -102,28 +102,28 @@ def wipe_etcd(site: Site, victim: str) -> str:
 
 
 def burn(site: Site, victim: str) -> None:
-    """The machine is gone, and its disks with it."""
+    """Remove the machine and its disks."""
     site.lab.remove(site.draft, (victim,), Silent())
 
 
 def burn_and_keep_address(site: Site, victim: str) -> None:
-    """The machine is gone, and the next of its name gets another address."""
+    """Remove the machine. The next machine of this name gets another address."""
     site.lab.reserve(site.draft, site.cluster.machine(victim).address)
     burn(site, victim)
 
 
 def lose_quorum(site: Site, victim: str) -> None:
-    """All members' machines lose power but one."""
+    """Power off the machines of all etcd members except the victim."""
     for member in site.cluster.etcd_members:
         if member.name != victim:
             power_off(site, member.name)
 
 
 def fill_etcd(site: Site, victim: str) -> str:
-    """Give a member little room, fill it, and see that `etcd status` says what to type.
+    """Lower a member's quota, fill it, and check that `etcd status` names the remedy.
 
     Raises:
-        UnhealthyError: it does not.
+        UnhealthyError: `etcd status` does not name it.
     """
     member = site.cluster.machine(victim)
     (status,) = json.loads(site.etcdctl(member, "endpoint status -w json"))
@@ -137,7 +137,7 @@ def fill_etcd(site: Site, victim: str) -> str:
 
 
 def _limited(size: int) -> str:
-    """The program that starts etcd anew with another quota; its unit file stays as it is."""
+    """The program that restarts etcd with another quota (bytes), and keeps its unit file."""
     quota = rf"s/\(quota-backend-bytes\)=[0-9]*/\1={size}/"
     return (
         f"mkdir -p {DROP_IN} && {{ echo [Service]; echo ExecStart=; "
@@ -147,7 +147,7 @@ def _limited(size: int) -> str:
 
 
 def _filled(ctl: str) -> str:
-    """The program that writes a megabyte again and again, until etcd has raised the alarm."""
+    """The program that writes a megabyte, up to 100 times, until etcd raises the alarm."""
     return (
         rf"head -c 1000000 /dev/zero | tr '\0' x >{JUNK}; "
         f"for i in $(seq 100); do {ctl} put {JUNK} <{JUNK} >/dev/null 2>&1 || "

@@ -1,4 +1,4 @@
-"""clusterctl interrupted: killed in every phase, stopped by Ctrl-C; the next run finishes."""
+"""Interrupt clusterctl: kill it in every phase, press Ctrl-C. The next run finishes the work."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from provision.drill.site import Site, await_
 from provision.model import paths
 from provision.model.errors import EXIT_INTERRUPTED, RefusedError, UnhealthyError
 
-LONGEST = 4.0  # seconds into a phase, at most, until it is killed
+LONGEST = 4.0  # seconds from the beginning of a phase to the kill, at most
 HEALTHY = 120.0  # seconds until the cluster must be healthy after the last run
-FALLEN = 240.0  # seconds until another run has taken over from a frozen one, and finished
-STOPPED = 5.0  # seconds from Ctrl-C to the end
+FALLEN = 240.0  # seconds until another run has taken over from a frozen run, and finished
+STOPPED = 5.0  # seconds from Ctrl-C to the end of the run
 CHANGED = f"{paths.KUBERNETES}/audit-policy.yaml"  # a change of it restarts the apiserver
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 
@@ -33,14 +33,14 @@ def kill_in_every_phase(
 ) -> tuple[list[str], Ended]:
     """Kill a command in its first phase, run it again, kill it in the second, and so on.
 
-    The moment within the phase is the seed's. The last run is left alone.
+    The seed decides the moment within the phase. The last run is not killed.
 
     Args:
-        but: not in these phases.
-        only: in these phases; None: in all.
+        but: phases in which the command is not killed.
+        only: phases in which the command is killed; None: all.
 
     Returns:
-        The phases in which it was killed, and how the last run ended.
+        The phases in which the command was killed, and how the last run ended.
     """
     moments = random.Random(seed)  # noqa: S311
     killed: list[str] = []
@@ -57,10 +57,10 @@ def kill_in_every_phase(
 
 
 def finished(inventory: Path) -> None:
-    """See that nothing is left to do, and that the cluster is healthy, or is soon.
+    """Check that `plan` finds no change, and that the cluster is healthy within `HEALTHY` seconds.
 
     Raises:
-        UnhealthyError: there is, or it is not.
+        UnhealthyError: `plan` finds a change, or the cluster is not healthy in time.
     """
     if (plan := clusterctl("plan", inventory)).code != 0:
         message = f"there is something left to do: {plan.out}{plan.err}"
@@ -69,10 +69,10 @@ def finished(inventory: Path) -> None:
 
 
 def press_ctrl_c(site: Site, victim: str) -> str:
-    """Press Ctrl-C while one apiserver after the other is restarted.
+    """Press Ctrl-C while `up` restarts one apiserver after the other.
 
     Raises:
-        UnhealthyError: clusterctl went on for more than 5 s.
+        UnhealthyError: clusterctl took longer than 5 s to stop, or ended with another exit code.
     """
     run = _up_in_rolling_phase(site)
     pressed = time.monotonic()
@@ -89,7 +89,7 @@ def meet(site: Site, victim: str) -> str:
     """Run a second `up` while the first restarts one apiserver after the other.
 
     Raises:
-        UnhealthyError: the second was not refused, or the first did not finish.
+        UnhealthyError: the second `up` was not refused, or the first did not finish.
     """
     run = _up_in_rolling_phase(site)
     _second_is_refused(site)
@@ -98,10 +98,10 @@ def meet(site: Site, victim: str) -> str:
 
 
 def freeze(site: Site, victim: str) -> str:
-    """Freeze an `up`, as when its computer is cut off; another one takes over after its time.
+    """Freeze an `up`, as if its computer were cut off. Another `up` takes over later.
 
     Raises:
-        UnhealthyError: another one is not refused at first, or for good.
+        UnhealthyError: another `up` is not refused at first, or does not take over in time.
     """
     run = _up_in_rolling_phase(site)
     run.send(signal.SIGSTOP)
@@ -124,9 +124,9 @@ def _second_is_refused(site: Site) -> None:
 
 
 def lose(loss: Action) -> Action:
-    """Lose a machine while one apiserver after the other is restarted.
+    """Make an action that loses a machine while `up` restarts one apiserver after the other.
 
-    What it returns raises UnhealthyError if `up` did not say which machine it lost.
+    The action raises UnhealthyError if `up` succeeds, or does not name the machine that it lost.
     """
 
     def act(site: Site, victim: str) -> str:
@@ -142,7 +142,8 @@ def lose_in(
     """Lose a machine while a command is in this phase.
 
     Raises:
-        UnhealthyError: it has no such phase, or did not say which machine it lost.
+        UnhealthyError: the command has no such phase, succeeds, or does not name the machine that
+            it lost.
     """
     return _lose(site, victim, loss, _in_phase(site, phase, command, *arguments), command)
 
@@ -157,10 +158,10 @@ def _lose(site: Site, victim: str, loss: Action, run: Run, command: str) -> str:
 
 
 def finish(site: Site, victim: str) -> None:
-    """Run `up` again; see that nothing was left half written.
+    """Run `up` again, and check that no half-written file is left.
 
     Raises:
-        UnhealthyError: it failed, or has left something.
+        UnhealthyError: `up` failed, a change is left to do, or a half-written file is left.
     """
     site.clusterctl("up", "--yes").succeeded()
     finished(site.inventory)
@@ -179,15 +180,15 @@ def start_and_finish(site: Site, victim: str) -> None:
 
 def connect_and_finish(site: Site, victim: str) -> None:
     connect(site, victim)
-    site.locate()  # it may be another machine of this name
+    site.locate()  # a replacement of the same name may have another address
     finish(site, victim)
 
 
 def change_host_key(site: Site, victim: str) -> str:
-    """Give a machine a new host key, and see that clusterctl does not talk to it.
+    """Give a machine a new host key, and check that clusterctl refuses to connect to it.
 
     Raises:
-        UnhealthyError: it does.
+        UnhealthyError: `up` succeeds, or does not name the host key.
     """
     site.run(
         victim,
@@ -213,14 +214,14 @@ def restore_host_key(site: Site, victim: str) -> None:
 
 
 def _up_in_rolling_phase(site: Site) -> Run:
-    """Start an `up` that has to restart every apiserver; return when it does."""
+    """Start an `up` that has to restart every apiserver. Return when it begins to do so."""
     for master in site.cluster.masters:
         site.run(master.name, f"echo '# by the drill' >> {CHANGED}")
     return _in_phase(site, CONTROL_PLANE, "up", "--yes")
 
 
 def _in_phase(site: Site, phase: Phase, command: str, *arguments: str) -> Run:
-    """Start a command; return when it is in this phase."""
+    """Start a command. Return when it is in this phase."""
     run = Run(command, site.inventory, *arguments)
     if phase.name not in run.phases():
         message = f"{command} ended without the phase {phase.name!r}: {run.wait().err[-1000:]}"

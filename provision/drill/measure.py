@@ -1,4 +1,4 @@
-"""One fault: writes go on while it lasts; how long they did not work, and whether any was lost."""
+"""Measure one fault: write all the time, and see how long writes fail, and which are lost."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ from provision.local.runlog import RunLog
 from provision.model.errors import ClusterctlError, UnhealthyError
 
 STEADY = 2.0  # seconds of undisturbed writes before the fault
-CALM = 3.0  # seconds of undisturbed writes after which they count as working again
-WATCHED = 6.0  # seconds that a fault lasts at least: some are noticed late
+CALM = 3.0  # seconds of undisturbed writes after which writes count as working again
+WATCHED = 6.0  # seconds that a fault lasts at least: some have a late effect
 BACK = 120.0  # seconds until writes must work again
-HEALED = 240.0  # seconds until the cluster must have got over it
+HEALED = 240.0  # seconds until the cluster must have recovered
 COPIED = 20.0  # seconds until every member must have every write
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a fault did to a cluster. Times are seconds, None where there is nothing to tell.
+    """What a fault did to a cluster. Times are in seconds; None: no time was measured.
 
     Attributes:
-        endpoint: from the fault until writes worked again, by the address that people use.
-        loopback: the same, by a node's own proxy.
-        healed: from the end of the fault until all was well.
-        acknowledged: number of writes.
-        lost: names of those that are not on every member afterwards, and had to be.
-        given_up: how many more are not: they were acknowledged while nothing that the cluster is
-            brought back from could have them.
-        seen: what else there is to tell.
-        problem: what went wrong; empty: the fault was survived.
+        endpoint: time until writes through the API's address worked again: from the fault, or,
+            for a fault that is `total`, from the time at which undoing began.
+        loopback: the same for writes through a node's own proxy.
+        healed: time from the beginning of undoing until the cluster had recovered.
+        acknowledged: number of acknowledged writes.
+        lost: names of acknowledged writes that must be on every member afterwards and are not.
+        given_up: number of other acknowledged writes that are not on every member. They may be
+            lost: the data from which the cluster recovers cannot include them.
+        seen: a note on what happened.
+        problem: what went wrong; empty: nothing.
     """
 
     fault: str
@@ -62,10 +63,11 @@ class Result:
 
 @dataclass
 class Measurement:
-    """A fault on its way.
+    """The measurement of a fault.
 
     Attributes:
-        at, undone: when it happened, and when all had been done against it, by the monotonic clock.
+        at: when the fault began; seconds of the monotonic clock.
+        undone: when undoing had ended, by the same clock.
         attempts: `endpoint`, `loopback` -> all writes.
     """
 
@@ -158,9 +160,9 @@ class Measurement:
 
 
 def measure(site: Site, fault: Fault, progress: Progress, log: RunLog) -> Measurement:
-    """Let a fault happen to a running cluster, undo it, and see what became of it.
+    """Cause a fault in a running cluster, undo it, and measure its effect.
 
-    What goes wrong is in the result.
+    Errors of clusterctl are not raised: they are in `result.problem`.
     """
     try:
         result = Result(fault.name, fault.victim(site))

@@ -1,4 +1,4 @@
-"""From a record of writes: how long they did not work, and which were lost. Pure."""
+"""A record of writes -> how long writes failed, and which were lost. Pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 STALL = 1.0  # seconds without any answer that count as an outage
-HANGS = 2.0  # seconds after which a write that waits is no longer expected to be answered
+HANGS = 2.0  # seconds after which a write without an answer counts as failed
 PENDING = "no answer yet"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One write. Times are of the monotonic clock, in seconds.
+    """One write. Times are seconds of the monotonic clock.
 
     Attributes:
-        name: of the object that was to be created; each attempt has its own.
-        ended: for one that is still waiting, the time at which it was looked at.
-        error: empty: it was acknowledged.
+        name: name of the object that the write creates; each attempt has its own.
+        ended: time of the answer. For a write that still waits: the time of the look at it.
+        error: why the write failed; empty: it was acknowledged.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Attempt:
 def outage(attempts: Iterable[Attempt], since: float) -> float | None:
     """Seconds from `since` until writes worked again.
 
-    That is the answer to the first write from which on none failed; or, if that is later, the
-    first answer after a second without any. Writes begin at a steady rate, whatever became of
-    those before; so one that hangs for long does not make the outage longer than it was.
+    Writes work again when the first write after the last failed write is answered; or, if that is
+    later, at the first answer after a second without answers. Writes begin at a steady rate and do
+    not wait for each other. So a write that hangs does not make the outage longer than it was.
 
     Returns:
-        0.0 if no write failed and answers came all the time; None if the last one failed.
+        0.0 if no write failed and answers came all the time; None if the last write failed.
     """
     seen = sorted((a for a in attempts if a.ended >= since), key=lambda a: a.began)
     last = max((i for i, attempt in enumerate(seen) if attempt.failed), default=-1)
@@ -56,7 +56,7 @@ def outage(attempts: Iterable[Attempt], since: float) -> float | None:
 
 
 def calm(attempts: Sequence[Attempt], now: float) -> float:
-    """Seconds for which writes have worked: none failed, and answers came all the time."""
+    """Seconds for which writes have worked: no write failed, and answers came all the time."""
     answers = sorted(a.ended for a in attempts if not a.error)
     if not answers or now - answers[-1] > STALL:
         return 0.0
@@ -79,6 +79,6 @@ def lost(names: Iterable[str], stored: Mapping[str, AbstractSet[str]]) -> tuple[
     """Names that at least one member does not have.
 
     Args:
-        stored: member -> names of all objects that it has.
+        stored: member -> names of all objects that the member has.
     """
     return tuple(n for n in names if not all(n in there for there in stored.values()))

@@ -1,4 +1,4 @@
-"""What a user types after something is lost: `node replace`, `etcd defrag`, `etcd restore`, `recover`."""
+"""The commands that repair a cluster: `node replace`, `etcd defrag`, `etcd restore`, `recover`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from provision.model.errors import RefusedError, UnhealthyError
 
 
 def replace_machine(site: Site, victim: str) -> None:
-    """Run `node replace`, and see that nothing is left to do."""
+    """Run `node replace`, and check that no change is left to do."""
     site.clusterctl("node replace", victim, "--yes", "--force").succeeded()
     site.locate()
     finished(site.inventory)
@@ -29,7 +29,7 @@ def replace_moved_machine(site: Site, victim: str) -> None:
 
 
 def replace_machine_killed(site: Site, victim: str) -> None:
-    """Kill `node replace` in each of its phases; once the machine is back, `up` does the rest."""
+    """Kill `node replace` in each of its phases. When the machine is back, `up` does the rest."""
     seed = secrets.randbelow(1000)
     arguments = (victim, "--yes")
     _, last = kill_in_every_phase("node replace", site.inventory, seed, *arguments)
@@ -41,14 +41,14 @@ def replace_machine_killed(site: Site, victim: str) -> None:
 
 
 def replace_machine_cut_off(site: Site, victim: str) -> str:
-    """Burn a master down, and cut its successor off while it gets its control plane."""
+    """Burn a master, and cut off its replacement while it gets its control plane."""
     burn(site, victim)
     cut = drop("in", "out", operator=True)
     return lose_in(CONTROL_PLANE, cut, site, victim, "node replace", victim, "--yes")
 
 
 def recover(site: Site, victim: str) -> None:
-    """Make a cluster of what one member has; then replace the other machines."""
+    """Recover the cluster from the data of one member, then replace the other machines."""
     site.clusterctl("recover", "--yes").succeeded()
     for member in site.cluster.etcd_members:
         if member.name != victim:
@@ -58,7 +58,7 @@ def recover(site: Site, victim: str) -> None:
 
 
 def defrag(site: Site, victim: str) -> None:
-    """Have etcd take writes again; then take away what had filled it."""
+    """Make etcd accept writes again, then delete the data that filled it."""
     site.clusterctl("etcd defrag").succeeded()
     site.etcdctl(site.cluster.machine(victim), f"del {JUNK}")
     site.run(victim, f"rm -r {DROP_IN} && systemctl daemon-reload && systemctl restart etcd")
@@ -71,7 +71,7 @@ def take_snapshot(site: Site, victim: str) -> None:
 
 
 def restore_killed(site: Site, victim: str) -> None:
-    """Kill `etcd restore` in each phase that changes something; the last brings the snapshot back."""
+    """Kill `etcd restore` in each phase that changes something. The last run finishes it."""
     seed = secrets.randbelow(1000)
     arguments = ("--from", str(_snapshot(site)), "--yes")
     _, last = kill_in_every_phase(
@@ -82,7 +82,7 @@ def restore_killed(site: Site, victim: str) -> None:
 
 
 def restore_cut_off(site: Site, victim: str) -> None:
-    """Cut a member off while `etcd restore` starts them; connected again, bring the snapshot back."""
+    """Cut a member off while `etcd restore` starts the members. Connect it, and restore again."""
     arguments = ("--from", str(_snapshot(site)), "--yes")
     cut = drop("in", "out", operator=True)
     lose_in(ETCD, cut, site, victim, "etcd restore", *arguments)

@@ -1,4 +1,4 @@
-"""clusterctl in a process of its own, as an operator runs it: followed, interrupted, killed."""
+"""Run clusterctl in its own process, as an operator does; follow, interrupt and kill it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ended:
         """Return this run.
 
         Raises:
-            UnhealthyError: the run failed; with its last lines.
+            UnhealthyError: the run failed; the message ends with its last lines.
         """
         if self.code != 0:
             raise UnhealthyError(f"exit {self.code}: {self.err[-2000:].strip()}")
@@ -143,5 +143,5 @@ class Run:
 
 
 def clusterctl(command: str, inventory: Path, *arguments: str) -> Ended:
-    """Run a command, and wait until it ends, also if it fails."""
+    """Run a command and wait until it ends. It does not raise if the command fails."""
     return Run(command, inventory, *arguments).wait()

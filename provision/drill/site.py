@@ -1,4 +1,4 @@
-"""A lab's cluster as the drill sees it: what to harm, how, and whether it has got over it."""
+"""A lab's cluster during the drill: find machines to harm, and test whether it has recovered."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from provision.model.cluster import Cluster, Machine
 from provision.model.errors import MachinesError, RefusedError, UnhealthyError
 from provision.model.source import SOURCES
 
-CHOSEN = 60.0  # seconds until there is a leader, and a master with the virtual address
+CHOSEN = 60.0  # seconds until etcd has a leader, and a master has the virtual address
 MEMBER_KEYS = f"/registry/configmaps/{NAMESPACE}/"
 
 
@@ -33,8 +33,8 @@ class Site:
     """A running cluster in the lab.
 
     Attributes:
-        client: of the endpoint that people use: the virtual address, where there is one.
-        kubeconfig: that the client was made of.
+        client: connects to the API's address: the virtual address, if the cluster has one.
+        kubeconfig: the file that `client` was made from.
     """
 
     draft: Draft
@@ -49,15 +49,15 @@ class Site:
         return self.draft.inventory
 
     def locate(self) -> None:
-        """Look where the machines are: they may have moved."""
+        """Read the machines' addresses again: they may have changed."""
         self.cluster, _, self.known_hosts = locate(self.lab, self.draft)
 
     def run(self, machine: str, script: str, *, stdin: bytes = b"") -> str:
-        """Run a script as root, whatever has become of the machine's network."""
+        """Run a script as root; return its output. This needs no network on the machine."""
         return self.lab.run(self.draft, machine, script, stdin=stdin)
 
     def fails(self, machine: str, script: str) -> bool:
-        """Whether the script exits with another status than 0; or the machine is off."""
+        """Whether the script exits with another status than 0, or the machine is off."""
         try:
             self.run(machine, script)
         except MachinesError:
@@ -68,14 +68,14 @@ class Site:
         return clusterctl(command, self.inventory, *arguments)
 
     def etcdctl(self, member: Machine, arguments: str) -> str:
-        """Ask a member on its own machine."""
+        """Run etcdctl on the member's machine, against this member; return its output."""
         return self.run(member.name, f"{etcdctl(self.cluster, member)} {arguments} 2>/dev/null")
 
     def leader(self) -> str:
-        """The machine of etcd's leader; waits for one to be elected.
+        """The name of the machine with etcd's leader. Waits until etcd has elected one.
 
         Raises:
-            UnhealthyError: none is.
+            UnhealthyError: etcd has no leader after `CHOSEN` seconds.
         """
         return _first("etcd has no leader", self.cluster.etcd_members, self._leads)
 
@@ -87,10 +87,12 @@ class Site:
         return bool(status["Status"]["leader"] == status["Status"]["header"]["member_id"])
 
     def entrance(self) -> str:
-        """The master that clients outside talk to: the one with the virtual address.
+        """The name of the master that outside clients reach: the one with the virtual address.
+
+        Without a virtual address: the first master.
 
         Raises:
-            UnhealthyError: none has it, and none takes it.
+            UnhealthyError: no master has the address after `CHOSEN` seconds.
         """
         vip = self.cluster.api.vip
         if not vip:
@@ -103,12 +105,12 @@ class Site:
         )
 
     def bystander(self, victim: str) -> Machine:
-        """A node that the fault does not touch: a worker, if there is another."""
+        """A node other than the victim; a worker if possible."""
         nodes = (*self.cluster.workers, *self.cluster.masters)
         return next((m for m in nodes if m.name != victim), nodes[0])
 
     def stored(self) -> Mapping[str, AbstractSet[str]]:
-        """What the drill has written: member -> names, by each member's own word."""
+        """The objects that the drill has written: member -> names, read from each member itself."""
         found = {}
         for member in self.cluster.etcd_members:
             keys = self.etcdctl(member, f"get {MEMBER_KEYS} --prefix --keys-only --consistency=s")
@@ -116,7 +118,7 @@ class Site:
         return found
 
     def make_namespace(self) -> None:
-        """Where the writes go; what an earlier drill has left is removed."""
+        """Make the namespace for the writes. Remove the namespace of an earlier drill first."""
         self.remove_namespace()
         body = {"metadata": {"name": NAMESPACE}}
         await_("the namespace of the drill", lambda: self._created(body), 60)
@@ -131,16 +133,16 @@ class Site:
     def _created(self, body: object) -> bool:
         try:
             self.client.request("POST", "/api/v1/namespaces", body)
-        except http.client.HTTPException as error:  # the old one is on its way out
+        except http.client.HTTPException as error:  # the old one is still being deleted
             if not str(error).startswith("409"):
                 raise
             return False
         return True
 
     def ready(self, since: datetime) -> bool:
-        """Whether all Nodes are Ready, and each has said so after `since`.
+        """Whether all Nodes are Ready, and each has renewed its lease after `since`.
 
-        A Node whose machine has died is Ready for 40 s more, until its lease is seen to be old.
+        A Node whose machine has died stays Ready for another 40 s, until its lease is too old.
         """
         try:
             nodes = self.client.request("GET", "/api/v1/nodes")["items"]
@@ -160,7 +162,7 @@ class Site:
         return {m.name for m in self.cluster.nodes} <= ready & fresh
 
     def resolves(self) -> bool:
-        """Whether the cluster's DNS answers, asked from every node."""
+        """Whether the cluster's DNS answers queries from every node."""
         networks = self.cluster.networks
         name = f"kubernetes.default.svc.{networks.domain}"
         script = dns.script(name, str(networks.dns_service))
@@ -183,14 +185,15 @@ def _first(
 
 
 def open_site(path: Path, kubeconfig: Path) -> Site:
-    """Look at a cluster that runs in the lab.
+    """Connect to a cluster that runs in the lab.
 
     Args:
-        kubeconfig: is written.
+        path: the inventory.
+        kubeconfig: the file to write the cluster's kubeconfig to.
 
     Raises:
-        RefusedError: its machines are not the lab's.
-        UnhealthyError: it gives no kubeconfig.
+        RefusedError: the inventory's machines are not disposable.
+        UnhealthyError: `clusterctl kubeconfig` failed.
     """
     draft = inventory.read(path)
     if not draft.source.is_disposable:
@@ -206,10 +209,14 @@ def open_site(path: Path, kubeconfig: Path) -> Site:
 
 
 def await_(what: str, condition: Callable[[], bool], timeout: float) -> float:
-    """Wait for a condition; the seconds that it took.
+    """Wait until a condition holds; return the seconds that it took.
+
+    Args:
+        what: names the condition in the error.
+        timeout: seconds.
 
     Raises:
-        UnhealthyError: it did not come in time.
+        UnhealthyError: the condition did not hold in time.
     """
     began = time.monotonic()
     while not condition():
@@ -221,5 +228,5 @@ def await_(what: str, condition: Callable[[], bool], timeout: float) -> float:
 
 
 def now() -> datetime:
-    """The time by the clock that the lab's machines share with this computer."""
+    """The time. The lab's machines use the clock of this computer."""
     return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""A port of this computer that leads to a machine's own loopback, over SSH."""
+"""A port of this computer that is forwarded over SSH to a machine's loopback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from provision.model.cluster import Machine
 
 
 class Tunnel:
-    """To the proxy on a node's loopback; opened again whenever it breaks."""
+    """A tunnel to the proxy on a node's loopback. It is opened again whenever it breaks."""
 
     def __init__(self, machine: Machine, known_hosts: Path) -> None:
         with socket.socket() as probe:

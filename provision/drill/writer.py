@@ -1,4 +1,4 @@
-"""A writer at 10 Hz: each write creates one ConfigMap, through the API, from outside."""
+"""A writer at 10 Hz. Each write creates one ConfigMap through the API, from outside the cluster."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ OBJECTS = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 
 
 class Writer:
-    """Begins a write every 100 ms, whether or not those before have been answered.
+    """Begins a write every 100 ms. It does not wait for the answers to earlier writes.
 
     Args:
-        prefix: of the objects' names; no other writer has it.
+        prefix: first part of the objects' names; it must be different for each writer.
     """
 
     def __init__(self, client: Client, prefix: str) -> None:
@@ -46,7 +46,7 @@ class Writer:
             return sorted([*self._ended, *pending], key=lambda attempt: attempt.began)
 
     def settle(self) -> list[Attempt]:
-        """Begin no more, wait for the answers, and return all attempts."""
+        """Stop writing, wait for the answers, and return all attempts."""
         self.__exit__()
         while self._pending:
             time.sleep(0.05)

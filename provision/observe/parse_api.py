@@ -1,4 +1,4 @@
-"""What the apiserver answered the probe, as values. Pure."""
+"""The apiserver's answers to the probe -> values. Pure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def view(output: Sections) -> ApiView | None:
                 deployments[fields[0]] = (int(fields[1] or 0), int(fields[2] or 0))
             elif kind == "applied" and len(fields) == 1:
                 applied |= _STRINGS.validate_json(fields[0] or "{}")
-            elif not re.match(r"[EWI]\d{4} ", kind):  # kubectl's log, not its answer
+            elif not re.match(r"[EWI]\d{4} ", kind):  # not a line of kubectl's log
                 problems.append(line)
     return ApiView(
         ready=not problems,
@@ -73,7 +73,7 @@ def _version(answer: str) -> str:
     try:
         return _Version.model_validate_json(answer).git_version.removeprefix("v")
     except ValueError:
-        return ""  # the other requests say why
+        return ""  # the answers to the other requests show the error
 
 
 def _node(

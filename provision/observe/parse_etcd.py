@@ -1,4 +1,4 @@
-"""What etcdctl prints, as values. Pure."""
+"""The output of etcdctl -> values. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Header(BaseModel):
 
 
 class Status(BaseModel):
-    """What a member says of itself. Sizes in bytes."""
+    """A member's own status. Sizes are in bytes."""
 
     header: _Header
     version: str = ""
@@ -48,17 +48,25 @@ class _Endpoint(BaseModel):
 
 
 class _Endpoints(RootModel[tuple[_Endpoint]]):
-    """Only one is asked."""
+    """The answer of one endpoint: the probe asks only one."""
 
 
 def endpoint_status(lines: Iterable[str]) -> tuple[Status | None, str]:
-    """What `etcdctl endpoint status -w json` printed for one endpoint; or None, and why not."""
+    """Read the output of `etcdctl endpoint status -w json` for one endpoint.
+
+    Returns:
+        (status, ""), or (None, the reason).
+    """
     found, problem = _answer(_Endpoints, lines)
     return (found.root[0].status if found else None), problem
 
 
 def member_list(lines: Iterable[str]) -> tuple[tuple[EtcdMember, ...] | None, str]:
-    """What `etcdctl member list -w json` printed; or None, and why not."""
+    """Read the output of `etcdctl member list -w json`.
+
+    Returns:
+        (members, ""), or (None, the reason).
+    """
     found, problem = _answer(_Members, lines)
     if found is None:
         return None, problem
@@ -69,7 +77,7 @@ def member_list(lines: Iterable[str]) -> tuple[tuple[EtcdMember, ...] | None, st
 
 
 def view(output: Sections) -> EtcdView | None:
-    """What the machine's own member says; None: the probe saw no member there."""
+    """The answers of the machine's own member; None: the probe saw no member there."""
     if "etcd-status" not in output:
         return None
     status, silent = endpoint_status(output.lines("etcd-status"))
@@ -92,7 +100,7 @@ def view(output: Sections) -> EtcdView | None:
 
 
 def _answer(model: type[M], lines: Iterable[str]) -> tuple[M | None, str]:
-    """The line that is the answer; if there is none, the last line says what went wrong."""
+    """(answer, ""); or, if no line is an answer, (None, the last line: it shows the reason)."""
     reason = "no answer"
     for line in lines:
         try:

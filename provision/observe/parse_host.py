@@ -60,7 +60,7 @@ def report(
     with reading("begin"):
         began, ended = (float(output.lines(name, required=True)[0]) for name in ("begin", "end"))
     with reading("disk"):
-        # Filesystem, blocks, used, available, capacity, mount point; header first.
+        # Columns: filesystem, blocks, used, available, capacity, mount point. Line 0 is a header.
         disk_free, var_free = (
             int(line.split()[-3]) for line in output.lines("disk", required=True)[1:3]
         )
@@ -101,7 +101,7 @@ def _addresses(output: Sections) -> list[tuple[str, IPv4Interface]]:
 
 
 def _routes(output: Sections, *, in_cluster: bool) -> tuple[str, ...]:
-    """The networks with a route; without routes of pods, if the machine belongs to a cluster."""
+    """The networks that have a route. If the machine is in a cluster: without routes of pods."""
     networks = []
     for line in output.lines("routes"):
         words = line.split()
@@ -142,7 +142,7 @@ def _foreign(output: Sections, record: Record, loaded: list[dict[str, str]]) -> 
 
 
 def _missing(output: Sections) -> tuple[str, ...]:
-    """Features that the kernel neither has nor can load; unknown is not missing."""
+    """Features that the kernel neither has nor can load. An unknown feature is not missing."""
     there = {line.split()[-1] for line in output.lines("filesystems")}
     there |= {*output.lines("features"), *output.lines("modules")}
     own_kernel = "modules" in output

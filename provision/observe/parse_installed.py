@@ -1,4 +1,4 @@
-"""The probe's sections about what a cluster put on the machine: files, binaries, units, certificates. Pure."""
+"""The probe's sections about installed files, binaries, units and certificates. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Stat:
 def files(
     output: Sections, record: Record
 ) -> tuple[dict[str, ObservedFile], dict[str, ObservedBinary]]:
-    """Path -> what is there; files and, by the record, binaries."""
+    """(path -> file, path -> binary). The record decides which paths are binaries."""
     stats = _stats(output)
     hashes = _hashes(output)
     binaries = _binaries(record, stats, hashes)
@@ -92,7 +92,7 @@ def _binaries(
 
 
 def loaded_units(output: Sections) -> list[dict[str, str]]:
-    """What systemd says of each unit: property -> value."""
+    """For each unit, its properties in systemd: property -> value."""
     return [
         dict(line.split("=", 1) for line in block if "=" in line)
         for block in output.blocks("units")
@@ -100,7 +100,7 @@ def loaded_units(output: Sections) -> list[dict[str, str]]:
 
 
 def _lost_tables(output: Sections) -> dict[str, str]:
-    """Unit -> the nftables table that it made and that is gone; unknown is not gone."""
+    """Unit -> its nftables table, if the table is gone. An unknown state does not count as gone."""
     if "tables" not in output:
         return {}
     there = output.lines("tables")
@@ -110,7 +110,7 @@ def _lost_tables(output: Sections) -> dict[str, str]:
 def units(
     output: Sections, record: Record, loaded: list[dict[str, str]]
 ) -> dict[str, ObservedUnit]:
-    """Name -> unit, of those in the record and those that were asked for."""
+    """Name -> unit, for the units in the record and the units of the query."""
     asked, lost = output.lines("asked"), _lost_tables(output)
     digests = dict.fromkeys(asked, "") | {name: digest for name, digest, *_ in record.of("unit", 2)}
     found = {}

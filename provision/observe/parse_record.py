@@ -14,7 +14,11 @@ class Record:
     lines: tuple[tuple[str, ...], ...]
 
     def of(self, kind: str, fields: int) -> list[tuple[str, ...]]:
-        """The fields of the lines of a kind, without the kind; shorter lines are left out."""
+        """The fields of all lines of a kind, without the kind. Lines with fewer fields are ignored.
+
+        Args:
+            fields: the minimum number of fields, without the kind.
+        """
         return [line[1:] for line in self.lines if line[0] == kind and len(line) > fields]
 
     def components(self) -> dict[str, tuple[tuple[str, ...], ...]]:

@@ -1,4 +1,4 @@
-"""What to ask a machine -> the shell program that answers. Pure."""
+"""The questions to a machine -> the shell program that answers them. Pure."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ HAPROXY_CONNECTS, KEEPALIVED_CONNECTS = "haproxy_connect_any", "keepalived_conne
 
 @dataclass(frozen=True)
 class Query:
-    """What to ask a machine.
+    """The questions to a machine.
 
     Attributes:
-        address: the machine's own, on the machines' network.
-        peers: (address, SSH port) of the other machines; only a machine without a record tries them.
-        units, packages, certificates, files: names and paths beside those in its record.
-        namespaces: namespaces of the add-ons' Deployments, beside kube-system.
+        address: the machine's own address in the machines' network.
+        peers: (address, SSH port) of the other machines; a machine with a record does not try them.
+        units, packages, certificates, files: names and paths in addition to those in its record.
+        namespaces: namespaces of the add-ons' Deployments, in addition to kube-system.
         vip: the API's virtual address; only a machine that does not hold it tries it.
         kubelet_client: the certificate of a kubelet that has joined.
         deep: hash every binary.
@@ -136,10 +136,12 @@ def query(
     reachability: bool = False,
     deep: bool = False,
 ) -> Query:
-    """What to ask a machine of this cluster.
+    """The questions to a machine of this cluster.
 
-    The options are those of `Query`. `reachability`: a new machine also tries to connect to the
-    others and to the virtual address.
+    Args:
+        units, packages, certificates, files, deep: see `Query`.
+        reachability: a new machine also tries to connect to the other machines and to the virtual
+            address.
     """
     others = [m for m in cluster.machines if m.name != machine.name] if reachability else []
     return Query(
@@ -157,7 +159,11 @@ def query(
 
 
 def _ssh_port(machine: Machine) -> int:
-    """The port of its sshd; 22 if the operator reaches the machine at another address than machines do."""
+    """The port of the machine's sshd in the machines' network.
+
+    If the operator uses another address than the other machines, the operator's port says nothing
+    about it: then 22.
+    """
     return machine.ssh.port if machine.ssh.hostname == str(machine.address) else 22
 
 

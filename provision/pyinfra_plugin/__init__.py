@@ -1,8 +1,9 @@
 """pyinfra deploys: packages, artifacts, a component's change, removal; one for each component.
 
-`up` calls the former with what its plan holds. The others plan for themselves; their names are the
-components' own, with `_` for `-`: `from provision.pyinfra_plugin import containerd, kube_apiserver`.
-docs/pyinfra.md shows them in a pyinfra run of one's own.
+`up` calls the first four with the contents of its plan. The deploys of components make their own
+plan. They have the components' names, with `_` for `-`:
+`from provision.pyinfra_plugin import containerd, kube_apiserver`.
+docs/pyinfra.md shows them in a user's own pyinfra run.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ __all__ = ["install_artifacts", "install_component", "install_packages", "remove
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
-    # Late: what plans knows the inventory and all sources of machines, and `up` does not need it.
+    # Late import: planning imports the inventory and all machine sources, which `up` does not need.
     from provision.pyinfra_plugin.deploys import DEPLOYS  # noqa: PLC0415
 
     try:

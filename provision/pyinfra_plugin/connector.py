@@ -1,7 +1,7 @@
 """`pyinfra @clusterctl/INVENTORY ...`: a cluster's machines for the pyinfra command.
 
-A static inventory is a pyinfra inventory by itself. Where the lab or a cloud makes the machines,
-only their source knows the addresses; and in both cases this pins the host keys.
+pyinfra itself can read a static inventory. If the lab or a cloud makes the machines, only their
+source knows the addresses. In both cases the connector pins the host keys.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class ClusterctlConnector(BaseConnector):
         """Give each machine's name, data and groups (`masters`, `workers`, `etcd`).
 
         Raises:
-            PyinfraInventoryError: of pyinfra, since its command shows it well.
+            PyinfraInventoryError: the inventory cannot be used. The class is pyinfra's own,
+                because its command shows the message.
         """
         if not name:
             raise PyinfraInventoryError("say which inventory: @clusterctl/inventories/ha.py")

@@ -1,8 +1,8 @@
-"""A pyinfra deploy for each component, for a pyinfra run of one's own: see docs/pyinfra.md.
+"""A pyinfra deploy for each component, for a user's own pyinfra run: see docs/pyinfra.md.
 
-Each looks at its host, plans for it alone with `clusterctl`'s own functions, and does what the plan
-says with the deploys that `up` uses too. The order of components, quorum, and the joining of members
-and nodes are what `up` adds; what needs them is refused here.
+Each deploy looks at its host, plans for this host alone with clusterctl's own functions, and
+carries out the plan with the deploys that `up` uses too. Only `up` knows the order of components,
+keeps the quorum, and lets members and nodes join. A deploy refuses changes that need these.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from provision.pyinfra_plugin.facts import MachineState
 
 INVENTORY = "clusterctl_inventory"
 
-# A machine is looked at once in a run: when pyinfra prepares, before anything is done.
+# A run looks at each machine once: while pyinfra prepares, before it changes anything.
 _seen: WeakKeyDictionary[Host, Observed] = WeakKeyDictionary()
 
 
@@ -118,7 +118,7 @@ def _cluster(path: Path) -> tuple[Cluster, Trust]:
     """The inventory's cluster, and its keys from this computer's cache.
 
     Raises:
-        TrustError: there are none here.
+        TrustError: this computer has no keys of the cluster.
     """
     draft = inventory.read(path)
     cluster, kept, _ = locate(source_of(draft), draft)
@@ -149,10 +149,10 @@ def _machine(cluster: Cluster) -> Machine:
 
 
 def _look(cluster: Cluster, machine: Machine) -> Observed:
-    """What the machine is now.
+    """The machine's state now.
 
     Raises:
-        UnreachableError: it cannot be looked at.
+        UnreachableError: the probe gave no answer.
     """
     if host not in _seen:
         query = script.query(cluster, machine, units=catalog.UNITS, packages=catalog.PACKAGES)
@@ -166,10 +166,10 @@ def _look(cluster: Cluster, machine: Machine) -> Observed:
 
 
 def _refuse(component: Component, cluster: Cluster, trust: Trust, observed: Observed) -> None:
-    """Refuse what needs a look at the whole cluster.
+    """Refuse a change that needs a look at the whole cluster.
 
     Raises:
-        RefusedError: with what to type instead.
+        RefusedError: the change needs it. The hint is the command to use instead.
     """
     up = f"clusterctl up {cluster.inventory}"
     if observed.fingerprint and observed.fingerprint != trust.fingerprint:

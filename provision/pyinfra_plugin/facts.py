@@ -1,4 +1,4 @@
-"""The one look at a machine that everything is decided by, as a pyinfra fact."""
+"""The probe of a machine, on which all decisions are based, as a pyinfra fact."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from provision.observe.script import Query
 
 
 class MachineState(FactBase[str]):
-    """What the probe printed, for `provision.observe.parse`; needs root (`_sudo`).
+    """The probe's output, for `provision.observe.parse`. Needs root (`_sudo`).
 
     `host.get_fact(MachineState, query=Query(address="10.0.0.11"))`
     """

@@ -1,9 +1,9 @@
-"""Clusters in the lab, driven through the command line as a user types it.
+"""Clusters in the lab. The tests use the command line, as a user does.
 
-What is asserted is asserted from outside: kubectl, etcdctl, openssl, curl, the container engine.
+Assertions use tools from outside: kubectl, etcdctl, openssl, curl, the container engine.
 CLUSTERCTL_LAB=required turns a missing container engine into a failure; CLUSTERCTL_KEEP=1 keeps the
-machines for a look at them; CLUSTERCTL_ENGINE=docker has Docker run them. `lanes.py` says what runs
-side by side, `sample.py` what a run leaves out.
+machines for inspection; CLUSTERCTL_ENGINE=docker runs them with Docker. `lanes.py` decides which
+tests run at the same time, `sample.py` which tests a run leaves out.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from provision.model.errors import MachinesError
 from tests.e2e import lanes, sample
 
 HERE = Path(__file__).parent
-# Where the lab's machines are containers, who has them: what both can is typed alike.
+# The container engine of the lab's machines. Both engines accept the commands that the tests use.
 ENGINE = os.environ.get(container_engine.CHOSEN) or (
     "podman" if shutil.which("podman") else "docker"
 )
 CLUSTERCTL = Path(sys.executable).with_name("clusterctl")
-# On a member's machine: what its own member says.
+# Run on a member's machine: etcdctl asks this member.
 ETCDCTL = (
     "etcdctl --endpoints https://127.0.0.1:2379 --cacert /etc/etcd/pki/ca.crt "
     "--cert /etc/etcd/pki/healthcheck-client.crt --key /etc/etcd/pki/healthcheck-client.key"
@@ -52,7 +52,7 @@ def run(
     stdin: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command, say that it runs, and keep what it prints."""
+    """Run a command. Print the command, and return its output."""
     words = [str(word) for word in argv]
     done = subprocess.run(
         words,
@@ -71,7 +71,7 @@ def run(
 
 
 def ready(nodes: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Node -> the status of its condition Ready, of Nodes as kubectl gives them."""
+    """Node -> the status of its condition Ready. `nodes`: Nodes in kubectl's JSON."""
     return {
         node["metadata"]["name"]: condition["status"]
         for node in nodes
@@ -81,7 +81,7 @@ def ready(nodes: Iterable[dict[str, Any]]) -> dict[str, str]:
 
 
 def containers(*, running: bool = False) -> list[str]:
-    """Names of all containers. One that the other lane removes meanwhile makes podman fail."""
+    """Names of all containers. podman fails if another lane removes a container meanwhile."""
     which = () if running else ("--all",)
     for _ in range(3):
         done = run(ENGINE, "ps", *which, "--format", "{{.Names}}", check=False)
@@ -92,9 +92,9 @@ def containers(*, running: bool = False) -> list[str]:
 
 
 def until(what: str, condition: Callable[[], object], timeout: float = 120) -> object:
-    """Wait for a condition, and say what it was when it does not come.
+    """Wait until a condition holds, and return its value. The failure names the condition.
 
-    A condition is a cheap look: kubectl, etcdctl or openssl, not a whole `clusterctl`.
+    A condition must be cheap: use kubectl, etcdctl or openssl, not a whole `clusterctl`.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -110,7 +110,7 @@ class Lab:
     """A cluster of an inventory of tests/e2e/inventories.
 
     Attributes:
-        state: the operator's state directory, if it is not that of who runs the tests.
+        state: the operator's state directory; None: that of the user who runs the tests.
     """
 
     inventory: Path
@@ -139,12 +139,12 @@ class Lab:
         return {machine["name"]: machine for machine in listed}
 
     def on(self, machine: str, command: str, *, check: bool = True, stdin: str = "") -> str:
-        """What a command says on a machine of the lab, as root: the engine takes us there."""
+        """The output of a command on a machine, as root, run through the container engine."""
         words = (ENGINE, "exec", "-i", self.container(machine), "sh", "-c", command)
         return run(*words, check=check, stdin=stdin).stdout
 
     def addresses(self) -> dict[str, str]:
-        """Machine -> where it is, in the engine's words; of those that run."""
+        """Machine -> its address, from the container engine; only machines that run."""
         shown = "{{.Name}} {{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         ours = [name for name in containers(running=True) if name.startswith(self.prefix)]
         lines = run(ENGINE, "inspect", "--format", shown, *ours).stdout.splitlines()
@@ -154,13 +154,13 @@ class Lab:
         }
 
     def ssh(self, machine: str, command: str, *, check: bool = True) -> str:
-        """The same over SSH, as a user types it: wherever the machine is."""
+        """The output of a command on a machine, over SSH. It works for all kinds of machines."""
         return self.clusterctl("ssh", machine, "--", "sh", "-c", command, check=check).stdout
 
     def kubectl(
         self, *arguments: str, check: bool = True, stdin: str | None = None, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """The real kubectl, on this computer, through the API's own endpoint."""
+        """Run the real kubectl on this computer, through the API's address."""
         assert self.kubectl_binary is not None
         return run(
             self.kubectl_binary,
@@ -178,7 +178,7 @@ class Lab:
         return f"{self.prefix}{machine}"
 
     def destroy(self, machine: str) -> None:
-        """The machine burns down: what was on it is gone, and it does not answer."""
+        """Destroy the machine and its data. It does not answer any more."""
         container = self.container(machine)
         run(ENGINE, "kill", container)
         run(ENGINE, "rm", "-f", container)
@@ -187,12 +187,12 @@ class Lab:
 
     @cached_property
     def prefix(self) -> str:
-        # Another checkout's lab may be there, of the same name.
+        # Another checkout may have a lab of the same name.
         return f"{lab_id(read(self.inventory))}-"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In the process that starts the lanes: print progress, and remove what an earlier run left."""
+    """In the process that starts the lanes: print progress; remove clusters of earlier runs."""
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     plugins = config.pluginmanager
@@ -217,7 +217,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> lanes.L
 
 @pytest.fixture(scope="session", autouse=True)
 def engine() -> None:
-    """A container engine, or a skip; in CI a failure."""
+    """Skip the tests if no container engine works. With CLUSTERCTL_LAB=required: fail."""
     try:
         container_engine.working()
     except MachinesError as error:
@@ -228,7 +228,7 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def artifacts() -> dict[str, Path]:
-    """`component/file` -> where it is on this computer, for this computer's architecture."""
+    """`component/file` -> its path on this computer, for this computer's architecture."""
     inventory = HERE / "inventories" / "ha.py"
     lines = run(CLUSTERCTL, "artifacts", "fetch", inventory, timeout=3600).stdout.splitlines()
     rows = [line.split() for line in lines]
@@ -241,7 +241,7 @@ def kubectl_binary(artifacts: dict[str, Path]) -> Path:
 
 
 def cluster(name: str) -> Iterator[Lab]:
-    """Machines of an inventory, which are removed in the end while the next tests run."""
+    """A lab of an inventory. Its machines are removed in the background while other tests run."""
     lab = Lab(HERE / "inventories" / f"{name}.py")
     try:
         yield lab
@@ -255,7 +255,7 @@ def cluster(name: str) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session", autouse=True)
 def removals() -> Iterator[None]:
-    """All that was removed in the background has been removed without an error."""
+    """Check at the end that every removal in the background succeeded."""
     yield
     for removal in _REMOVALS:
         _, said = removal.communicate(timeout=300)

@@ -1,10 +1,10 @@
-"""EC2 on this computer: moto keeps the account, the lab's image is every instance.
+"""EC2 on this computer: moto keeps the account, and containers of the lab's image are instances.
 
-What moto does not do is done here, by looking at it: an instance that it says is there becomes a
-container at its private address, with the host key, hostname and volume of its user data and the
-key pair that it was given; a route of its route table becomes a route of this computer, which is
-the subnet's router as the VPC's is; the metadata service answers with version 2 of its protocol, and
-has credentials of the instance's role. Everybody's signatures and rights are judged, by moto.
+This module watches moto and adds what moto does not do. An instance in moto becomes a container at
+its private address, with the host key, hostname and volume of its user data, and with its key pair.
+A route in moto's route table becomes a route of this computer, which is the subnet's router as the
+VPC's router is on EC2. The metadata service uses version 2 of its protocol, and gives credentials
+of the instance's role. moto checks the signatures and rights of all callers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from provision.model.errors import MachinesError
 from tests.aws import Moto, judged, moto_server, operators_policy, proxy_of
 
 INVENTORY = Path(__file__).parent / "inventories" / "ec2.py"
-# Another checkout's lab may be there.
+# The hash tells the labs of different checkouts apart.
 NAME = f"test-ec2-{hashlib.sha256(str(INVENTORY).encode()).hexdigest()[:8]}"
 LABEL = "clusterctl.test-ec2"
 TOKEN = "of-the-metadata-service"
@@ -51,7 +51,7 @@ table ip metadata {{
 class Ec2Lab:
     moto: Moto
     endpoint: str
-    operator: dict[str, str]  # whose credentials clusterctl gets
+    operator: dict[str, str]  # environment of clusterctl with the operator's credentials
     network: IPv4Network
     name: str
     folder: Path
@@ -77,7 +77,7 @@ class Ec2Lab:
                 self.errors.append(repr(error))
 
     def follow(self) -> None:
-        """Make this computer be as moto says."""
+        """Make the containers and routes of this computer match moto."""
         ec2 = self.moto.client("ec2")
         alive = {
             i["InstanceId"]: i
@@ -104,7 +104,7 @@ class Ec2Lab:
                 self.routes[network] = address
 
     def end(self, container: str) -> None:
-        """Its disks go with it, but for a volume that outlives it."""
+        """Remove a container and its disks, except the volume that outlives an instance."""
         self.engine.run("rm", "--force", "--time=0", "--volumes", container)
         for volume in self.engine.volumes():
             if volume.startswith(f"{container}-") and volume != f"{container}-etcd":
@@ -112,7 +112,7 @@ class Ec2Lab:
 
     def boot(self, instance: dict) -> None:
         ec2, id_ = self.moto.client("ec2"), instance["InstanceId"]
-        # moto tells these of an instance's interface only, as long as nobody changes them.
+        # moto shows these groups only for the instance's interface, until a call changes them.
         if groups := [g["GroupId"] for g in instance["NetworkInterfaces"][0]["Groups"]]:
             ec2.modify_instance_attribute(InstanceId=id_, Groups=groups)
         data = ec2.describe_instance_attribute(InstanceId=id_, Attribute="userData")
@@ -152,7 +152,7 @@ class Ec2Lab:
         rules = METADATA_RULES.format(gateway=self.gateway, port=self.metadata_port)
         self.engine.run("exec", "--interactive", container, "nft", "-f", "-", stdin=rules.encode())
         self.started[id_] = container
-        # An etcd member's mount is the container's own.
+        # For etcd members, the container itself has the mount.
         for command in config["runcmd"] if "write_files" in config else ():
             self.engine.run("exec", container, "sh", "-c", f"{AWAIT}; {shlex.join(command)}")
 
@@ -163,7 +163,7 @@ class Ec2Lab:
         return file.read_bytes()
 
     def clean(self) -> None:
-        """Remove all that `boot` and `follow` made, also of a run that was killed."""
+        """Remove everything that `boot` and `follow` made, also in a killed run."""
         for network in self.routes:
             with suppress(subprocess.CalledProcessError):
                 ip("route", "del", network)
@@ -190,7 +190,7 @@ def address_of(text: str):
 
 
 class Metadata(BaseHTTPRequestHandler):
-    """The instance metadata service, version 2: nothing without a token."""
+    """The instance metadata service, version 2: it answers only with a token."""
 
     server: MetadataServer
 
@@ -233,7 +233,7 @@ class MetadataServer(ThreadingHTTPServer):
     lab: Ec2Lab
 
     def credentials(self, instance: str) -> dict[str, str]:
-        """Of a role that may do what the instance's may, as far as moto can judge it."""
+        """Credentials of a role with those rights of the instance's role that moto can check."""
         iam, ec2 = self.lab.moto.client("iam"), self.lab.moto.client("ec2")
         (found,) = ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"]
         key = next(t["Value"] for t in found["Tags"] if t["Key"] == "clusterctl:key")
@@ -270,7 +270,7 @@ class MetadataServer(ThreadingHTTPServer):
 
 @contextmanager
 def ec2_lab(folder: Path, network: IPv4Network, name: str):
-    """An account that starts machines, until the block ends."""
+    """An account whose instances are started as containers, until the block ends."""
     metadata = MetadataServer(("0.0.0.0", 0), Metadata)  # noqa: S104  the machines ask it
     threading.Thread(target=metadata.serve_forever, daemon=True).start()
     (folder / "resolv.conf").write_text(resolv_conf(Path("/etc/resolv.conf").read_text()))
@@ -289,7 +289,7 @@ def ec2_lab(folder: Path, network: IPv4Network, name: str):
         lab.clean()
         try:
             lab.engine.create_network(name, network, {LABEL: name})
-            # A bridge has its address as long as somebody is on it.
+            # A bridge has its address only while a container is connected to it.
             lab.engine.run(
                 "run", "--detach", *lab.engine.machine_flags, f"--name={name}-router",
                 f"--network={name}", f"--ip={network[-2]}", f"--label={LABEL}={name}",

@@ -1,4 +1,4 @@
-"""Services of type LoadBalancer on EC2: what the cloud controller makes in the account, and removes."""
+"""Services of type LoadBalancer on EC2: the cloud controller makes and removes load balancers."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def nodes_say_which_instance_they_are(lab: Ec2Lab) -> None:
 
 
 def services_get_load_balancers(lab: Ec2Lab, workers: set[str]) -> None:
-    """Two are there; the first goes with its Service.
+    """Two Services get load balancers. The first is removed when its Service is deleted.
 
     Args:
-        workers: ids of the instances that are to be their targets.
+        workers: IDs of the instances that must be the targets.
     """
     text = "".join(SERVICE.format(name=name, port=port) for name, port in PORTS.items())
     _kubectl(lab, "apply -f -", text)
@@ -59,11 +59,11 @@ def services_get_load_balancers(lab: Ec2Lab, workers: set[str]) -> None:
     assert (listener["Port"], listener["Protocol"]) == (PORTS["first"], "TCP")
     group = listener["DefaultActions"][0]["TargetGroupArn"]
     assert _targets(lab, group) == {(id_, _node_port(lab, "first")) for id_ in workers}
-    # Open to clients on the workers, and there only.
+    # The port is open to clients on the workers, and only there.
     port = _node_port(lab, "first")
     assert (port in _open(lab, "workers"), port in _open(lab, "masters")) == (True, False)
 
-    _kubectl(lab, "delete service first")  # returns when the controller has let it go
+    _kubectl(lab, "delete service first")  # returns when the controller has removed its finalizer
     left = {b["DNSName"] for b in elbv2.describe_load_balancers()["LoadBalancers"]}
     assert names["first"] not in left
     assert names["second"] in left
@@ -119,7 +119,7 @@ def _targets(lab: Ec2Lab, group: str) -> set[tuple[str, int]]:
 
 
 def _open(lab: Ec2Lab, side: str) -> set[int]:
-    """Ports that anybody may reach."""
+    """Ports that every address may reach."""
     named = [{"Name": "group-name", "Values": [f"clusterctl-test-ec2-{side}"]}]
     (group,) = lab.moto.client("ec2").describe_security_groups(Filters=named)["SecurityGroups"]
     return {

@@ -90,8 +90,8 @@ def test_a_cluster_on_ec2_comes_from_nothing_and_leaves_nothing(lab: Ec2Lab) -> 
     done = clusterctl(lab, "up", "--yes")
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-6000:]}\n{lab.errors}"
 
-    # A pod of each node was reached from each other one (`verify`): through the VPC's table, since
-    # no node has a route of its own.
+    # `verify` has reached a pod of each node from each other node. The packets use the VPC's route
+    # table, because no node has its own route.
     ec2 = lab.moto.client("ec2")
     (worker,) = (id_ for id_, name in lab.started.items() if name.endswith(id_))
     joined = {"m1": "True", "w1": "True", worker: "True"}
@@ -111,15 +111,15 @@ def test_a_cluster_on_ec2_comes_from_nothing_and_leaves_nothing(lab: Ec2Lab) -> 
     nobody_else_gets_in(lab)
     here = lab.engine.run("exec", f"{lab.name}-w1", "ip", "route")
     assert not any(cidr in here for cidr in set(wanted) - {own(nodes, "w1")})
-    # The address that the load balancer asks for health.
+    # The load balancer checks the master's health at this address.
     for master in ("m1",):
         address = next(n for n in nodes if n["metadata"]["name"] == master)["status"]["addresses"]
         url = f"http://{address[0]['address']}:7480/readyz"
         asked = subprocess.run(["curl", "-sf", "-o", "/dev/null", url], check=False)
         assert asked.returncode == 0
-    # No private host key stays on this computer, nor its tag away from the machine.
+    # No private host key stays on this computer.
     assert list(lab.folder.glob("state/clusterctl/ec2/*/*.host_key")) == []
-    # The cluster's keys are where the operators share them, and the lock was given back.
+    # The shared bucket holds the cluster's keys and no lock. This computer holds no keys.
     assert shared(lab) == ["clusters/test-ec2/pki.age"]
     assert list(lab.folder.glob("state/clusterctl/clusters/**/*.key")) == []
 
@@ -150,14 +150,14 @@ def test_a_cluster_on_ec2_comes_from_nothing_and_leaves_nothing(lab: Ec2Lab) -> 
     assert ec2.describe_volumes()["Volumes"] == []
     nothing_of_them_is_left(lab)
     roles = sorted(r["RoleName"] for r in lab.moto.client("iam").list_roles()["Roles"])
-    assert roles == ["twin-masters", "twin-workers"]  # of the test
+    assert roles == ["twin-masters", "twin-workers"]  # made by the test itself
     assert buckets(lab) == ["shared"]
     assert shared(lab) == []
     assert lab.errors == []
 
 
 def a_snapshot_goes_into_the_bucket(lab: Ec2Lab) -> None:
-    """With the rights of the master's role, and back with those of the operator."""
+    """The master writes it with the rights of its role, the operator reads it with their own."""
     master(lab, "clusterctl-backup")
     (bucket,) = (b for b in buckets(lab) if b != "shared")
     there = lab.moto.client("s3").list_objects_v2(Bucket=bucket, Prefix="backups/")["Contents"]
@@ -181,7 +181,7 @@ def the_groups_worker_does_what_any_other_does(lab: Ec2Lab, name: str) -> None:
         "its kubelet serves with a certificate of the cluster",
         lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 0,
     )
-    # From its own machine: HAProxy's checks are let in, and images come from the masters.
+    # The masters accept the checks of the worker's HAProxy, and serve the pod's image.
     master(lab, f"{KUBECTL} apply -f -", PROBE.format(node=name, image=images.refs()["agnhost"]))
     get = f"{KUBECTL} get --raw /api/v1/namespaces/default/pods/probe:8080/proxy/hostname"
     until("a pod runs there, and is reached", lambda: master(lab, f"{get} || true") == "probe", 120)
@@ -193,12 +193,13 @@ def the_groups_worker_does_what_any_other_does(lab: Ec2Lab, name: str) -> None:
 
 
 def nobody_else_gets_in(lab: Ec2Lab) -> None:
-    """With the token of workers that join, one can ask; not for what belongs to somebody else."""
+    """The token of joining workers allows requests, but no certificate of another machine."""
     for number, name in enumerate(("m1", "i-00000000000000000")):
         master(lab, f"{AS_JOINING} create -f -", request_for(f"asked-{number}", name))
     get = f"{KUBECTL} get csr asked-0 asked-1 -o jsonpath='{{.items[*].status.conditions[*].type}}'"
     until("a master's name is denied", lambda: "Denied" in master(lab, get))
-    # Each of these is looked at in the same turn; EC2 may come to know an instance, so it waits.
+    # The controller looks at both requests in the same turn. EC2 may not know a new instance yet,
+    # so the request for an unknown instance waits.
     assert master(lab, get) == "Denied"
     tokens = f"{KUBECTL} -n kube-system get secrets --field-selector=type={TOKENS} -o name"
     until("the token is forgotten", lambda: master(lab, tokens) == "")
@@ -225,7 +226,7 @@ def what_the_group_terminates_leaves_the_cluster(lab: Ec2Lab, name: str) -> None
 
 
 def a_machine_that_is_dead_is_made_anew(lab: Ec2Lab) -> None:
-    """In its zone, at its address; the group stays as small as somebody has made it."""
+    """It has the zone and address of the old machine. The group keeps the size that `scale` set."""
     (old,) = (id_ for id_, name in lab.started.items() if name == f"{lab.name}-w1")
     (was,) = instances(lab, old)
     lab.moto.client("ec2").terminate_instances(InstanceIds=[old])

@@ -1,6 +1,6 @@
-"""A cluster with an external authority: openssl signs, on a computer of its own; nothing else can.
+"""A cluster with an external authority: only openssl, outside the cluster, holds the signing keys.
 
-The tests run in the order of the file: the first makes the cluster that the others look at.
+The tests run in the order of the file: the first test creates the cluster for the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EVERYTHING = (
 
 
 class Office:
-    """Who signs: three authorities in a directory of their own."""
+    """The external authority: three authorities in their own directory."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -42,7 +42,7 @@ class Office:
         return run("openssl", "pkey", "-in", self.home / f"{name}.key", "-pubout").stdout
 
     def sign(self, directory: Path, *options: str) -> None:
-        """Sign all requests there, and add the authorities' certificates."""
+        """Sign all requests in a directory, and add the authorities' certificates."""
         for name in AUTHORITIES:
             (directory / f"{name}.crt").write_text((self.home / f"{name}.crt").read_text())
             for request in (directory / name).glob("*.csr"):
@@ -69,7 +69,7 @@ def lab(kubectl_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def refused(lab: Lab, command: str, *arguments: str | Path, code: int) -> str:
-    """What a refused command says; it has changed nothing on the machines."""
+    """Check that a command is refused and changes nothing on the machines; return its output."""
     before = [lab.on(name, EVERYTHING) for name in NODES]
     done = lab.clusterctl(command, *arguments, check=False)
     assert done.returncode == code, done.stderr
@@ -78,7 +78,7 @@ def refused(lab: Lab, command: str, *arguments: str | Path, code: int) -> str:
 
 
 def served(lab: Lab, port: int, home: Path, machine: str = "n1") -> str:
-    """What openssl says of the certificate that is shown there, trusting this authority."""
+    """The output of openssl, which trusts only this authority, for the certificate at a port."""
     address = lab.addresses()[machine]
     return run("openssl", "s_client", "-connect", f"{address}:{port}", "-CAfile",
                home / "kubernetes-ca.crt", stdin="", check=False).stdout  # fmt: skip
@@ -112,7 +112,7 @@ def test_it_is_built_of_what_openssl_has_signed(lab: Lab, office: Office, tmp_pa
     assert modes[0] == "700:root"
     assert set(modes[1:]) == {"600:root"}
 
-    # Signed without the names that were asked for, and one of them by somebody else.
+    # The certificates lack the requested names, and another authority signed one of them.
     office.sign(tmp_path, "-copy_extensions", "none")
     office.sign_one("etcd-ca", tmp_path / "kubernetes-ca" / "n1.scheduler.csr")
     (tmp_path / "etcd-ca" / "n1.etcd-peer.crt").unlink()
@@ -145,7 +145,7 @@ def test_no_key_of_an_authority_is_anywhere(lab: Lab, office: Office) -> None:
     theirs = {office.public(name) for name in AUTHORITIES}
     words = "find / -xdev -type f -size -200k ! -path '/usr/*' ! -path '/proc/*' -print0"
     grep = "xargs -0 grep -lsE -e '-----BEGIN .*PRIVATE KEY' | xargs -r cat"
-    # Volumes are file systems of their own.
+    # Volumes are separate file systems.
     volumes = words.replace("find /", "find /var/lib/etcd /var/lib/kubelet /var/lib/containerd")
     for machine, least in (("n1", 16), ("n2", 3)):
         found = lab.on(machine, f"{{ {words}; {volumes}; }} | {grep}")
@@ -155,7 +155,7 @@ def test_no_key_of_an_authority_is_anywhere(lab: Lab, office: Office) -> None:
     here = ""
     for folder in (user_state_path("clusterctl"), Path("~/.cache/clusterctl").expanduser()):
         for file in folder.rglob("*"):
-            # Clusters of other tests, whose files may vanish meanwhile, are here as well.
+            # The directory also holds clusters of other tests. Their files may vanish meanwhile.
             with suppress(FileNotFoundError):
                 if file.is_file() and file.stat().st_size < 200_000:
                     here += file.read_text(errors="replace") + "\n"
@@ -186,7 +186,7 @@ def test_renewed_by_another_authority_in_three_imports_and_no_other_way(
     successor.sign(signed)
     for name in AUTHORITIES:
         (signed / f"{name}.crt").write_text((both / f"{name}.crt").read_text())
-    # A certificate for a key of somebody's own.
+    # A certificate for a key that the machine did not make.
     mine = tmp_path / "mine"
     run("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
         "-keyout", f"{mine}.key", "-out", f"{mine}.csr",

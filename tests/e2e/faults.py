@@ -1,15 +1,15 @@
-"""Which of the drill's faults are end-to-end tests, and on which cluster."""
+"""The drill's faults that are end-to-end tests, and their cluster."""
 
 from __future__ import annotations
 
 from tests.e2e.sample import SAMPLES, sampled
 
-# On five machines: what a cluster gets over by itself, or with one command.
+# Five machines: faults from which a cluster recovers by itself, or with one command.
 SHARED = (
     *SAMPLES["fault on the network"].parts,
     "apiserver-stopped", "apiserver-frozen", "worker-replaced", "all-off",
 )  # fmt: skip
-# On three masters.
+# Three masters.
 MASTERS = (
     "ctrl-c",
     *SAMPLES["fault during up"].parts,
@@ -17,8 +17,8 @@ MASTERS = (
     *SAMPLES["fault that ends with node replace"].parts,
     "nospace", "restore-killed", "quorum-lost",
 )  # fmt: skip
-# Tested otherwise, in shared/drill_test.py, shared/nodes_test.py, single/first_up_test.py; or so
-# like another fault that only `make drill` has them.
+# Other tests cover these: shared/drill_test.py, shared/nodes_test.py, single/first_up_test.py. Or
+# they are so similar to another fault that only `make drill` runs them.
 ELSEWHERE = (
     "machine-off", "leader-off", "mute", "master-replaced", "two-operators", "stale-lock",
     "network-lost-in-replace", "network-lost-in-restore",
@@ -26,7 +26,7 @@ ELSEWHERE = (
 
 
 def of_this_run(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that are not left out by sampling."""
+    """The names without those that sampling leaves out."""
     left_out = {
         part
         for name, sample in SAMPLES.items()

@@ -1,8 +1,8 @@
-"""Clusters side by side: which tests share one, which is begun first, and what is printed meanwhile.
+"""Parallel clusters: which tests share a cluster, which cluster begins first, and the progress.
 
-Each process of pytest-xdist is a lane, one for every two cores (`LANES` in the Makefile). A lane
-executes all tests of one cluster, in the order of the files, and then takes the next cluster; so the
-longest are begun first.
+Each process of pytest-xdist is a lane. There is one lane for every two cores (`LANES` in the
+Makefile). A lane runs all tests of one cluster, in the order of the files, and then takes the next
+cluster. The clusters that take longest begin first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-# A folder or file of tests that has a cluster -> seconds that it takes, roughly.
+# A folder or file of tests with its own cluster -> how long its tests take, in seconds, roughly.
 CLUSTERS = {
     "shared": 900,
     "masters": 500,
@@ -24,11 +24,11 @@ CLUSTERS = {
     "external": 220,
     "lifecycle": 120,
 }
-OTHERS = 600  # seconds: those that a run may leave out take long
+OTHERS = 600  # seconds; tests that a run may leave out take long
 
 
 def cluster_of(nodeid: str) -> str:
-    """Name the cluster that a test uses: its folder, else its file."""
+    """The cluster that a test uses: the name of its folder, or else of its file."""
     path = nodeid.partition("::")[0].removeprefix("tests/e2e/")
     return path.partition("/")[0].removesuffix("_test.py")
 
@@ -39,10 +39,10 @@ def arrange(items: list[pytest.Item]) -> None:
 
 
 class Lanes(LoadScopeScheduling):
-    """Gives all tests of a cluster to one worker, and clusters in the order of the tests."""
+    """Gives all tests of a cluster to one worker, and takes clusters in the order of the tests."""
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:
-        # By default it would begin with those that have most tests.
+        # By default the scheduler begins with the clusters that have most tests.
         config.option.loadscopereorder = False
         super().__init__(config, log)
 
@@ -51,9 +51,10 @@ class Lanes(LoadScopeScheduling):
 
 
 class Progress:
-    """Prints a line as each test ends, and in the end how long each cluster took.
+    """Prints a line when a test ends, and at the end how long each cluster took.
 
-    Only the process that starts the lanes has it. A run that is cut off has said all until then.
+    Only the process that starts the lanes uses it. If a run is cut off, its output is complete up
+    to then.
     """
 
     def __init__(self, plugins: pytest.PytestPluginManager) -> None:
@@ -75,7 +76,7 @@ class Progress:
         self._line(
             f"{minutes:02}:{seconds:02} {report.outcome} {report.duration:5.1f} s  {path} {name}{step}"
         )
-        # A fixture that failed fails each of its tests, with the same text.
+        # A failed fixture fails all its tests with the same text.
         if report.failed and report.longreprtext not in self.shown:
             self.shown.add(report.longreprtext)
             self._line(report.longreprtext[-6000:])

@@ -1,4 +1,4 @@
-"""Remove clusters of the tests that a run which was cut off has left; `python -m tests.e2e.leftovers`."""
+"""Remove test clusters that an interrupted run left behind: `python -m tests.e2e.leftovers`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.e2e.conftest import HERE, Lab, containers
 
 
 def remove() -> None:
-    """Remove those of this checkout, where a container engine works. Idle clusters slow others."""
+    """Remove this checkout's clusters, if a container engine works. Idle clusters slow others."""
     try:
         container_engine.working()
     except MachinesError:

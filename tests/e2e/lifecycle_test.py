@@ -1,4 +1,4 @@
-"""How clusters begin and end: bare machines, runs that are killed, nothing left behind."""
+"""Clusters from beginning to end: bare machines, killed runs, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.e2e.conftest import ENGINE, Lab, cluster, run, until
 
 pytestmark = pytest.mark.e2e
 
-# What a running system changes by itself, and the distribution's package manager keeps.
+# Paths that a running system changes by itself, or that the package manager keeps.
 NOISE = (
     "/proc", "/sys", "/run", "/tmp", "/dev", "/var/log", "/var/cache", "/var/lib/apt",
     "/var/lib/dpkg", "/var/lib/systemd", "/var/lib/containerd", "/var/lib/kubelet", "/var/lib/etcd",
@@ -40,7 +40,7 @@ def test_a_bare_machine_with_a_sudo_user_becomes_a_cluster_and_is_given_back(
     bare.clusterctl("machines up")
     machine = bare.machines()["n1"]
     assert machine["ssh"].startswith("admin@")
-    # The same machine as somebody's own, by its address: then `down` cleans and does not remove it.
+    # Use the same machine by its address, as a user's own machine: `down` cleans it and keeps it.
     from provision import inventory
     from provision.machines.lab import Lab as LabSource
 
@@ -66,7 +66,7 @@ def test_a_bare_machine_with_a_sudo_user_becomes_a_cluster_and_is_given_back(
     done = json.loads(static.clusterctl("up", "--yes", "-o", "json").stdout)
     assert done["changed"] == {}
 
-    # Has written its metrics by then.
+    # After this, the service has written its metrics.
     static.ssh("n1", "systemctl start clusterctl-certs")
 
     static.clusterctl("down", "--yes")
@@ -75,7 +75,7 @@ def test_a_bare_machine_with_a_sudo_user_becomes_a_cluster_and_is_given_back(
     assert left == set()
     names = "'kube*' 'etcd*' 'clusterctl*' 'containerd*'"
     units = bare.on("n1", f"systemctl list-units --all --plain --no-legend {names}")
-    # systemd still knows the names that others' units mention.
+    # systemd still knows names that units of other programs mention.
     assert [line for line in units.splitlines() if " not-found " not in line] == []
     assert "clusterctl" not in bare.on("n1", "awk '{print $2}' /proc/mounts")
     assert "/var/lib/kubelet/pods" not in bare.on("n1", "cat /proc/mounts")

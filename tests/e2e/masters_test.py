@@ -1,4 +1,4 @@
-"""Three masters and nothing else, which is quick to build: killed runs, lost masters, lost quorum."""
+"""Three masters only, which are quick to build: killed runs, lost masters, lost quorum."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def site(lab: Lab, kubectl_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """The cluster, up: also where the first test was left out."""
+    """The cluster. The fixture creates it if the first test was left out."""
     lab.up()
     lab.kubectl_binary = kubectl_binary
     lab.kubeconfig = tmp_path_factory.mktemp("masters") / "kubeconfig"
@@ -35,7 +35,7 @@ def site(lab: Lab, kubectl_binary: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_an_up_that_is_killed_in_some_phases_is_finished_by_the_next(lab: Lab) -> None:
-    """Which phases: sampled. The first in the file: the cluster is made here."""
+    """Sampling chooses the phases. This test is first in the file: it creates the cluster."""
     wanted = sampled("up is killed in the phase")
 
     killed, last = interruption.kill_in_every_phase("up", lab.inventory, 1, "--yes", only=wanted)

@@ -1,8 +1,8 @@
-"""A virtual machine for which no hypervisor is needed: QEMU translates every instruction (TCG).
+"""A virtual machine that needs no hypervisor: QEMU translates every instruction (TCG).
 
-It has a kernel of its own (Debian's for clouds) and with it cgroup v2, unlike the lab's containers
-on some computers. It is made of the lab's image, with that kernel added, and is reached by SSH
-through a port of the loopback; its own address is 10.0.2.15, as QEMU's user network has it.
+It has its own kernel (Debian's for clouds), and so it has cgroup v2, unlike the lab's containers on
+some computers. Its disk is the lab's image with that kernel added. SSH reaches it through a port of
+the loopback. Its own address is 10.0.2.15, the address in QEMU's user network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Gateway=10.0.2.2
 
 @dataclass(frozen=True)
 class Ways:
-    """How SSH reaches it, and what it writes on its console."""
+    """The SSH port of the machine, and the output of its console."""
 
     port: int
     key: Path
@@ -42,7 +42,7 @@ class Ways:
 
 
 def recipe(base: str) -> image.Recipe:
-    """The image with a kernel, and without what the lab does to containers."""
+    """The lab's image with a kernel, and without the lab's changes for containers."""
     return image.Recipe(
         kind="full",
         base=base,
@@ -98,7 +98,7 @@ def make_disk(directory: Path) -> None:
 
 @contextmanager
 def machine(directory: Path, *, memory: int = 4096, cpus: int = 2) -> Iterator[Ways]:
-    """Run a machine of its own; what is left of it in the end is the directory.
+    """Run a machine until the block ends. After that, only the directory is left.
 
     Args:
         memory: MiB.

@@ -1,7 +1,7 @@
-"""A cluster on a virtual machine, with a kernel of its own and cgroup v2.
+"""A cluster on a virtual machine that has its own kernel and cgroup v2.
 
-Only `make test-all` runs it: QEMU without acceleration takes minutes where a container takes
-seconds. Alone: CLUSTERCTL_SAMPLE=all, with this file. It needs qemu-system-x86 and e2fsprogs.
+Only `make test-all` runs this test: a container takes seconds, QEMU without acceleration minutes.
+To run only this file, set CLUSTERCTL_SAMPLE=all. It needs qemu-system-x86 and e2fsprogs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytestmark = [
 
 @pytest.fixture
 def virtual(tmp_path: Path) -> Iterator[Lab]:
-    """One machine, as an inventory of somebody's own machines has it."""
+    """One machine, in an inventory of a user's own machines."""
     with qemu_machine.machine(tmp_path) as ways:
         data = {
             "ssh_hostname": "127.0.0.1",
@@ -35,7 +35,7 @@ def virtual(tmp_path: Path) -> Iterator[Lab]:
             "address": qemu_machine.ADDRESS,
         }
         inventory = tmp_path / "inventory.py"
-        # Where every instruction is translated, a lease of 15 s is lost again and again.
+        # This machine is so slow that components would lose leases of 15 s again and again.
         patient = {
             "leader-elect-lease-duration": "120s",
             "leader-elect-renew-deadline": "90s",

@@ -1,8 +1,8 @@
-"""Which part of a long test this run executes: the commit's hash chooses it.
+"""Choose the parts of long tests that this run executes, by the commit's hash.
 
-Each commit so executes another part, and a repeated run of one commit the same. What every run
-executes whole is not here. CLUSTERCTL_SAMPLE=all (`make test-all`) executes everything; any other
-text chooses as a commit's hash does.
+So different commits execute different parts, and a repeated run of one commit executes the same
+parts. Tests that are not in SAMPLES always run whole. CLUSTERCTL_SAMPLE=all (`make test-all`)
+executes everything; any other text replaces the commit's hash.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Sample:
     """Parts of one test.
 
     Attributes:
-        take: how many of them a run executes.
+        take: number of parts that a run executes.
     """
 
     take: int
     parts: tuple[str, ...]
 
     def of(self, name: str, seed: str) -> tuple[str, ...]:
-        """Choose parts, in the order in which they are listed."""
+        """Choose parts. The result keeps the order of `parts`."""
         if seed == EVERYTHING:
             return self.parts
         chosen = random.Random(f"{name} {seed}").sample(self.parts, self.take)  # noqa: S311
@@ -53,14 +53,14 @@ SAMPLES = {
         2, ("cut", "other", "newer", "altered", "foreign", "locked", "words", "absent")
     ),
     "test": Sample(1, ("vagrant", "reload")),
-    # Never chosen by a hash: each takes a quarter of an hour, most of it compiling or emulating.
+    # A hash never chooses these: each takes a quarter of an hour, mostly to compile or to emulate.
     "long test": Sample(0, ("upgrade", "qemu")),
 }  # fmt: skip
 
 
 @cache
 def seed() -> str:
-    """What chooses: CLUSTERCTL_SAMPLE, or the hash of the commit that is checked out."""
+    """The seed of the choice: CLUSTERCTL_SAMPLE, or the hash of the checked-out commit."""
     if given := os.environ.get("CLUSTERCTL_SAMPLE"):
         return given
     head = ["git", "rev-parse", "HEAD"]
@@ -76,7 +76,7 @@ def sampled(name: str) -> tuple[str, ...]:
 
 
 def only_if_sampled(name: str, part: str) -> pytest.MarkDecorator:
-    """A mark: the test is skipped unless this run executes this part."""
+    """A mark that skips the test unless this run executes this part."""
     return pytest.mark.skipif(
         part not in sampled(name),
         reason=f"not sampled for {seed()[:12]}: `make test-all`, or CLUSTERCTL_SAMPLE=all",
@@ -84,7 +84,7 @@ def only_if_sampled(name: str, part: str) -> pytest.MarkDecorator:
 
 
 def report() -> list[str]:
-    """A line for each sample: what this run executes, and what it leaves out."""
+    """A line for each sample: the parts that this run executes, and those that it leaves out."""
     lines = [f"sampled by {seed()[:12]} (CLUSTERCTL_SAMPLE=all executes everything):"]
     for name, sample in SAMPLES.items():
         chosen = sampled(name)

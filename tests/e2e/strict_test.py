@@ -1,9 +1,9 @@
-"""As strict as an inventory can be: sudo wants a password, the cache is sealed, the proxy has a
-password, the machines have a firewall. No secret shows anywhere while everything runs; what the
-cluster needs comes in and nothing else; `down` leaves what is not ours.
+"""The strictest inventory: sudo and the proxy need passwords, the cache is encrypted, the machines
+have a firewall. No secret is visible anywhere during the tests. The firewall lets in only what the
+cluster needs. `down` keeps everything that clusterctl did not make.
 
 Machines of the lab are containers: their processes are in this computer's /proc, so one watch sees
-them all, clusterctl included. The canaries are secrets of the inventory, and the cluster's own keys.
+them all, and clusterctl. The canaries are secrets of the inventory, and the cluster's own keys.
 
 The tests run in the order of the file: the third ends the watch, the last removes the cluster.
 """
@@ -65,17 +65,17 @@ SECRET = {
 
 
 class Watch(threading.Thread):
-    """Every process's argument list and environment, as soon as can be; and one-time tokens.
+    """Collects the argument list and environment of every process early; and one-time tokens.
 
-    A process is looked at in each of its first rounds, in which it may start another program, and
-    then once a second.
+    The watch looks at a process in each of its first rounds, because it may start another program,
+    and then once a second.
     """
 
     PERIOD = 0.05  # seconds
     FIRST, SELDOM = 10, 20  # rounds
 
     def __init__(self, machines: list[str]) -> None:
-        """Take the machines' first processes."""
+        """Watch machines, each named by the process ID of its first process."""
         super().__init__(daemon=True)
         self._joining = [
             Path(f"/proc/{p}/root/etc/kubernetes/bootstrap-kubelet.conf") for p in machines
@@ -118,10 +118,10 @@ class Strict:
     """The machines.
 
     Attributes:
-        lab: as root of them, who looks on.
-        theirs: as an operator whose sudo wants a password: who works.
-        said: all that clusterctl has printed to them.
-        canaries: what it is -> a text that nothing else has.
+        lab: access to the machines as root, for assertions.
+        theirs: access as an operator whose sudo needs a password, for all commands under test.
+        said: all output of clusterctl to this operator.
+        canaries: name of a secret -> a text that occurs only in this secret.
     """
 
     lab: Lab
@@ -156,7 +156,7 @@ class Strict:
         )
 
     def remember_keys(self) -> None:
-        """Of every key on the machines, a line that no other text has."""
+        """Add canaries: for every key on the machines, a line that no other text has."""
         ask = (
             "for f in $(grep -rlE 'BEGIN [A-Z ]*PRIVATE KEY' /etc/kubernetes /etc/etcd /etc/haproxy "
             "/etc/containerd /etc/clusterctl /var/lib/kubelet/pki 2>/dev/null); do "
@@ -212,9 +212,9 @@ def give_a_password(lab: Lab, machine: str) -> None:
     )  # fmt: skip
 
 
-# Ports of the machines, from outside.
+# Ports of the machines, from outside
 
-# Whose machine, port, what: nothing that is not a member's or a node's business.
+# (machine, port): open to all clients; to machines of the cluster; to etcd members.
 FOR_ALL = {("m1", 22), ("m1", 6443), ("m1", 7480), ("m1", 10256), ("w1", 22), ("w1", 10256)}
 FOR_MACHINES = {("m1", 5000), ("m1", 10250), ("w1", 10250)}
 FOR_MEMBERS = {("m1", 2379), ("m1", 2380)}
@@ -222,7 +222,7 @@ LISTENING = FOR_ALL | FOR_MACHINES | FOR_MEMBERS
 
 
 def let_in(strict: Strict, came_from: str = "") -> set[tuple[str, int]]:
-    """Of what listens, who is connected to; from here, or from another machine."""
+    """The ports in LISTENING that accept a connection from this computer, or from a machine."""
     doors = {(machine, port): f"{strict.addresses[machine]}/{port}" for machine, port in LISTENING}
     if came_from:
         knock = "timeout 5 bash -c ': </dev/tcp/'$d 2>/dev/null && echo $d"
@@ -245,7 +245,7 @@ def tables(strict: Strict, machine: str) -> list[str]:
 
 
 def test_the_firewall_lets_in_what_is_needed_and_nothing_else(strict: Strict) -> None:
-    # Without it all that listens is reached: what is closed below is closed by the rules.
+    # Without the firewall all ports accept connections. So the rules close the ports below.
     assert let_in(strict) == LISTENING
     strict.clusterctl("kubeconfig", "-o", strict.theirs.kubeconfig)
     strict.theirs.kubectl("apply", "-f", "-", stdin=SERVICE)
@@ -314,7 +314,7 @@ def test_no_secret_shows_while_everything_runs(strict: Strict, tmp_path: Path) -
         f"{name}: {kind} of {text[:80]!r}"
         for kind, owner, text in strict.watch.seen
         for name, canary in canaries.items()
-        # root's own environment is nobody else's to read; the proxy's variables are in containerd's.
+        # Only root can read root's environments. containerd's holds the proxy's variables.
         if canary.encode() in text and (kind, owner, name) != ("environ", 0, "the proxy's password")
     }
     shown |= {
@@ -335,7 +335,7 @@ def test_no_secret_shows_while_everything_runs(strict: Strict, tmp_path: Path) -
 
 
 def found_on(lab: Lab, machine: str, needles: str) -> list[str]:
-    """Lines of the journal, and files, that have one of them and should not; with their modes."""
+    """Lines of the journal, and files with their modes, that must not hold a needle and do."""
     ask = (
         "umask 077; cat >/run/needles; "
         "journalctl --no-pager -o verbose | grep -F -f /run/needles | sed 's/^/journal: /'; "
@@ -345,7 +345,7 @@ def found_on(lab: Lab, machine: str, needles: str) -> list[str]:
         "rm /run/needles"
     )
     done = run(CLUSTERCTL, "ssh", lab.inventory, machine, "--", "sh", "-c", ask, stdin=needles)
-    # Where keys live, closed: 640 is what BIRD reads as its own user.
+    # These directories may hold keys, in closed files. Mode 640: BIRD reads it as its own user.
     proper = re.compile(r"6[04]0 /(etc|var/lib/kubelet/pki)/")
     return [line for line in done.stdout.splitlines() if not proper.match(line)]
 

@@ -1,4 +1,4 @@
-"""What follows each of the drill's faults: a look from outside at what was written meanwhile."""
+"""Check each fault of the drill from outside: which of the writes during the fault exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMED = {fault.name: fault for fault in FAULTS}
 
 
 def survives(fault: Fault, site: Site, lab: Lab, log: Path) -> Result:
-    """Let it happen; then ask kubectl through the API, and etcdctl on the victim."""
+    """Cause the fault. Then check with kubectl through the API, and with etcdctl on the victim."""
     measured = measure(site, fault, Silent(), RunLog(log))
 
     result = measured.result

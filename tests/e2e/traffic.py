@@ -1,4 +1,4 @@
-"""A client at 10 Hz that never tries twice, for as long as something is done to the cluster."""
+"""A client that sends requests at 10 Hz and never retries, while a test changes the cluster."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from provision.drill.client import Client
 
 PERIOD = 0.1  # seconds
 TIMEOUT = 10.0  # seconds
-# Share of requests that may get no answer in time: none on a computer with time to spare; while
-# another cluster was made on the same two cores, 1 of 2120. None may be refused or broken off.
+# Share of requests that may get no answer in time. On an idle computer no request stalled; while
+# two cores also created another cluster, 1 of 2120 did. No request may be refused or broken off.
 STALLED = 0.005
 
 
@@ -26,13 +26,13 @@ STALLED = 0.005
 class Traffic:
     """Reads a ConfigMap through the API's endpoint, over a new connection each time.
 
-    The figures are complete when the block has ended.
+    The attributes are complete when the block has ended.
 
     Attributes:
-        kubeconfig: with certificates in it.
-        failures: what went wrong, and how many seconds after the beginning.
-        stalled: when requests began that got no answer within TIMEOUT, likewise.
-        count: requests that have ended.
+        kubeconfig: a file that embeds certificates.
+        failures: errors, with the seconds since the beginning.
+        stalled: when requests began that got no answer within TIMEOUT, in the same seconds.
+        count: number of requests that have ended.
     """
 
     kubeconfig: Path
@@ -69,7 +69,7 @@ class Traffic:
         )
 
     def went_on(self) -> bool:
-        """Whether requests were answered all the time."""
+        """Whether enough requests ended. Asserts that none failed, and that few stalled."""
         assert self.failures == []
         assert len(self.stalled) <= self.count * STALLED, self.stalled
         return self.count > 50

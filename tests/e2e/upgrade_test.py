@@ -1,7 +1,7 @@
-"""The next minor version of Kubernetes, on a cluster that is in use; and the way back.
+"""Upgrade a cluster in use to the next minor version of Kubernetes, and go back.
 
-Only `make test-all` runs it: the older version has to be compiled first. Alone:
-CLUSTERCTL_SAMPLE=all, with this file.
+Only `make test-all` runs this test: it has to compile the older version first. To run only this
+file, set CLUSTERCTL_SAMPLE=all.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ spec:
 
 
 def want(lab: Lab, version: str) -> None:
-    """Write a version into the inventory, as its owner does."""
+    """Write a version into the inventory, as an operator does."""
     lab.inventory.write_text(
         f'cluster = {{"name": "test-upgrade", "machines": "lab", "kubernetes": "{version}",\n'
         '    "api": {"vip": "auto"}}\n'
@@ -70,7 +70,7 @@ def lab(tmp_path: Path, kubectl_binary: Path) -> Iterator[Lab]:
 
 
 def versions(lab: Lab) -> dict[tuple[str, str], str]:
-    """(machine, daemon) -> what the very file that it was started from says that it is."""
+    """(machine, daemon) -> the version that the file of the running process prints."""
     found = {}
     for name in NODES:
         for daemon in (*CONTROL_PLANE, *ON_NODES) if name in MASTERS else ON_NODES:
@@ -80,7 +80,7 @@ def versions(lab: Lab) -> dict[tuple[str, str], str]:
 
 
 def nodes(lab: Lab) -> dict[str, str]:
-    """Node -> kubelet's version, by the API; all of them Ready."""
+    """Node -> kubelet's version, from the API. Asserts that all Nodes are Ready."""
     items = json.loads(lab.kubectl("get", "nodes", "-o", "json").stdout)["items"]
     assert ready(items) == dict.fromkeys(NODES, "True")
     return {i["metadata"]["name"]: i["status"]["nodeInfo"]["kubeletVersion"] for i in items}
@@ -93,7 +93,7 @@ def runs(lab: Lab, version: str) -> bool:
 
 
 def containers(lab: Lab) -> set[str]:
-    """The app's containers, by the identity that a restart would change."""
+    """The IDs of the app's containers. A restart changes an ID."""
     shown = "{.items[*].status.containerStatuses[*].containerID}"
     return set(
         lab.kubectl("get", "pods", "-l", "app=app", "-o", f"jsonpath={shown}").stdout.split()

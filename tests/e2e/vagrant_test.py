@@ -1,4 +1,4 @@
-"""A cluster whose machines Vagrant makes, from nothing until nothing is left."""
+"""A cluster on machines that Vagrant makes, from creation to complete removal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def vagrant() -> Iterator[Lab]:
 
 
 def by_hand(lab: Lab, *arguments: str) -> str:
-    """Vagrant itself, in its folder, as docs/vagrant.md has it."""
+    """The output of Vagrant itself, called in its folder as docs/vagrant.md describes."""
     dotfile = json.loads(lab.clusterctl("machines list", "-o", "json").stdout)[0]["spec"]["dotfile"]
     done = subprocess.run(
         ["vagrant", *arguments],
@@ -51,7 +51,7 @@ def by_hand(lab: Lab, *arguments: str) -> str:
 
 
 def engine_objects() -> set[str]:
-    """Containers, networks and volumes of the test, in the engine's words."""
+    """Containers, networks and volumes of the test, as the container engine lists them."""
     names = (
         run(ENGINE, "ps", "-a", "--format", "{{.Names}}").stdout.split()
         + run(ENGINE, "network", "ls", "--format", "{{.Name}}").stdout.split()
@@ -76,7 +76,7 @@ def test_machines_of_vagrant_become_a_cluster_and_go_without_a_trace(
     done = json.loads(vagrant.clusterctl("up", "--yes", "-o", "json").stdout)
     assert done["changed"] == {}
 
-    # Vagrant made them, and sees the machine whose host key we trust.
+    # Vagrant made the machines, and reaches the machine whose host key clusterctl trusts.
     assert by_hand(vagrant, "status", "--machine-readable").count(",state,running") == 2
     shown = by_hand(vagrant, "ssh", "m1", "--no-tty", "-c", "cat /etc/ssh/ssh_host_ed25519_key.pub")
     port = vagrant.machines()["m1"]["ssh"].rpartition(":")[2]
@@ -85,7 +85,7 @@ def test_machines_of_vagrant_become_a_cluster_and_go_without_a_trace(
     known_hosts = state / "clusters" / identity("test-vagrant", vagrant.inventory) / "known_hosts"
     assert f"[127.0.0.1]:{port} {' '.join(shown.split()[:2])}" in known_hosts.read_text()
 
-    # Switched off by Vagrant, on again by us.
+    # Vagrant switches a machine off, and clusterctl switches it on again.
     by_hand(vagrant, "halt", "w1")
     assert vagrant.machines()["w1"]["state"] == "stopped"
     vagrant.clusterctl("machines up")

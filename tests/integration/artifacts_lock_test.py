@@ -1,7 +1,6 @@
-"""`artifacts lock`, as a user types it, against a mirror that has publishers' hosts and paths.
+"""`artifacts lock`, as a user types it, against a mirror with the publishers' hosts and paths.
 
-The signatures are real ones, by a Sigstore of the test's own; the library that verifies them is
-Sigstore's.
+The signatures are real: the test has its own Sigstore. Sigstore's own library verifies them.
 """
 
 import hashlib
@@ -29,7 +28,7 @@ CONTAINERD = "/github.com/containerd/containerd/releases/download/v2.4.2"
 
 
 class Mirror:
-    """All that the publishers have of a release; `files`: /HOST/PATH -> content."""
+    """Everything that the publishers have for a release. `files`: /HOST/PATH -> content."""
 
     def __init__(self):
         self.sigstore, self.files = Sigstore(), {}
@@ -99,7 +98,7 @@ def published():
 
 @pytest.fixture
 def mirror(published):
-    """What is published; what a test changes of it is as before after it."""
+    """The mirror. After each test, its files are as before."""
     before = dict(published.files)
     yield published
     published.files = before

@@ -1,4 +1,4 @@
-"""Artifacts for real: over HTTP from upstream's paths, built by Go, served by a registry."""
+"""Real artifacts: downloaded from upstream's paths, built by Go, served by a registry."""
 
 import hashlib
 import io
@@ -72,7 +72,7 @@ def tgz(files):
 
 
 class Upstream:
-    """An HTTP server with upstream's paths. `faults`: path -> what goes wrong there, in turn."""
+    """An HTTP server with upstream's paths. `faults`: path -> errors, one for each request."""
 
     def __init__(self):
         self.files = {
@@ -140,7 +140,7 @@ def empty_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def known(upstream, tmp_path):
-    """A catalogue of small files, whose addresses are the test server's."""
+    """A catalogue of small files. Their URLs belong to the test server."""
     sums = {path: hashlib.sha256(content).hexdigest() for path, content in upstream.files.items()}
     path = tmp_path / "catalogue.yaml"
     path.write_text(
@@ -322,7 +322,7 @@ def test_auto_builds_otherwise_and_says_why(known, upstream, state):
 
 @pytest.fixture(scope="module")
 def built():
-    """Everything that a cluster needs, built; from the user's cache where it is there already."""
+    """Everything that a cluster needs, built, or taken from the user's cache."""
     binaries = ("kubernetes", "etcd", "containerd", "runc", "cni-plugins", "registry")
     names = [f"{c}/{program}" for c in binaries for program in RECIPES[c].packages]
     wanted = [(name, ARCH) for name in (*names, "images")]
@@ -391,7 +391,7 @@ def test_a_second_preparation_builds_nothing_and_is_quick(built):
 
 @pytest.fixture(scope="module")
 def registry(built, tmp_path_factory):
-    """The registry that was built, over the images that were built. Yields its address."""
+    """Run the built registry with the built images. Yields its address."""
     root = tmp_path_factory.mktemp("registry")
     with tarfile.open(built.get("images", ARCH).local) as tar:
         tar.extractall(root, filter="data")
@@ -430,7 +430,7 @@ def pull(url, media_type):
 
 @pytest.mark.parametrize("name", TABLE)
 def test_a_real_registry_serves_every_image_as_containerd_asks(registry, name):
-    """First the tag, then the manifest by its digest, then each blob by its own."""
+    """Request the tag, then the manifest by its digest, then each blob by its digest."""
     image = TABLE[name]
     repository, tag = split_reference(image.reference)
     media_type = "application/vnd.oci.image.manifest.v1+json"
@@ -475,7 +475,7 @@ def test_the_registry_has_exactly_the_images_of_the_table(registry):
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory):
-    """A directory with the toolbox under all its names, as /bin in the image."""
+    """A directory with BusyBox under all its names, like /bin in the image."""
     wanted = [("busybox/busybox", ARCH)]
     made = prepare(ArtifactsSource(source="build"), "1.36.3", wanted, Silent())
     path = tmp_path_factory.mktemp("tools")
@@ -545,7 +545,7 @@ def test_the_helper_gets_a_page_over_http(tools, upstream):
 
 
 def test_pause_reaps_orphans_and_ends_when_told(tmp_path):
-    """In a process namespace of its own it is process 1, as in a pod that shares its processes."""
+    """In its own process namespace it is process 1, as in a pod that shares its processes."""
     wanted = [("pause/pause", ARCH)]
     made = prepare(ArtifactsSource(source="build"), "1.36.3", wanted, Silent())
     pause = made.get("pause/pause", ARCH).local
@@ -567,7 +567,7 @@ def _children(pid):
 
 
 def test_two_at_once_build_once(empty_cache, tmp_path):
-    """The second waits, and then finds everything done."""
+    """The second waits, and then finds everything built."""
     program = (
         "from provision.artifacts import prepare; from provision.model.settings.components import ArtifactsSource\n"
         "from provision.local.progress import Silent\n"

@@ -1,4 +1,4 @@
-"""Real SSH servers on the loopback, each standing for a machine."""
+"""Real SSH servers on the loopback. Each stands in for a machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 @dataclass
 class Server:
-    """An sshd of our own. `log`: what it writes at level DEBUG1."""
+    """An sshd that the tests start. `log`: its log at level DEBUG1."""
 
     port: int
     directory: Path
@@ -52,7 +52,7 @@ class Server:
         pytest.fail(f"sshd does not listen: {self.log}")
 
     def stop(self) -> None:
-        """Stop it and every session of it."""
+        """Stop the server and all its sessions."""
         if self.process is not None:
             children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
             pids = [int(pid) for pid in children.read_text().split()]
@@ -66,7 +66,7 @@ class Server:
 
 @dataclass
 class Ground:
-    """Servers, the key that they all accept, and the file of their host keys."""
+    """Servers, the private key that they all accept, and the file with their host keys."""
 
     servers: list[Server]
     key: Path
@@ -111,7 +111,7 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], Server]]:
-    """Start an sshd that accepts one public key."""
+    """Gives a function that starts an sshd. The server accepts one public key."""
     if not Path(SSHD).exists():
         pytest.fail("no sshd: apt-get install openssh-server")
     if os.getuid() == 0:
@@ -152,7 +152,7 @@ Subsystem sftp internal-sftp
 def ground(
     make_server: Callable[[Path], Server], tmp_path_factory: pytest.TempPathFactory
 ) -> Ground:
-    """Three servers, known and accepting our key."""
+    """Three servers with known host keys. They accept the tests' key."""
     directory = tmp_path_factory.mktemp("ssh")
     keygen(directory / "id")
     servers = [make_server(directory / "id.pub") for _ in range(3)]

@@ -1,4 +1,4 @@
-"""The pyinfra command with our inventories: pyinfra's own program, real SSH servers."""
+"""The real pyinfra command with inventories of clusterctl, against real SSH servers."""
 
 import os
 import pwd
@@ -18,7 +18,7 @@ SHIPPED = Path(__file__).parents[2] / "inventories"
 
 @pytest.fixture
 def pyinfra(tmp_path, monkeypatch):
-    """Run the command in a home that knows no host."""
+    """Run the command with a home directory that has no known hosts."""
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

@@ -1,4 +1,4 @@
-"""The programs of `provision.apply.delivery`, run here with another directory and port."""
+"""The programs of `provision.apply.delivery`, run locally with another directory and port."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sha256(data: bytes) -> str:
 
 
 class Place:
-    """A directory and a port that stand for a machine."""
+    """A directory and a port that stand in for a machine."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -53,7 +53,7 @@ class Place:
     def take(
         self, *items, proxy: HttpProxy | None = None, stalled: int = delivery_programs.STALLED
     ) -> subprocess.CompletedProcess[str]:
-        """`stalled`: seconds that they wait where nothing comes."""
+        """Run the program that takes items. `stalled`: seconds that it waits without new data."""
         program = delivery_programs.program(items, "127.0.0.1", proxy or HttpProxy())
         program = program.replace(f"stalled={delivery_programs.STALLED}\n", f"stalled={stalled}\n")
         return subprocess.run(
@@ -190,7 +190,7 @@ def test_a_transfer_that_breaks_off_installs_nothing(seed):
 
 @pytest.mark.parametrize("kept", [1, 40, 400])
 def test_a_program_that_was_cut_off_on_its_way_is_not_begun(place, kept):
-    """The connection broke: what was to be `place PATH PIN` may end in the midst of the pin."""
+    """If the connection breaks, the line `place PATH PIN` may end in the middle of the pin."""
     program = place.here(
         delivery_programs.program([place.artifact("kubelet", b"x")], "/seed", HttpProxy())
     )
@@ -254,7 +254,7 @@ def test_a_seed_that_lost_its_power_is_given_up(place, said, message):
     assert done.returncode == 1
     assert message in done.stderr
     assert not (place.bin / "kubelet").exists()
-    assert len(silent) == 2  # one by `reach`
+    assert len(silent) == 2  # one of them from `reach`
 
 
 def test_who_asks_a_seed_that_waits_itself_is_patient(seed):
@@ -327,7 +327,7 @@ def test_images_are_merged_into_the_registry_and_recorded(seed):
 
 
 class Site:
-    """An HTTP server with a directory's files, and some that misbehave."""
+    """An HTTP server with a directory's files, and some paths that misbehave."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

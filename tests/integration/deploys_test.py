@@ -1,4 +1,4 @@
-"""The components' deploys from pyinfra's own command, on a machine of a running cluster."""
+"""The components' deploys, run by pyinfra's own command on a machine of a running cluster."""
 
 import os
 import re

@@ -74,7 +74,7 @@ def on(engine: Engine) -> tuple[Machine, ...]:
 
 
 def channels(server) -> int:
-    """Commands that this sshd was asked to run, by its own log."""
+    """Number of commands that this sshd has run, from its own log."""
     return len(re.findall(r"server_input_channel_req: .*request exec", server.log))
 
 
@@ -451,7 +451,7 @@ def test_ctrl_c_ends_everything_within_five_seconds(ground, tmp_path):
 
 @contextmanager
 def listings():
-    """What `ps` says of all processes, many times."""
+    """Run `ps` for all processes repeatedly; collect its outputs."""
     seen: list[str] = []
     stop = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The lab with a real container engine: what OpenSSH, systemd and apt say of its machines."""
+"""The lab with a real container engine. OpenSSH, systemd and apt check its machines."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def draft_of(directory, *names, image="full"):
 
 @pytest.fixture(scope="module", autouse=True)
 def state(tmp_path_factory):
-    """A state directory of the tests' own."""
+    """The tests' own state directory."""
     with pytest.MonkeyPatch.context() as patch:
         directory = tmp_path_factory.mktemp("state")
         patch.setenv("XDG_STATE_HOME", str(directory))
@@ -65,7 +65,7 @@ def bare(tmp_path_factory):
 
 @pytest.fixture
 def ssh(tmp_path):
-    """Run a command by the OpenSSH client, which trusts the pinned host key and nothing else."""
+    """Run a command with the OpenSSH client. It trusts only the pinned host key."""
 
     def run(draft, name, command, user=None, timeout=60):
         located = Lab().locate(draft)[name].ssh
@@ -297,7 +297,7 @@ def test_a_half_made_lab_is_removed_and_can_be_finished(tmp_path):
     lab, engine = Lab(), container_engine.working()
     try:
         lab.create(draft, Silent())
-        # As if it had been interrupted: one machine never started, of the other only the volumes.
+        # The state after an interrupted run: m2 is not running, and only the volumes of m1 exist.
         engine.run("rm", "--force", "--time=0", lab.container(draft, "m1"))
         lab.kill(draft, "m2")
         assert lab.missing(draft) == ("m1", "m2")
@@ -317,7 +317,7 @@ def test_the_kernels_limit_is_raised_while_there_are_labs(full):
 
 
 def test_labs_that_come_and_go_do_not_disturb_each_other(tmp_path, monkeypatch):
-    # As different users would: without a common lock.
+    # Each process acts as another user, so they share no lock.
     program = (
         "import sys; from pathlib import Path; from provision.machines.lab import Lab\n"
         "from provision.inventory import Draft, HostEntry; from provision.local.progress import Silent\n"
@@ -339,7 +339,7 @@ def test_five_machines_answer_within_seconds(tmp_path):
     try:
         begin = time.monotonic()
         Lab().create(draft, Silent())
-        # 3 s on an idle machine of 2 cores; the rest is for what else it may be doing.
+        # It takes 3 s on an idle machine with 2 cores. The rest is a margin for other load.
         assert time.monotonic() - begin < 30
     finally:
         Lab().destroy(draft, Silent())
@@ -363,7 +363,7 @@ def test_a_machine_whose_removal_was_interrupted_is_gone(full, tmp_path):
     root = engine.run("info", "--format={{.Store.GraphRoot}}").strip()
     for _ in range(50):
         made = engine.run("create", f"--name={name}", f"--label={label}", image.strip(), "true")
-        # Gone before the engine forgets the container.
+        # The engine removes the directory before it forgets the container.
         directory = Path(root) / "overlay-containers" / made.strip()
         removal = subprocess.Popen([*engine.command, "rm", "--force", name])
         while directory.exists() and removal.poll() is None:

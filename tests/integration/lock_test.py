@@ -1,4 +1,4 @@
-"""The lock, over real SSH servers: two operators, and one who is killed or frozen."""
+"""The lock, over real SSH servers: two operators, and an operator whose run is killed or frozen."""
 
 import os
 import pwd
@@ -20,7 +20,7 @@ from provision.local.progress import Silent
 from provision.model.errors import RefusedError
 from provision.model.holder import Holder
 
-# Another operator: a process of its own, that says when it holds the lock.
+# Another operator: a separate process that prints a line when it holds the lock.
 OTHER = """
 import sys
 from gevent import monkey; monkey.patch_all()

@@ -1,4 +1,4 @@
-"""What the engine does on machines with systemd: components, units, sudo, artifacts."""
+"""The engine on machines with systemd: components, units, sudo, artifacts."""
 
 from __future__ import annotations
 
@@ -371,7 +371,7 @@ def test_sudo_makes_everything_root_and_its_password_shows_nowhere(bare, log, tm
         with engine_with(bare, log, password) as engine:
             engine.shell(engine.cluster.machines[0], f"cp /root/rule {rule}")
     with engine_with(bare, log, password) as engine:
-        # A password that sudo does not ask for does not reach the command.
+        # If sudo does not ask for the password, the password does not reach the command.
         code, echoed, _ = engine.shell(engine.cluster.machines[0], "id -u; cat", b"in")
         assert (code, echoed) == (0, "0\nin")
 

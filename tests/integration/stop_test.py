@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin: whatever runs at that moment, the command unwinds and the exit code says why."""
+"""Ctrl-C and similar signals: the command always unwinds, and its exit code shows the reason."""
 
 import os
 import pty
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-# A command that says when it waits, and when it is unwound.
+# A command that prints a line when it waits, and a line when it unwinds.
 COMMAND = """
 import sys, threading, time
 from gevent import monkey; monkey.patch_all()  # as `run` does before any of these imports
@@ -53,7 +53,7 @@ def waiting():
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # The tests themselves may have been started with nohup.
+            # The tests themselves may run under nohup.
             preexec_fn=lambda: signal.signal(signal.SIGHUP, hangup),  # noqa: PLW1509
         )
         processes.append(process)

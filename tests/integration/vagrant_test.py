@@ -1,4 +1,4 @@
-"""What Vagrant itself makes of our Vagrantfile, for hypervisors that need not be here."""
+"""Vagrant's own reading of the Vagrantfile, for hypervisors that this computer does not need."""
 
 import json
 import os
@@ -34,7 +34,7 @@ puts JSON.generate(machines)
 
 @pytest.fixture
 def told(tmp_path, monkeypatch):
-    """Give the environment of Vagrant for an inventory, asked for as a user's own call would."""
+    """Gives a function: provider -> environment for Vagrant, as for a call by a user."""
     if shutil.which("vagrant") is None:
         pytest.fail("vagrant is not installed: scripts/setup test")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -47,7 +47,7 @@ def told(tmp_path, monkeypatch):
             '    "network": "192.168.57.0/24"}}\n'
             'masters = ["m1", "m2", "m3"]\nworkers = ["w1"]\n'
         )
-        # VirtualBox is not in Debian: this stands in for it as far as Vagrant asks its version.
+        # VirtualBox is not in Debian. This script answers Vagrant's question for its version.
         stand_in = tmp_path / "bin" / "VBoxManage"
         stand_in.parent.mkdir()
         stand_in.write_text('#!/bin/sh\n[ "$1" != --version ] || echo 7.0.20r163906\n')
@@ -105,7 +105,7 @@ def test_vagrant_finds_the_vagrantfile_valid_and_takes_machines_from_the_invento
 def test_vagrant_called_by_hand_is_told_where_its_notes_are(told, tmp_path):
     environment = told("libvirt")
     notes = environment.pop("VAGRANT_DOTFILE_PATH")
-    # Else Vagrant would leave an empty folder in the checkout.
+    # Without a copy, Vagrant would leave an empty folder in the checkout.
     copy = tmp_path / "copy"
     shutil.copytree(vagrantfile().parent, copy)
     clusterctl = Path(sys.executable).parent

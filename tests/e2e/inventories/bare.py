@@ -1,4 +1,4 @@
-"""One machine with systemd, sshd and a user who may use sudo: nothing else is on it."""
+"""One machine with only systemd, sshd and a user who may use sudo."""
 
 cluster = {"name": "test-bare", "machines": "lab", "lab": {"image": "bare"}}
 masters = ["n1"]

@@ -1,9 +1,9 @@
-"""A master, a worker and a group of one on EC2, as far as moto and the lab's machines are EC2: see ec2_lab.py."""
+"""A master, a worker and a group of one on EC2, for which moto and the lab stand in: ec2_lab.py."""
 
 import hashlib
 import os
 
-# Each checkout has networks of its own, as the lab has.
+# Each checkout has its own networks, as in the lab.
 _number = int(hashlib.sha256(__file__.encode()).hexdigest(), 16)
 
 cluster = {

@@ -1,4 +1,4 @@
-"""A cluster that is switched off until its certificates have expired, kubelet's own too."""
+"""A cluster that is switched off until its certificates, also the kubelet's own, have expired."""
 
 cluster = {
     "name": "test-expired",

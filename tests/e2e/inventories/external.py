@@ -1,4 +1,4 @@
-"""A master that works too, and a worker, whose certificates somebody else signs."""
+"""A master that is also a worker, and a worker. An external authority signs their certificates."""
 
 cluster = {
     "name": "test-external",

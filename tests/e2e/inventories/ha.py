@@ -1,4 +1,4 @@
-"""The tests' own highly available lab; never that of `make up`."""
+"""The highly available lab of the tests. `make up` uses another lab."""
 
 cluster = {"name": "test-ha", "machines": "lab", "api": {"vip": "auto"}}
 masters = ["m1", "m2", "m3"]

@@ -1,4 +1,4 @@
-"""Three masters that are the workers too, without addons: for killed runs and lost masters."""
+"""Three masters that are also workers, without add-ons, for killed runs and lost masters."""
 
 cluster = {
     "name": "test-masters",

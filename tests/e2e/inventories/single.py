@@ -1,4 +1,4 @@
-"""One machine; tests add settings, such as where its snapshots go: see single/conftest.py."""
+"""One machine. Tests add settings, such as the places for its snapshots: see single/conftest.py."""
 
 import json
 import os

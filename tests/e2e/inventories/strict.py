@@ -1,4 +1,4 @@
-"""Two machines of a lab, for a cluster that takes them for anybody's: see strict_test.py."""
+"""Two machines of a lab. strict_test.py uses them as if they were a user's own machines."""
 
 cluster = {"name": "test-strict", "machines": "lab"}
 masters = ["m1"]

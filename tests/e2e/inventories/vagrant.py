@@ -1,4 +1,4 @@
-"""A master and a worker that Vagrant makes, as containers: what can be run everywhere."""
+"""A master and a worker that Vagrant makes as containers, which run on every computer."""
 
 cluster = {
     "name": "test-vagrant",

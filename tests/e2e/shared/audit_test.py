@@ -1,7 +1,7 @@
-"""Is the running cluster hard? Read from outside: /proc, stat, configz, curl, openssl.
+"""Check from outside that the running cluster is hardened: /proc, stat, configz, curl, openssl.
 
-What must hold is written here a second time, from the benchmark and by hand: nothing of the
-audit's data or code is used, so that neither can be wrong alone.
+The expected values are written here a second time, by hand, from the benchmark. The tests use none
+of the audit's data or code, so that an error in one of them is found.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e
 
 PKI = "/etc/kubernetes/pki"
 
-# Flag -> what it must be; None: it must not be there; "*": anything.
+# Flag -> its required value; None: the flag must not be set; "*": any value.
 FLAGS = {
     "kube-apiserver": {
         "anonymous-auth": "false",
@@ -78,7 +78,7 @@ CIPHERS = {
     "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
     "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
 }
-# Every path is root's, and nobody else's; but for etcd's data.
+# Paths that only root may access.
 CLOSED = {
     "master": (
         *(f"/etc/systemd/system/{name}.service" for name in list(FLAGS)[:4]),
@@ -97,7 +97,7 @@ def masters(lab: Lab) -> list[str]:
 
 
 def command_lines(lab: Lab, machine: str) -> dict[str, dict[str, str]]:
-    """Daemon of ours -> its flags, from the processes themselves; pods' have other programs."""
+    """Daemon of clusterctl -> its flags, from the running processes, without programs of pods."""
     out = lab.on(
         machine,
         "for p in /proc/[0-9]*; do case $(readlink $p/exe) in /usr/local/bin/*) "
@@ -154,7 +154,7 @@ def files_are_closed(ha: Lab, machine: str, *, master: bool) -> None:
     assert set(pki) == {"root:root"}
     assert {line.split()[0] for line in keys} == {"600"}
     assert {line.split()[0] for line in certificates} == {"644"}
-    # Machines of the lab have a volume there, members or not.
+    # Every machine of the lab has a volume at this path, even if it is no etcd member.
     assert not master or data == ["700 etcd:etcd"]
 
 
@@ -194,7 +194,8 @@ def test_audit_finds_that_every_check_holds(ha: Lab) -> None:
         )
         return report if report["holds"] else None
 
-    # A controller manager that loses its lease on a busy computer starts anew: it cannot be asked then.
+    # On a busy computer a controller manager may lose its lease and restart. Meanwhile it gives no
+    # answer.
     report = until("every check holds", audited)
     assert sum(check["scored"] for check in report["checks"]) == 65
     assert len(report["checks"]) == 92
@@ -251,7 +252,7 @@ def test_a_pod_that_asks_for_no_seccomp_profile_has_the_runtimes(ha: Lab) -> Non
 @pytest.mark.parametrize("port", [6443, 2379, 10250])
 def test_old_versions_of_tls_are_refused(ha: Lab, port: int) -> None:
     address = ha.addresses()["m1"]
-    # At security level 0 this computer's own openssl would speak it.
+    # At security level 0, openssl itself speaks TLS 1.1. So it is the server that refuses it.
     seen = run(
         "openssl", "s_client", "-connect", f"{address}:{port}", "-tls1_1",
         "-cipher", "DEFAULT:@SECLEVEL=0", stdin="", check=False,
@@ -263,7 +264,7 @@ def test_etcd_answers_nobody_without_a_certificate_of_its_own_authority(ha: Lab)
     address = ha.addresses()["m1"]
     without = run("curl", "-sk", "-m", "5", f"https://{address}:2379/health", check=False)
     assert without.returncode != 0
-    # The Kubernetes authority's opens nothing there.
+    # A client certificate of the Kubernetes authority is refused too.
     code = ha.on(
         "m1",
         f"curl -sk -m 5 --cert {PKI}/admin.crt --key {PKI}/admin.key "

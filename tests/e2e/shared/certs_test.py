@@ -1,4 +1,4 @@
-"""Certificates, authorities and keys replaced on a running cluster, and after they have expired."""
+"""Replace certificates, authorities and keys on a running cluster, and after they have expired."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIND = (
 
 @pytest.fixture(scope="module", autouse=True)
 def asleep() -> Iterator[Lab]:
-    """Up, then switched off at once: it expires while the other tests run."""
+    """A cluster that is created and switched off. It expires while the other tests run."""
     for lab in cluster("expired"):
         lab.up()
         run(ENGINE, "stop", "-t", "2", lab.container("n1"))
@@ -35,7 +35,7 @@ def listed(lab: Lab, *arguments: str) -> list[dict[str, object]]:
 
 
 def keys(lab: Lab) -> dict[str, str]:
-    """Machine -> hashes of all leaves' private keys."""
+    """Machine -> SHA-256 of the private keys of all leaf certificates."""
     command = (
         "cd / && sha256sum /var/lib/kubelet/pki/*.key /var/lib/kubelet/pki/kubelet-client-current.pem "
         "$(find /etc/kubernetes/pki /etc/etcd -name '*.key' ! -name ca.key ! -name '*-ca.key' "
@@ -45,7 +45,7 @@ def keys(lab: Lab) -> dict[str, str]:
 
 
 def served(lab: Lab, name: str) -> str:
-    """The serial number of what the machine's apiserver shows to a client."""
+    """The serial number of the certificate that a machine's apiserver shows to clients."""
     address = lab.addresses()[name]
     shown = run("openssl", "s_client", "-connect", f"{address}:6443", stdin="", check=False).stdout
     return run("openssl", "x509", "-noout", "-serial", stdin=shown).stdout
@@ -110,7 +110,7 @@ def test_authorities_are_replaced_in_stages_and_no_request_fails(ha: Lab, tmp_pa
     old = ha.on("m1", "cat /etc/kubernetes/pki/ca.crt")
     held = tmp_path / "held"
     held.write_text(ha.kubeconfig.read_text())
-    # What somebody has works until the old authority is withdrawn; there the run is killed.
+    # A client's kubeconfig works until the old authority is withdrawn. The test kills the run then.
     with Traffic(held) as traffic:
         rotation = subprocess.Popen(
             [CLUSTERCTL, "certs", "rotate-ca", ha.inventory], stderr=subprocess.PIPE, text=True
@@ -124,10 +124,10 @@ def test_authorities_are_replaced_in_stages_and_no_request_fails(ha: Lab, tmp_pa
         rotation.wait()
         rotation.stderr.close()
     assert traffic.went_on()
-    # Another computer goes on, which has only SSH and the inventory.
+    # Another computer continues. It has only SSH and the inventory.
     Cache("test-ha", ha.inventory).forget()
     new_kubeconfig(ha)
-    # A machine that is away holds it up, and nothing else.
+    # An unreachable machine stops the replacement, and nothing else.
     run(ENGINE, "pause", ha.container("w2"))
     try:
         held_up = ha.clusterctl("certs rotate-ca", check=False)

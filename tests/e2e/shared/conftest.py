@@ -1,4 +1,7 @@
-"""The cluster that these tests share: each leaves it healthy. It is gone before the next is made."""
+"""The cluster that these tests share. Each test leaves it healthy.
+
+It is removed before the next cluster is created.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from tests.e2e.conftest import Lab, cluster
 
 @pytest.fixture(scope="package")
 def ha(kubectl_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Three masters and two workers, up."""
+    """A running cluster of three masters and two workers."""
     for lab in cluster("ha"):
         lab.up()
         lab.kubectl_binary = kubectl_binary

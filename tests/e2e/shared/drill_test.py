@@ -1,4 +1,4 @@
-"""Faults of the drill that the shared cluster, its workers too, gets over by itself or soon."""
+"""Faults of the drill, also of workers, from which the shared cluster recovers quickly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def site(ha: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A namespace for the writes; in the end all is well."""
+    """The shared cluster with a namespace for the writes. At the end it must be healthy."""
     site = open_site(ha.inventory, tmp_path_factory.mktemp("drill") / "kubeconfig")
     site.make_namespace()
     yield site

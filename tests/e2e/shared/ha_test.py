@@ -1,4 +1,4 @@
-"""A highly available cluster, from `clusterctl up` on: one cluster, used by all of these."""
+"""A highly available cluster after `clusterctl up`. All tests use the same cluster."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def nodes(lab: Lab) -> dict[str, bool]:
 
 
 def starts(lab: Lab) -> dict[str, str]:
-    """When each unit of ours was started last, on every machine, by systemd itself."""
+    """When systemd last started each unit of clusterctl, on every machine."""
     command = (
         "systemctl show -p Id,ExecMainStartTimestampMonotonic,ActiveEnterTimestampMonotonic "
         "containerd etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy "
@@ -155,7 +155,7 @@ def test_a_file_changed_by_hand_is_what_plan_shows_and_up_repairs(ha: Lab) -> No
         for old, new in zip(before["m2"].split("\n\n"), after["m2"].split("\n\n"), strict=True)
         if old != new
     ]
-    # Its controllers may have lost their leases meanwhile, and start again by themselves.
+    # The controllers may have lost their leases meanwhile and restarted by themselves.
     leased = {"kube-controller-manager.service", "kube-scheduler.service"}
     assert set(units) - leased == {"kube-apiserver.service"}
 
@@ -211,7 +211,7 @@ def test_keys_are_closed_to_others_on_every_machine(ha: Lab) -> None:
 def test_secrets_are_encrypted_in_etcd(app: Lab) -> None:
     raw = app.on("m1", f"{ETCDCTL} get /registry/secrets/default/app | base64")
     content = base64.b64decode(raw)
-    assert b"k8s:enc:secretbox:v1:key" in content  # its number grows with every rotation
+    assert b"k8s:enc:secretbox:v1:key" in content  # the key's number grows with every rotation
     assert b"correct-horse" not in content
 
 
@@ -282,7 +282,7 @@ def test_whoever_makes_a_network_policy_is_warned(ha: Lab) -> None:
 def test_an_image_of_ones_own_runs_after_it_was_pushed(
     ha: Lab, artifacts: dict[str, Path], tmp_path: Path
 ) -> None:
-    # Some program that needs nothing else.
+    # Any static program will do.
     (tmp_path / "age").write_bytes(artifacts["age/age"].read_bytes())
     (tmp_path / "age").chmod(0o755)
     (tmp_path / "Containerfile").write_text(

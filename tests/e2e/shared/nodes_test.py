@@ -1,4 +1,7 @@
-"""Machines die, come and go: one command each, on the shared cluster, which is whole afterwards."""
+"""Dead machines are replaced, machines are added and removed: one command each.
+
+Each test leaves the shared cluster whole.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ pytestmark = pytest.mark.e2e
 
 
 def voters(lab: Lab, machine: str) -> set[str]:
-    """Names of the members that have started and have a vote, by etcd's own list."""
+    """Names of the members that have started and may vote, from etcd's own list."""
     listed = lab.on(machine, f"{ETCDCTL} member list", check=False)
     rows = [line.split(", ") for line in listed.splitlines()]
     return {row[2] for row in rows if row[1] == "started" and row[-1] == "false"}
@@ -27,7 +30,7 @@ def ready(lab: Lab) -> set[str]:
 
 @contextmanager
 def ssh_stopped(lab: Lab, machine: str) -> Iterator[None]:
-    """Nobody answers on its SSH port; all the rest of it goes on."""
+    """The machine's SSH port is closed. Everything else keeps running."""
     run(ENGINE, "exec", lab.container(machine), "systemctl", "stop", "ssh.service", "ssh.socket")
     try:
         yield
@@ -55,7 +58,7 @@ def test_a_master_that_burnt_down_is_replaced_with_one_command(ha: Lab) -> None:
     ha.kubectl("create", "configmap", "before-the-fire", "--from-literal=kept=yes")
     ha.destroy("m2")
 
-    # By itself `up` makes the lab's machine anew, empty as it is then, and goes no further.
+    # `up` makes a new, empty machine in the lab, and then refuses to continue.
     refused = ha.clusterctl("up", "--yes", check=False)
     assert refused.returncode == 5, refused.stdout + refused.stderr
     assert "node replace" in refused.stderr
@@ -80,7 +83,7 @@ def test_a_machine_that_is_well_is_not_replaced(ha: Lab) -> None:
 
 
 def logins(ha: Lab) -> dict[str, int]:
-    """Machine -> how often somebody logged in there, as its sshd says. 0: not there yet."""
+    """Machine -> number of logins, from its sshd. 0: the machine does not exist yet."""
     counts = {}
     for name in ("m1", "m2", "m3", "w1", "w2"):
         there = ha.container(name) in containers()

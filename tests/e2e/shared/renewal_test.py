@@ -1,4 +1,4 @@
-"""Machines renew their certificates by themselves, and say so when they cannot."""
+"""Machines renew their certificates by themselves, and report it if they cannot."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ done"""
 
 @dataclass(frozen=True)
 class Shown:
-    """A leaf on a machine, as openssl shows it."""
+    """A leaf certificate on a machine, as openssl shows it."""
 
     days_left: float
     says: str
@@ -56,7 +56,7 @@ def leaves(lab: Lab, machine: str) -> dict[str, Shown]:
 
 
 def make_old(lab: Lab, machine: str, days_left: float, which: str = FIND) -> None:
-    """Have leaves of a machine signed again as they are, with their year nearly over."""
+    """Sign the leaf certificates of a machine again, so that they expire in `days_left` days."""
     authorities = []
     for stem in ("ca", "etcd/ca", "front-proxy-ca"):
         certificate, _, key = lab.on(
@@ -93,7 +93,7 @@ def make_old(lab: Lab, machine: str, days_left: float, which: str = FIND) -> Non
 
 
 def shown(lab: Lab, machine: str, port: int) -> str:
-    """The serial number of what answers at a machine's port."""
+    """The serial number of the certificate at a machine's port."""
     address = lab.addresses()[machine]
     text = run("openssl", "s_client", "-connect", f"{address}:{port}", stdin="", check=False).stdout
     return run("openssl", "x509", "-noout", "-serial", stdin=text, check=False).stdout
@@ -105,14 +105,18 @@ def serial(lab: Lab, machine: str, path: str) -> str:
 
 @dataclass(frozen=True)
 class Renewed:
-    """What m1 and w1 had, and what they have after their timers; what answered before: see SHOWN."""
+    """The certificates of m1 and w1 before and after their timers' services ran.
+
+    Attributes:
+        answered: (machine, port) of SHOWN -> serial number of the certificate shown before.
+    """
 
     before: dict[str, dict[str, Shown]]
     after: dict[str, dict[str, Shown]]
     answered: dict[tuple[str, int], str]
 
 
-# Machine, port, the certificate that is shown there.
+# (machine, port, path of the certificate that the port shows).
 SHOWN = (
     ("m1", 6443, f"{PKI}/apiserver.crt"),
     ("m1", 5000, f"{PKI}/registry.crt"),
@@ -123,7 +127,7 @@ SHOWN = (
 
 @pytest.fixture(scope="module")
 def renewed(ha: Lab) -> Renewed:
-    """Have the timers' services run where all certificates are old."""
+    """Make all certificates of two machines old, and run the timers' services there."""
     for machine in ("m1", "w1"):
         make_old(ha, machine, 60)
     before = {machine: leaves(ha, machine) for machine in ("m1", "w1")}
@@ -134,7 +138,7 @@ def renewed(ha: Lab) -> Renewed:
         timers = [pool.submit(ha.ssh, machine, command) for machine in before]
 
         def done() -> bool:
-            # Any master will do; by itself each looks every five minutes.
+            # Any master can approve. Without this call, each master looks every five minutes.
             ha.on("m2", "systemctl start clusterctl-certs-approve", check=False)
             return all(timer.done() for timer in timers)
 
@@ -217,7 +221,7 @@ def test_what_could_not_be_renewed_is_said_in_the_journal_and_as_an_event(ha: La
 
 @only_if_sampled("test", "reload")
 def test_everybody_shows_the_certificate_that_is_there(ha: Lab, renewed: Renewed) -> None:
-    """In the end of the file: apiservers and kubelets look for a new one once a minute."""
+    """This test is at the end: apiservers and kubelets look for a new certificate once a minute."""
     for machine, port, path in SHOWN:
         until(
             f"{machine} shows its new {path}",

@@ -1,4 +1,4 @@
-"""A new operator's computer: nothing but an inventory and SSH to one master."""
+"""A new operator's computer: it has only an inventory and SSH to one master."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def newcomer(ha: Lab, tmp_path: Path) -> Lab:
-    """Somebody who reaches m2 only: at the SSH ports of the others nobody listens."""
+    """An operator who reaches only m2: the SSH ports of the other machines are closed."""
     located = LabSource().locate(inventory.read(ha.inventory))
 
     def hosts(*names: str) -> str:

@@ -1,7 +1,8 @@
 """One machine that is master and worker, for all tests of this folder.
 
-first_up_test.py comes first: the cluster is not there yet. In the end of snapshots_test.py the
-machine is made anew from a snapshot; unwanted_test.py needs a cluster, whichever.
+first_up_test.py comes first, because it needs a machine without a cluster. At the end of
+snapshots_test.py, the cluster is restored from a snapshot on a new machine. unwanted_test.py works
+with any cluster.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ COPIES = "/srv/copies"
 
 
 def set_inventory(**settings: object) -> None:
-    """Have the inventory say these, beside its own."""
+    """Add settings to the inventory's own."""
     os.environ["TEST_SINGLE"] = json.dumps(settings)
 
 
 def ssh_of(lab: Lab) -> Ssh:
-    """How the operator reaches the machine."""
+    """The operator's SSH access to the machine."""
     return LabSource().locate(inventory.read(lab.inventory))["n1"].ssh
 
 
 @pytest.fixture(scope="package")
 def machine() -> Iterator[Lab]:
-    """The machine; nothing is on it until a test asks for `lab`."""
+    """The machine. It has no cluster until a test uses the fixture `lab`."""
     for lab in cluster("single"):
         lab.clusterctl("machines up")
         yield lab
@@ -40,7 +41,7 @@ def machine() -> Iterator[Lab]:
 
 @pytest.fixture(scope="package")
 def lab(machine: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """The cluster, up; copies of snapshots go to a directory behind the machine's own sshd."""
+    """The running cluster. Copies of snapshots go over SSH to a directory of the same machine."""
     key = tmp_path_factory.mktemp("key") / "key"
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
     public = key.with_suffix(".pub").read_text().strip()

@@ -1,6 +1,6 @@
-"""The first `up`: two operators, of whom the second is refused; a killed one is no obstacle.
+"""The first `up`: a second operator is refused; a killed run does not block the next run.
 
-An operator whose computer is frozen: tests/integration/lock_test.py.
+tests/integration/lock_test.py tests an operator whose computer is frozen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def colleague(machine: Lab, tmp_path: Path) -> Lab:
-    """The same machine, on the computer of an operator who has never seen it."""
+    """The same machine, from the computer of an operator who has never used it."""
     ssh = ssh_of(machine)
     data = {"ssh_hostname": ssh.hostname, "ssh_key": str(ssh.key), "ssh_host_key": ssh.host_key}
     path = tmp_path / "theirs.py"
@@ -33,7 +33,7 @@ def colleague(machine: Lab, tmp_path: Path) -> Lab:
 
 @contextmanager
 def working(lab: Lab) -> Iterator[subprocess.Popen[str]]:
-    """An `up` of this lab that has begun to change it."""
+    """A running `up` that has begun to change this lab."""
     run = subprocess.Popen(
         [CLUSTERCTL, "up", lab.inventory, "--yes"],
         stdout=subprocess.PIPE,
@@ -56,7 +56,7 @@ def test_the_second_operator_is_refused_and_a_killed_one_is_no_obstacle(
 ) -> None:
     assert machine.on("n1", "ls -d /etc/kubernetes 2>/dev/null || true") == "", "not the first up"
     with working(machine) as run:
-        # Only what is refused soon after: the other's `up` ends by itself in half a minute.
+        # Only commands that are refused quickly: the first `up` ends by itself in half a minute.
         for command in (("up", "--yes"), ("certs renew", "--all", "--yes")):
             refused = colleague.clusterctl(*command, check=False)
             assert refused.returncode == 5

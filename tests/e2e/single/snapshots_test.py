@@ -1,6 +1,6 @@
-"""Snapshots that a master takes by itself, their copies elsewhere, and restoring them.
+"""Snapshots that a master takes by itself, their copies in other places, and restores.
 
-The tests run in the order of the file: each begins with the snapshots that the one before left.
+The tests run in the order of the file: each begins with the snapshots that the previous test left.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.e2e
 
 BACKUPS = "/var/lib/clusterctl/backups"
 BUCKET = "snapshots"
-# A snapshot's name tells seconds apart.
+# The name of a snapshot has a resolution of one second.
 TAKE = "s=$(date +%s); until [ $(date +%s) != $s ]; do sleep 0.1; done; clusterctl-backup"
 ANCIENT = "test-single-20200101T000000Z-n1.tar.zst.age"
 ANOTHERS = "test-single-20200101T000000Z-n2.tar.zst.age"
@@ -35,7 +35,7 @@ ANOTHERS = "test-single-20200101T000000Z-n2.tar.zst.age"
 
 @pytest.fixture(scope="module")
 def moto(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
-    """S3 where the machine reaches it, with a bucket."""
+    """An S3 service with a bucket, at an address that the machine reaches."""
     operator = lab.addresses()["n1"].rsplit(".", 1)[0] + ".1"
     with moto_server(tmp_path_factory.mktemp("moto"), host=operator) as moto:
         moto.client("s3").create_bucket(
@@ -45,7 +45,7 @@ def moto(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
 
 
 def on(lab: Lab, command: str, stdin: str = "") -> str:
-    """What a command says on the machine."""
+    """The output of a command on the machine."""
     return lab.on("n1", command, stdin=stdin)
 
 
@@ -247,7 +247,10 @@ class Opened:
 
 
 def test_bad_snapshots_are_refused_and_nothing_is_touched(lab: Lab, tmp_path: Path) -> None:
-    """Which: sampled; tests/unit/etcd_snapshot_file_test.py and etcd_source_test.py have them all."""
+    """Sampling chooses the snapshots.
+
+    tests/unit/etcd_snapshot_file_test.py and etcd_source_test.py test all of them.
+    """
     good, locked, words = tmp_path / "good", tmp_path / "locked", tmp_path / "words"
     private_file.write(words, b"correct horse\n")
     lab.clusterctl("etcd snapshot", "-o", good)

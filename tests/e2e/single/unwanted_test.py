@@ -1,4 +1,4 @@
-"""What is taken out of the inventory goes from the machines."""
+"""`up` removes from the machines what is removed from the inventory."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_virtual_address_and_an_addon_go_with_all_that_was_theirs(lab: Lab) ->
     assert lab.on("n1", "pgrep -x keepalived; true") == ""
     assert "keepalived" not in lab.on("n1", "ls /var/lib/clusterctl/record")
     assert "local-path" not in lab.on("n1", "cat /var/lib/clusterctl/record/*")
-    # The API no longer answers for that address; the rest did not notice.
+    # Only the apiserver changes, because its certificate loses the address.
     parts = planned["machines"]["n1"]["components"].values()
     assert [unit for part in parts for unit in part["units"]] == ["kube-apiserver.service"]
     assert f"IP Address:{str(vip).partition('/')[0]}" not in lab.on("n1", NAMES)

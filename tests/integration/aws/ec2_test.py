@@ -1,4 +1,4 @@
-"""EC2 against moto's server, over HTTP. What is asserted, boto3 is asked for, past our own code."""
+"""EC2 against moto's server, over HTTP. Assertions use boto3 directly, not code of clusterctl."""
 
 import base64
 import hashlib
@@ -49,13 +49,13 @@ def proxies(moto):
 
 @pytest.fixture(scope="module")
 def accounts():
-    """boto3's clients, made once: that takes longer than all calls of a test."""
+    """boto3's clients, made once: to make them takes longer than all calls of a test."""
     return {}
 
 
 @pytest.fixture
 def proxy(moto, proxies, tmp_path, monkeypatch):
-    """An empty account, behind a proxy that does no harm yet."""
+    """An empty account behind a proxy that injects no errors yet."""
     moto.reset()
     proxies.reset()
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxies.url)
@@ -70,7 +70,7 @@ def proxy(moto, proxies, tmp_path, monkeypatch):
 
 @pytest.fixture
 def fresh(accounts):
-    """A new source of machines, as a new run has it."""
+    """Gives a function that makes a new machine source, as a new run does."""
 
     def make():
         source = Ec2()
@@ -126,7 +126,7 @@ def named(moto):
 
 
 def ours(moto):
-    """Everything in the account but moto's own default VPC: what is left must be nothing."""
+    """Everything in the account except moto's own default VPC. After removal it must be empty."""
     ec2 = moto.client("ec2")
     default = {v["VpcId"] for v in ec2.describe_vpcs()["Vpcs"] if v["IsDefault"]}
     left = {
@@ -153,7 +153,7 @@ def ours(moto):
 
 
 def picture(moto):
-    """What there is, without what differs from run to run."""
+    """The contents of the account, without values that differ from run to run."""
     ec2, elb = moto.client("ec2"), moto.client("elbv2")
     keys = []
     for action, items in (
@@ -215,7 +215,7 @@ def picture(moto):
     }  # fmt: skip
 
 
-# What is made
+# Making
 
 
 def test_everything_around_a_cluster_is_made_as_the_inventory_says(moto, proxy, fresh, tmp_path):
@@ -390,7 +390,7 @@ def test_scale_changes_the_size_at_once_and_the_plan_says_that_up_brings_it_back
     assert f'{path} has "group": 2' in done.stderr
     planned = {thing.what: thing.detail for thing in fresh().planned(draft_of(tmp_path))}
     assert planned == {"size of group": "7 -> 2 workers, as in the inventory"}
-    # And where the inventory no longer has one.
+    # The same if the inventory no longer has a group.
     planned = {thing.what: thing.detail for thing in fresh().planned(draft_of(tmp_path, group=0))}
     assert planned == {"size of group": "7 -> 0 workers, as in the inventory"}
 
@@ -434,7 +434,7 @@ def test_what_workers_of_the_group_are_given_is_put_there_once(moto, proxy, fres
     fresh().make(draft, Silent())
     bucket = f"clusterctl-demo-{ACCOUNT}-{REGION}"
     s3 = moto.client("s3")
-    s3.delete_bucket_policy(Bucket=bucket)  # it asks for TLS, and moto's server is without
+    s3.delete_bucket_policy(Bucket=bucket)  # it demands TLS, and moto's server has none
     (tmp_path / "kubelet").write_bytes(b"k" * 10000)
     artifacts = {"a" * 64: tmp_path / "kubelet"}
     assert fresh().offered(draft) == ""
@@ -474,11 +474,11 @@ def test_a_vpc_that_exists_is_used_and_stays(moto, proxy, fresh, tmp_path):
     assert left == {}
 
 
-# Interrupted
+# Interruption
 
 
 def cut_off(act, draft, proxy, after=1):
-    """Run until it loses AWS: the answer to a change does not arrive, and nothing after it does."""
+    """Run until AWS is unreachable: the answer to a change is lost, and so are all later calls."""
     proxy.reset()
     proxy.cut_after = after
     try:
@@ -493,7 +493,7 @@ def cut_off(act, draft, proxy, after=1):
 
 
 def chain(fresh, verb, draft, proxy):
-    """Runs that are each cut off after their first change; what they changed, in order."""
+    """Repeat a run that is cut off after its first change; return all changes, in order."""
     made = []
     while (done := cut_off(getattr(fresh(), verb), draft, proxy)) is not None:
         made += done
@@ -544,7 +544,7 @@ def test_a_down_that_is_cut_off_after_every_single_change_leaves_nothing(
     assert ours(moto) == {}
 
 
-# Removed
+# Removal
 
 
 def test_down_empties_the_account_and_touches_nothing_else(moto, proxy, fresh, tmp_path):
@@ -556,7 +556,7 @@ def test_down_empties_the_account_and_touches_nothing_else(moto, proxy, fresh, t
     before = ours(moto)
     fresh().make(draft, Silent())
     name = f"clusterctl-demo-{ACCOUNT}-{REGION}"
-    # The policy asks for TLS, and moto's server is without.
+    # The policy demands TLS, and moto's server has none.
     moto.client("s3").delete_bucket_policy(Bucket=name)
     for content in (b"one", b"two"):
         moto.client("s3").put_object(Bucket=name, Key="etcd/snapshot", Body=content)
@@ -621,7 +621,7 @@ def test_a_machine_that_is_off_has_its_public_address_before_anybody_logs_in(
     account = source._account(draft)
     monkeypatch.setattr(account, "wait", lambda waiter, *_: waited.append(waiter))
 
-    # As AWS has it for some seconds after the call.
+    # AWS shows this state for some seconds after the call.
     look = source_module.look
     monkeypatch.setattr(source_module, "look", lambda *given: pending(look(*given), waited))
     source.create(draft, Silent())
@@ -632,7 +632,7 @@ def test_a_machine_that_is_off_has_its_public_address_before_anybody_logs_in(
 
 
 def pending(seen, waited):
-    """The same, but machines get their public addresses only once they have been waited for."""
+    """The same view, but machines get public addresses only after a wait for them."""
     if "instance_running" in waited or seen.instances["m1"].state != "running":
         return seen
     one = replace(seen.instances["m1"], state="pending", public="")
@@ -663,7 +663,7 @@ def test_what_services_have_made_goes_first(moto, proxy, fresh, tmp_path):
     )
     claim = [{"ResourceType": "volume", "Tags": owned}]
     ec2.create_volume(AvailabilityZone=ZONES[0], Size=1, TagSpecifications=claim)
-    # What the controller has let into the machines' groups is not ours to close.
+    # clusterctl must keep the rules that the controller adds to the machines' security groups.
     key = [{"Name": "tag:clusterctl:key", "Values": ["security group masters"]}]
     masters = ec2.describe_security_groups(Filters=key)["SecurityGroups"][0]["GroupId"]
     let_in = [
@@ -746,7 +746,7 @@ def test_what_blocks_a_removal_is_named(moto, proxy, fresh, tmp_path, monkeypatc
     assert ours(moto) == {}
 
 
-# What AWS refuses
+# Refusals by AWS
 
 
 @pytest.mark.parametrize(
@@ -816,7 +816,7 @@ def test_a_token_that_is_spent_is_not_used_again(moto, proxy, fresh, tmp_path):
     assert tags_of(named(moto)["m1"])["clusterctl:host-key"] != public
 
 
-# Refused before anything is made
+# Refusals before any change
 
 
 def test_rights_that_are_missing_are_named_all_at_once_before_anything_is_made(
@@ -920,7 +920,10 @@ def test_another_owners_cluster_of_the_same_name_is_neither_changed_nor_removed(
 
 @pytest.fixture
 def operator(moto, monkeypatch):
-    """Become a user with the documented policy, less some actions, and moto enforces it."""
+    """Gives a function: become a user with the documented policy, without some actions.
+
+    moto enforces the policy.
+    """
 
     def become(*without):
         key, secret = moto.user("operator", operators_policy(*without))
@@ -952,7 +955,7 @@ def test_an_action_that_the_policy_lacks_is_named(moto, proxy, tmp_path, operato
         Ec2().make(small(tmp_path), Silent())
 
 
-# Through the command line
+# The command line
 
 
 def command(proxy, tmp_path, *arguments, **environment):
@@ -974,7 +977,7 @@ def test_plan_shows_what_would_be_made_and_what_it_costs_a_month(moto, proxy, tm
     plan = json.loads(done.stdout)
     assert plan["machines_to_make"] == ["m1", "m2", "m3", "w1"]
     costs = {thing["what"]: thing["monthly"] for thing in plan["to_make"]}
-    # 730 h of a t3.medium in Frankfurt at 0.048 and of an address at 0.005, and 20 GiB at 0.0952.
+    # In Frankfurt: 730 h of a t3.medium at 0.048 and of an address at 0.005; 20 GiB at 0.0952.
     assert costs["instance m1"] == pytest.approx(730 * 0.053 + 20 * 0.0952)
     assert costs["vpc"] is None
     assert plan["monthly"] == pytest.approx(sum(c or 0 for c in costs.values()), abs=0.01)

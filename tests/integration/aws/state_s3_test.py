@@ -1,4 +1,4 @@
-"""State that operators share in S3: against moto's server, which keeps the conditions of writes."""
+"""State that operators share in S3, against moto's server, which obeys conditions of writes."""
 
 import signal
 import subprocess
@@ -24,7 +24,8 @@ ALICE, BOB = (
     Holder(name, f"{name}s-laptop", 7, "clusterctl up demo.py") for name in ("alice", "bob")
 )
 
-# Another operator: a process of its own, that says when it holds the lock; its computer, if named.
+# Another operator: a separate process that prints a line when it holds the lock. Arguments: the
+# inventory and, optionally, the name of its computer.
 OTHER = """
 import sys
 from dataclasses import replace
@@ -168,7 +169,7 @@ def test_who_lives_keeps_the_lock_for_longer_than_a_silence_may_last(given):
 
 
 def killed(given, *computer):
-    """Another operator that has taken the lock and was killed."""
+    """Another operator takes the lock, and its run is killed."""
     with subprocess.Popen(
         [sys.executable, "-c", OTHER, given.inventory, *computer], stdout=subprocess.PIPE, text=True
     ) as other:
@@ -262,7 +263,7 @@ def test_two_who_make_the_same_machines_at_once(moto, proxy, tmp_path):
             [CLUSTERCTL, "up", path, "--yes"],
             capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        # It makes what it can, and waits for SSH: moto's machines have none.
+        # `up` makes all resources, and then waits for SSH, which moto's machines do not have.
         until(lambda: moto.client("ec2").describe_instances()["Reservations"])
         first.send_signal(signal.SIGINT)
         first.wait(60)
