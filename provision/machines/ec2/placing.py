@@ -53,7 +53,11 @@ def _before(seen: Seen) -> dict[str, tuple[str, str]]:
 
 
 def side_of(host: HostEntry) -> str:
-    """Give the side, which decides security group, role and type. Machines with etcd are masters."""
+    """Give the side. It decides security group, role and type. Machines with etcd count as masters.
+
+    Returns:
+        `masters` or `workers`.
+    """
     return MASTERS if host.roles & {Role.MASTER, Role.ETCD} else WORKERS
 
 

@@ -21,7 +21,7 @@ HOME = "us-east-1"  # its prices are used for regions without known prices
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices of one region: per hour; a volume's per GiB and month."""
+    """Prices of one region, per hour; `volume`: per GiB and month."""
 
     instances: Mapping[str, float]
     volume: float

@@ -36,7 +36,7 @@ _BUSY = {
 
 @dataclass(frozen=True)
 class _Removal:
-    """One call. If the thing no longer exists, it succeeds; while the thing is in use, it repeats."""
+    """One call. It succeeds if the thing is gone already. While the thing is in use, it repeats."""
 
     what: str
     service: str
