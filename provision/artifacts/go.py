@@ -158,7 +158,7 @@ def build(
     cgo: CCompiler | None = None,
     report: Report,
 ) -> None:
-    """Compile programs for Linux. Each goes to `out`, named by the last part of its package's path.
+    """Compile programs for Linux into `out`, each named by the last part of its package's path.
 
     Args:
         go: from `toolchain`.

@@ -18,12 +18,14 @@ LABELS, TAINTS = "clusterctl/labels", "clusterctl/taints"
 
 @dataclass(frozen=True)
 class NodeChange:
-    """Attributes:
-    labels: key -> value to set; None: to remove.
-    taints: `key=value:effect`, to set.
-    untaint: `key:effect`, to remove.
-    ours: for the annotations: keys of the labels and `key:effect` of the taints that clusterctl
-        has set after this change.
+    """The changes on one Node.
+
+    Attributes:
+        labels: key -> value to set; None: to remove.
+        taints: `key=value:effect`, to set.
+        untaint: `key:effect`, to remove.
+        ours: for the annotations: keys of the labels and `key:effect` of the taints that clusterctl
+            has set after this change.
     """
 
     labels: Mapping[str, str | None]

@@ -1,4 +1,4 @@
-"""Where each machine goes: its zone, its subnet and its private address. Pure."""
+"""The place of each machine: its zone, its subnet and its private address. Pure."""
 
 from __future__ import annotations
 

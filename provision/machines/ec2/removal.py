@@ -139,7 +139,7 @@ class _Waves:
         for name in _classic(self.account, self.names):
             key, request = f"load balancer {name} of a Service", {"LoadBalancerName": name}
             yield _Removal(key, "elb", "delete_load_balancer", request)
-        # The group terminates its own instances: it would replace one that we terminate.
+        # The group terminates its own instances: it would replace one that clusterctl terminates.
         if instances := all_instances(
             self.account, self.names, grouped=keys.GROUP not in self.seen.ids
         ):
