@@ -1,4 +1,4 @@
-"""Artifacts: their pins, their sources, and how they are made ready."""
+"""Artifacts: their pins, their sources, and the code that makes them ready for delivery."""
 
 from provision.artifacts.bundle import compressed, open_bundle, write_bundle
 from provision.artifacts.catalogue import pins

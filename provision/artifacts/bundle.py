@@ -103,7 +103,7 @@ def open_bundle(path: Path, progress: Progress | None = None) -> ArtifactSet:
 
     Raises:
         ArtifactError: the file is not a bundle or is cut off, or a file in it has the wrong hash.
-            Nothing of the bundle is used then.
+            No file of the bundle is used then.
     """
     progress = progress or Silent()
     try:

@@ -1,4 +1,4 @@
-"""Files in the user's cache. A file is whole or absent, also when two programs make the same one."""
+"""Files in the user's cache. A file is whole or absent, even if two programs make the same file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold an exclusive lock; `waiting` is called once if another process has it.
+    """Hold an exclusive lock; `waiting` is called once if another process holds it.
 
     The lock ends with its process, even if the process is killed.
     """
@@ -57,13 +57,13 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
+    """Give the SHA-256 of a file, in hex. The file is read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of(content: bytes) -> str:
-    """Hex digest of bytes."""
+    """Give the SHA-256 of bytes, in hex."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -77,7 +77,7 @@ def record(path: Path) -> str:
 
 
 def recorded(path: Path) -> str | None:
-    """Read the hash that `record` wrote; None if there is none, or the file changed since.
+    """Read the hash that `record` wrote; None: there is no hash, or the file changed later.
 
     Hashing a gigabyte in every run would take longer than a run without changes.
     """

@@ -75,7 +75,7 @@ class Catalogue(_Strict):
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """The versions of Kubernetes that can be installed."""
+        """Give the versions of Kubernetes that clusterctl can install."""
         return tuple(self.sets)
 
     def pins(self, kubernetes: str) -> Mapping[tuple[str, str], Pin]:

@@ -27,7 +27,7 @@ _AGAIN = (408, 429)
 
 @dataclass(frozen=True)
 class Http:
-    """When a download fails, and how often it is tried.
+    """Limits of a download: its timeout and its number of attempts.
 
     Attributes:
         timeout: seconds without a byte, after which an attempt fails.
@@ -183,7 +183,7 @@ def answers(url: str, seconds: float) -> bool:
         except (OSError, http.client.HTTPException):
             return
 
-    # A resolver that does not answer cannot be interrupted: the thread goes on without us.
+    # A call to a resolver that does not answer cannot be interrupted: the thread is left running.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds)

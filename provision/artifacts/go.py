@@ -1,4 +1,4 @@
-"""Run `go`: find or fetch the pinned toolchain, compile, and report how far it is."""
+"""Run `go`: find or fetch the pinned toolchain, compile, and report the progress."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from provision.model.errors import ArtifactError
 
 # One toolchain for all operators: binaries have the same hash on every computer.
 TOOLCHAIN = "go1.26.8"
-# The oldest that can download the toolchain's module.
+# The oldest Go that can download the toolchain's module.
 _OLDEST = (1, 16)
 _REPORT_EVERY = 2.0
 _LAST_LINES = 20
 _ARCHES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
-# What would make the same source come out differently, as values because `go env -w` may have
-# set others in a file; where modules come from (GOPROXY) is the user's to say.
+# Variables that could change the binaries of the same source. They have explicit values, because
+# `go env -w` may have set others in a file. The user chooses the source of modules (GOPROXY).
 _FIXED = {
     "GOTOOLCHAIN": "local",
     "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false",
@@ -42,21 +42,24 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class CCompiler:
-    """What cgo needs: variables of the environment."""
+    """Environment variables that cgo needs."""
 
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def machine_arch() -> str:
-    """Architecture of this computer, in Go's words."""
+    """Give the architecture of this computer, in Go's words: `amd64`."""
     return _ARCHES.get(platform.machine().lower(), platform.machine().lower())
 
 
 def toolchain(report: Report) -> Path:
-    """The pinned `go`, fetched as a module (and verified by Go's checksum database) if need be.
+    """Give the path of the pinned `go`.
+
+    If this computer has another version, that version fetches the pinned one as a module, and Go's
+    checksum database verifies it.
 
     Raises:
-        ArtifactError: there is no Go, or none that can fetch it.
+        ArtifactError: Go is not installed, or is too old to fetch the pinned version.
     """
     go = shutil.which("go") or _install(("golang-go",), "go", report)
     if go is None:
@@ -82,7 +85,7 @@ def toolchain(report: Report) -> Path:
 
 
 def _usable(root: Path) -> Path:
-    """Do what `go` itself does with a toolchain's module: modules have no executables."""
+    """Prepare a toolchain's module as `go` itself does: files of modules are not executable."""
     for program in (*root.glob("bin/*"), *root.glob("pkg/tool/*/*")):
         program.chmod(program.stat().st_mode | 0o111)
     for hidden in (root / "src/_go.mod", root / "src/cmd/_go.mod"):
@@ -94,10 +97,10 @@ def _usable(root: Path) -> Path:
 
 
 def c_compiler(arch: str, report: Report) -> CCompiler:
-    """A C compiler and libseccomp's headers for `arch`.
+    """Find or install a C compiler and libseccomp's headers and static library for `arch`.
 
     Raises:
-        ArtifactError: naming what is missing.
+        ArtifactError: one of them is missing; the message names all of them.
     """
     gnu = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[arch]
     native = platform.system() == "Linux" and arch == machine_arch()
@@ -133,7 +136,7 @@ def _has_libseccomp(compiler: str, environment: Mapping[str, str]) -> bool:
 
 
 def _install(packages: Sequence[str], program: str, report: Report) -> str | None:
-    """Install packages of the distribution, if this is root on a system with apt."""
+    """Install the distribution's packages, if this process is root on a system with apt."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return None
     report(f"installing {', '.join(packages)}")
@@ -155,15 +158,15 @@ def build(
     cgo: CCompiler | None = None,
     report: Report,
 ) -> None:
-    """Compile programs for Linux, each into `out` under the last element of its package's path.
+    """Compile programs for Linux into `out`, each named by the last part of its package's path.
 
     Args:
         go: from `toolchain`.
-        module: directory with go.mod and go.sum; nothing in it is changed.
-        report: told every two seconds how many packages are compiled.
+        module: directory with go.mod and go.sum; no file in it is changed.
+        report: called every two seconds with the number of compiled packages.
 
     Raises:
-        ArtifactError: with the last lines that `go` wrote.
+        ArtifactError: `go` failed; the message has the last lines that it wrote.
     """
     command = [str(go), "build", "-v", "-ldflags", ldflags, "-tags", ",".join(tags)]
     command += ["-o", f"{out}{os.sep}", *packages]
@@ -232,10 +235,10 @@ def _run(
 
 
 def _output(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    """Standard output of a short command.
+    """Give the standard output of a short command.
 
     Raises:
-        ArtifactError: with what it wrote.
+        ArtifactError: the command failed; the message has its output.
     """
     done = subprocess.run(
         command,

@@ -1,9 +1,9 @@
-"""The images that manifests and containerd's configuration name, and what is in ours.
+"""The images that manifests and containerd's configuration name, and the contents of built images.
 
-With the source `build` (and in a bundle made from it) the same references are served by the
-masters' registries from images made here out of the programs of `build.py`: no base image, a
-program and a few directories. There are no CA certificates in them: the programs trust the
-cluster's own, which is mounted into every pod.
+With the source `build` (and in a bundle made from it) the masters' registries serve the same
+references. Their images are made here from the programs of `build.py`: no base image, a program and
+a few directories. The images have no CA certificates: the programs trust the cluster's own
+authority, whose certificate is mounted into every pod.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 IMAGES = "images"
 
-# The tools of build/busybox; the shell is where scripts expect it.
+# The tools of build/busybox; the shell has the path that scripts expect.
 TOOLS = (
     *("cat", "chmod", "cp", "echo", "env", "false", "hostname", "id", "ls", "mkdir"),
     *("nslookup", "rm", "sh", "sleep", "stat", "touch", "true", "wget"),
@@ -26,10 +26,10 @@ class Image:
     """An image as the source `build` makes it.
 
     Attributes:
-        reference: under which name manifests ask for it, tag included.
+        reference: the name in manifests, with the tag.
         programs: path in the image -> program of `build.py`.
-        entrypoint, command, user: as upstream's image has them.
-        tools: whether /bin has the toolbox's names.
+        entrypoint, command, user: the same as in upstream's image.
+        tools: whether /bin has the names of `TOOLS`.
     """
 
     reference: str
@@ -76,5 +76,5 @@ TABLE: Mapping[str, Image] = {
 
 
 def refs() -> Mapping[str, str]:
-    """Short name -> reference, `pause` -> `registry.k8s.io/pause:3.10.1`."""
+    """Give short name -> reference, `pause` -> `registry.k8s.io/pause:3.10.1`."""
     return {name: image.reference for name, image in TABLE.items()}

@@ -38,7 +38,7 @@ class Ready:
         pin: the SHA-256 that identifies the artifact: of `local`, or of the release file if
             machines download it. A machine's record has it.
         local: the file to install, on the operator's computer; None: machines download it.
-        url: from which machines download it, if `local` is None.
+        url: the address for the machines' download, if `local` is None.
         member: path inside the archive at `url`.
     """
 

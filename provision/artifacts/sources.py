@@ -15,7 +15,7 @@ from provision.local.progress import Progress
 from provision.model.errors import ArtifactError
 from provision.model.settings.components import ArtifactsSource
 
-# Seconds for the publishers to answer, after which `auto` builds instead.
+# Seconds that `auto` waits for the publisher's answer. After that it builds.
 _PATIENCE = 3.0
 
 _Wanted = tuple[tuple[str, str], ...]
@@ -38,7 +38,7 @@ def prepare(
         wanted: (name, arch). The name `images` is the set of images. The sources `official` and
             `mirror` do not have it: nodes then pull images from upstream.
         known: the catalogue; by default that of this release.
-        make: False: only plan. Nothing is compiled, and artifacts that would be have no pin.
+        make: False: only plan. Nothing is compiled; artifacts to be compiled have no pin.
 
     Raises:
         ArtifactError: the source does not have an artifact.
@@ -70,7 +70,7 @@ def _published(
     *,
     make: bool,
 ) -> ArtifactSet:
-    """Make ready what publishers have as files, by the source of the settings."""
+    """Make publishers' files ready, from the source of the settings."""
     match settings.source:
         case "official":
             return ArtifactSet("official", _official(_pins(known, kubernetes, all_wanted)))
@@ -145,7 +145,10 @@ def _build(kubernetes: str, wanted: _Wanted, progress: Progress, *, make: bool) 
 def _auto(
     known: Catalogue, kubernetes: str, wanted: _Wanted, progress: Progress, *, make: bool
 ) -> ArtifactSet:
-    """Use `official` if every file has a checksum and the publisher answers; else `build`."""
+    """Use `official` if every file has a checksum and the first file's publisher answers.
+
+    Otherwise use `build`.
+    """
     pins = _pins(known, kubernetes, wanted)
     unpinned = sorted({f"{p.name.partition('/')[0]} {p.version}" for p in pins if not p.sha256})
     if unpinned:

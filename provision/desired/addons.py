@@ -13,7 +13,7 @@ from provision.model.cluster import Cluster
 from provision.pki import table
 from provision.pki.trust import Authority, Trust
 
-# Service accounts for admins, under an external authority: clusterctl cannot issue certificates then.
+# Service accounts for admins under an external authority: then clusterctl issues no certificates.
 ADMINS = "clusterctl-admins"
 
 
@@ -25,7 +25,7 @@ class Manifest:
         name: `coredns`.
         content: YAML documents.
         deployment: `namespace/name` that must be available afterwards; empty if none.
-        early: before nodes join, since they need it to.
+        early: applied before nodes join, because nodes need it to join.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Manifest:
 
     @property
     def path(self) -> str:
-        """Its path on every master."""
+        """Give the manifest's path on every master."""
         return f"{paths.MANIFESTS}/{self.name}.yaml"
 
 
 def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
-    """All manifests, in the order in which they are applied."""
+    """Give all manifests, in the order in which they are applied."""
     refs = images.refs()
     kubelet_client = table.apiserver_kubelet_client(cluster, cluster.masters[0])
     wanted = [

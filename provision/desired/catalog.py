@@ -48,8 +48,8 @@ _GUARDED: tuple[Component, ...] = (
 )
 COMPONENTS: tuple[Component, ...] = (HOST, firewall.guarding(_GUARDED), *_GUARDED[1:])
 
-# What a machine of any cluster may have, each unit after those that it needs. The probe asks for
-# all of these, whatever the inventory wants now.
+# All units that a machine of any cluster may have, each after the units that it needs. The probe
+# asks for all of them, even if the inventory does not want them now.
 UNITS: tuple[str, ...] = tuple(unit for c in COMPONENTS for unit in c.units)
 _DEBIAN = (
     "zstd", "conntrack", "nftables", "ethtool", "kmod", "iproute2", "iptables", "haproxy", "bird2",
@@ -61,23 +61,23 @@ _ANY = Facts("amd64", "debian", "eth0", "192.0.2.0/24", 2, False, True, "/etc/re
 
 
 def component(name: str) -> Component:
-    """The component of that name.
+    """Give the component of that name.
 
     Raises:
-        KeyError: there is none.
+        KeyError: there is no such component.
     """
     return {c.name: c for c in COMPONENTS}[name]
 
 
 def in_phase(*phases: ComponentPhase) -> tuple[str, ...]:
-    """Names of the components of these phases, in order of installation."""
+    """Give names of the components of these phases, in order of installation."""
     return tuple(c.name for c in COMPONENTS if c.phase in phases)
 
 
 def desired(
     cluster: Cluster, machine: Machine, trust: Trust, facts: Facts
 ) -> dict[str, ComponentState]:
-    """Everything that belongs on a machine: component -> state, in order of installation."""
+    """Give everything that belongs on a machine: component -> state, in order of installation."""
     states = {
         c.name: c.state(cluster, machine, trust, facts)
         for c in COMPONENTS
@@ -91,7 +91,7 @@ def desired(
 
 
 def artifacts_of(cluster: Cluster, trust: Trust) -> tuple[str, ...]:
-    """Names of all artifacts that some machine of the cluster needs, sorted."""
+    """Give names of all artifacts that machines of the cluster need, sorted."""
     # Artifacts depend only on the roles of a machine: one machine of each kind is enough.
     kinds = {machine.roles: machine for machine in cluster.machines}
     names = {

@@ -1,4 +1,4 @@
-"""What a unit reads, as one hash. Pure.
+"""One hash of everything that a unit reads. Pure.
 
 The machine's record keeps the hash once the unit runs. A run that was killed between writing a file
 and restarting its reader leaves the old hash there, and so the next run restarts the unit.
@@ -13,7 +13,7 @@ from provision.desired.model import ComponentState, Unit
 
 
 def reads(unit: Unit, state: ComponentState) -> tuple[str, ...]:
-    """The paths that a unit of this component reads when it starts."""
+    """Give the paths that a unit of this component reads when it starts."""
     if unit.reads:
         return unit.reads
     own = [file.path for file in state.files]
@@ -23,10 +23,10 @@ def reads(unit: Unit, state: ComponentState) -> tuple[str, ...]:
 
 
 def unit_digest(unit: Unit, state: ComponentState, hashes: Mapping[str, str]) -> str:
-    """SHA-256 of all that a unit reads.
+    """Give the SHA-256 of everything that a unit reads.
 
     Args:
-        hashes: path -> hash; what it lacks counts as empty.
+        hashes: path -> hash; a missing path counts as an empty hash.
     """
     lines = "".join(f"{path}\t{hashes.get(path, '')}\n" for path in sorted(reads(unit, state)))
     return hashlib.sha256(lines.encode()).hexdigest()

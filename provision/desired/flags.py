@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# TLS 1.2 suites with forward secrecy and authenticated encryption that are, under these names, on
-# the lists of both CIS 1.2.29 and 4.2.12; those of TLS 1.3 are not configurable in Go.
+# TLS 1.2 suites with forward secrecy and authenticated encryption. CIS 1.2.29 and CIS 4.2.12 both
+# list them under these names. Go does not allow a choice of TLS 1.3 suites.
 CIPHER_SUITES = (
     "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
     "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
@@ -15,9 +15,9 @@ CIPHER_SUITES = (
 
 
 def flags(ours: Mapping[str, str], extra: Mapping[str, str]) -> tuple[str, ...]:
-    """`--name=value` for each, sorted; the inventory's extra arguments take precedence.
+    """Give `--name=value` for each flag, sorted by name. The inventory's `extra` takes precedence.
 
-    `%` and `$` are doubled: systemd would expand them in a unit file.
+    `%` and `$` are doubled, because systemd would expand them in a unit file.
     """
     merged = {**ours, **extra}
     return tuple(

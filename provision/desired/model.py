@@ -1,4 +1,4 @@
-"""The vocabulary of desired state: what a component puts on a machine, as values."""
+"""Desired state as values: the things that a component puts on a machine."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Binary:
 
     Attributes:
         artifact: the catalogue's name, `kubernetes/kubelet`.
-        path: where it goes; mode 0755 root:root.
+        path: on the machine; mode 0755 root:root.
     """
 
     artifact: str
@@ -58,7 +58,7 @@ class Unit:
         name: `etcd.service`.
         reload: a change of files needs only `systemctl reload`.
         reads: paths whose change restarts it; empty: every file of the component.
-        also: files of other components that it reads too.
+        also: files of other components that it also reads.
         rereads: certificates that it reads again by itself within a minute. It is restarted for
             them only when the change is urgent (`provision.pki.leaf.Reason`).
         running: False for units that other units start (a oneshot behind a path unit).
@@ -74,7 +74,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class ComponentState:
-    """All that one component wants on one machine.
+    """Everything that one component wants on one machine.
 
     Attributes:
         packages: of the distribution.
@@ -110,12 +110,12 @@ class ComponentPhase(Enum):
     FIREWALL = auto()
     SERVICES = auto()
     ETCD = auto()
-    CONTROL_PLANE = auto()  # also what runs on masters and needs their apiserver
+    CONTROL_PLANE = auto()  # also other components of masters that need the apiserver
     NODES = auto()
 
 
 class Protocol(StrEnum):
-    """How nftables matches a protocol; the last two have no ports."""
+    """Protocols, in the form that nftables matches; the last two have no ports."""
 
     TCP = "tcp"
     OSPF = "meta l4proto 89"
@@ -126,13 +126,13 @@ class Listens(Enum):
     """The address on which a process listens."""
 
     EVERYWHERE = auto()
-    MACHINE = auto()  # its address on the machines' own network
+    MACHINE = auto()  # the machine's address on the machines' own network
     LOOPBACK = auto()
-    NOWHERE = auto()  # the kernel or another port's process answers
+    NOWHERE = auto()  # no process: the kernel, or the process of another port, answers
 
 
 class Who(Enum):
-    """Who may connect to a port. The firewall and the rules of EC2 are made from this."""
+    """The clients that may connect to a port. The firewall's and EC2's rules are made from this."""
 
     MASTERS = auto()
     MEMBERS = auto()  # machines with an etcd member
@@ -140,7 +140,7 @@ class Who(Enum):
     OWN_PODS = auto()  # pods of the same node
     # Any address. On EC2: the machines, the VPC and `ec2.api_from`.
     API_CLIENTS = auto()
-    # Any address. On EC2: the VPC, from which load balancers ask for a machine's health.
+    # Any address. On EC2: the VPC; its load balancers check the machines' health.
     HEALTH_CHECKS = auto()
     # Any address. On EC2 the cloud controller opens the ports of each Service.
     SERVICE_CLIENTS = auto()
@@ -148,7 +148,7 @@ class Who(Enum):
 
 @dataclass(frozen=True)
 class Allow:
-    """Who may connect to a port; `why` is for the comment in the rules."""
+    """The clients that may connect to a port; `why`: for the comment in the rules."""
 
     who: Who
     why: str = ""
@@ -161,11 +161,11 @@ class Port:
     Attributes:
         number: the port, or the first of a range; 0: the protocol has none.
         what: for the comment in the firewall's rules, and for findings of preflight.
-        allow: who may connect. A port beyond loopback that lets in no client has no purpose.
+        allow: clients that may connect. A port beyond loopback without a client has no purpose.
         listens: the address; preflight checks that no other process has it.
         last: the last port of a range.
-        on: the machines that need it; None: all that have the component. The rules of the
-            firewall follow this even where the component itself is not wanted.
+        on: the machines that need it; None: all that have the component. The firewall's rules
+            follow this, even on machines where the component itself is not wanted.
 
     Raises:
         ValueError: a port beyond loopback that no rule would open, or an open one on loopback.
@@ -191,16 +191,16 @@ class Port:
 
 @dataclass(frozen=True)
 class Component:
-    """A component: on which machines it is, and what it wants there.
+    """A component: the machines that have it, and the things that it wants on them.
 
     Attributes:
         name: `kube-apiserver`.
         summary: one line for the plan and the docs.
         phase: the phase of `up` that installs it.
-        wanted: whether it belongs on a machine.
+        wanted: (cluster, machine) -> whether it belongs on the machine.
         state: (cluster, machine, trust, facts) -> ComponentState, pure.
         units: every unit that it has on a machine of any cluster, each after those that it needs.
-        ports: every port that its processes listen on, and what else must get through to them.
+        ports: every port on which its processes listen, and other traffic that must reach them.
     """
 
     name: str

@@ -14,19 +14,20 @@ RHEL = {
 }
 # Packages that add the repository EPEL, which has BIRD; Oracle Linux has its own name for it.
 EPEL = ("epel-release", "oracle-epel-release-el9", "oracle-epel-release-el10")
-# The RHEL family always has curl, often as curl-minimal, which conflicts with the package curl.
+# The RHEL family always has curl, often in the package curl-minimal, which conflicts with curl.
 _RHEL_HAS = frozenset({"curl"})
 
 
 def of_distribution(facts: Facts, *names: str) -> tuple[str, ...]:
-    """Debian's names of packages, translated for the machine's distribution."""
+    """Translate Debian's names of packages for the machine's distribution."""
     if facts.os_family == "debian":
         return names
     return tuple(RHEL.get(name, name) for name in names if name not in _RHEL_HAS)
 
 
-# A new machine installs packages by itself (cloud-init, apt-daily, unattended-upgrades). Of
-# apt's locks its own DPkg::Lock::Timeout waits for dpkg's alone; dnf waits for all of its own.
+# A new machine installs packages by itself (cloud-init, apt-daily, unattended-upgrades). apt's
+# option DPkg::Lock::Timeout waits for dpkg's lock only, not for apt's other locks. dnf waits for
+# all its locks.
 _APT_GET = """\
 apt_get() { # ARGUMENT...
     end=$(($(date +%s) + 300))
@@ -40,11 +41,11 @@ apt_get() { # ARGUMENT...
     printf '%s\n' "$said"
 }
 """
-_STAMP = "/var/lib/apt/periodic/update-success-stamp"  # Ubuntu's own
+_STAMP = "/var/lib/apt/periodic/update-success-stamp"  # Ubuntu itself also uses this file
 _KEEP = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
 
 # Shell programs for the Debian family, to be run in this order. Each waits up to five minutes while
-# another process holds apt's locks. The arguments of the second are names of packages.
+# another process holds apt's locks. The arguments of the second program are names of packages.
 APT_UPDATE = f"""{_APT_GET}\
 find {_STAMP} -mmin -60 2>/dev/null | grep -q . || {{ apt_get update && touch {_STAMP}; }}"""
 APT_INSTALL = f"""{_APT_GET}\

@@ -1,4 +1,4 @@
-"""(template, values) -> bytes. A missing value is an error; templates use no logic but `if` and `for`."""
+"""(template, values) -> bytes. A missing value is an error. Templates use only `if` and `for`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def _environment() -> Environment:
 
 
 def render(template: str, **values: object) -> bytes:
-    """The template of that path below `templates/`, filled in.
+    """Fill in the template of that path below `templates/`.
 
     Raises:
-        jinja2.UndefinedError: the template names a value that was not given.
+        jinja2.UndefinedError: the template uses a value that is not in `values`.
     """
     return _environment().get_template(template).render(**values).encode()
 
 
 def text(template: str) -> bytes:
-    """The file of that path below `templates/`, unchanged: for templates that another program fills in."""
+    """Give the file of that path below `templates/`, unchanged: another program fills it in."""
     loader = _environment().loader
     assert loader is not None  # noqa: S101
     source, _, _ = loader.get_source(_environment(), template)

@@ -7,7 +7,7 @@ from provision.model.cluster import Inventory
 
 
 def cache_of(given: Inventory) -> Cache:
-    """Give the cache that the inventory names: a directory of the operator, or a shared state.
+    """Give the cache that the inventory names: a directory on this computer, or a shared state.
 
     Raises:
         MachinesError: the state is in S3, but there are no credentials.

@@ -1,4 +1,4 @@
-"""A cluster's cache, in a directory of the operator."""
+"""A cluster's cache, in a directory on the operator's computer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from provision.pki.trust import Trust
 
 
 def identity(name: str, inventory: Path) -> str:
-    """Give the cluster's name and a hash of its inventory's path: two checkouts never share a cache."""
+    """Give `NAME-HASH`, hashed from the inventory's path: two checkouts never share a cache."""
     digest = hashlib.sha256(f"{inventory}\0{name}".encode()).hexdigest()
     return f"{name}-{digest[:8]}"
 
@@ -28,7 +28,7 @@ class Cache:
     """Files under `~/.local/state/clusterctl/clusters/<identity>`, 0700 and 0600.
 
     Attributes:
-        where: name of the shared state; empty: this operator has a cache alone.
+        where: name of the shared state; empty: the cache is not shared.
     """
 
     where = ""
@@ -57,7 +57,7 @@ class Cache:
     @property
     def _open(self) -> Path:
         root = self.path / "pki"
-        # A run was stopped between two renames.
+        # If a run was stopped between two renames, only the former directory exists.
         return root if root.is_dir() or not self._former.is_dir() else self._former
 
     @property
@@ -66,11 +66,11 @@ class Cache:
 
     @property
     def pki(self) -> str:
-        """Path of the keys now."""
+        """Give the present path of the keys."""
         return str(self._sealed if self._sealed.is_file() else self._open)
 
     def trust(self) -> Trust | None:
-        """Read the trust as it was last seen; None: the cache has none.
+        """Read the trust that clusterctl saw last; None: the cache has no trust.
 
         Raises:
             TrustError: the files do not fit together.
@@ -97,7 +97,7 @@ class Cache:
         return trust
 
     def keep(self, trust: Trust) -> None:
-        """Write the trust, unreadable for others from the first moment; encrypted if wanted.
+        """Write the trust. Other users can never read it; it is encrypted if the operator wants it.
 
         Encrypted keys stay encrypted, with the passphrase or key that opened them.
         """
@@ -112,7 +112,7 @@ class Cache:
         _remove(self._open)
 
     def first(self, trust: Trust) -> Trust:
-        """Write a new cluster's trust, and give the trust that the cache has then."""
+        """Write a new cluster's trust, and give the trust that the cache has after that."""
         self.keep(trust)
         return trust
 

@@ -13,7 +13,7 @@ from provision.local.progress import Progress
 
 
 class Event(StrEnum):
-    """What a line tells; the value of its key `event`."""
+    """The kind of a line: the value of its key `event`."""
 
     BEGAN = "phase-began"
     ENDED = "phase-ended"
@@ -21,7 +21,7 @@ class Event(StrEnum):
 
 
 class Recorded:
-    """Progress that is shown as before, and written to a file.
+    """Passes progress on to another `Progress`, and also writes it to a file.
 
     A line is an object: `event` (see `Event`), `phase` (its name), `subjects` (names of machines
     or things), `time` (seconds since 1970). Each line is written at once.

@@ -8,7 +8,7 @@ from provision.model.cluster import Ssh
 
 
 def command(target: Ssh, known_hosts: Path, *options: str) -> list[str]:
-    """`ssh` to a machine, up to its name; what is to run there may be added.
+    """Give the `ssh` command to a machine, up to its name. A remote command may be appended.
 
     Args:
         known_hosts: from `provision.machines.locate`; a host key that is not in it is refused.

@@ -13,7 +13,7 @@ from provision.model.holder import BEAT, LIFE, Holder
 
 
 def this_operator(command: str = "") -> Holder:
-    """Describe the operator of this run. `command`: as typed, with the inventory."""
+    """Describe this run's operator. `command`: as the operator typed it, with the inventory."""
     user = os.environ.get("SUDO_USER") or getpass.getuser()
     return Holder(user, socket.gethostname(), os.getpid(), command, computer=_this_computer())
 
@@ -35,7 +35,7 @@ def gone(holder: Holder) -> bool:
 
 
 def _this_computer() -> str:
-    """Identify this boot and this namespace of processes: only there a PID is unique. Linux only."""
+    """Identify this boot and PID namespace: a PID is unique only within them. Linux only."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"

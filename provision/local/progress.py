@@ -1,4 +1,4 @@
-"""What long work reports while it runs. The command line shows it; tests collect it."""
+"""Progress of long work. The command line shows it; tests collect it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Protocol
 class Progress(Protocol):
     """Phases, which may run at the same time; in each, a line for each subject.
 
-    A subject is a machine, or another thing that is worked on. One machine may be in several
-    phases at once, so work reports to what `phase` gives. `update` and `done` of the whole go to
-    the phase that began last among those that have the subject.
+    A subject is a machine, or another object of the work. One machine may be in several phases at
+    the same time, so work reports to the result of `phase`. Outside a phase, `update` and `done` go
+    to the latest phase that has the subject.
     """
 
     def phase(
@@ -20,17 +20,17 @@ class Progress(Protocol):
         """Begin a phase on these subjects; it ends with the `with`, also after an error.
 
         Returns:
-            What the work of this phase reports to.
+            the object to which the work of this phase reports.
         """
 
     def update(self, subject: str, text: str) -> None:
-        """Say in a few words what happens on a subject now."""
+        """Describe the present work on a subject, in a few words."""
 
     def done(self, subject: str, text: str = "", *, failed: bool = False) -> None:
-        """Say that a subject has finished."""
+        """Report that the work on a subject has ended."""
 
     def note(self, text: str) -> None:
-        """Write a line that stays: a decision that the operator should know."""
+        """Write a line that stays on the screen: a decision that the operator should know."""
 
 
 class Silent:

@@ -21,10 +21,10 @@ _PRIVATE_KEY = re.compile(
 
 
 class RunLog:
-    """A file of one run, readable by its owner only.
+    """The log file of one run. Only its owner can read it.
 
-    What is fed to a command's stdin is never written, only its size; private keys in PEM and the
-    passwords that `mask` was told are replaced wherever they appear.
+    The log never has a command's stdin, only its size. Private keys in PEM and the texts given to
+    `mask` are replaced wherever they appear.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class RunLog:
 
     @classmethod
     def create(cls, cluster: str) -> Self:
-        """A new log under the user's state directory, `logs/<cluster>-<time>.log`."""
+        """Open a new log under the user's state directory, `logs/<cluster>-<time>.log`."""
         now = time.strftime("%Y%m%dT%H%M%S")
         name = f"{cluster}-{now}-{os.getpid()}.log"
         return cls(platformdirs.user_state_path("clusterctl") / "logs" / name)
@@ -47,7 +47,7 @@ class RunLog:
         self._masked.update(secret for secret in secrets if secret)
 
     def command(self, machine: str, command: str) -> str:
-        """Log a command that begins. Returns the tag for its `result`."""
+        """Log the beginning of a command. Returns the tag for its `result`."""
         self._count += 1
         tag = f"{machine} [{self._count}]"
         self._write(tag, "$", command)
@@ -62,7 +62,7 @@ class RunLog:
         self._write(tag, "=", f"exit {code}, {seconds:.3f} s, {sent} bytes of stdin")
 
     def note(self, subject: str, text: str) -> None:
-        """Log anything else."""
+        """Log another message about a subject."""
         self._write(subject, "-", text)
 
     def handler(self) -> logging.Handler:

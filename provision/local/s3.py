@@ -84,7 +84,7 @@ class SharedCache(Cache):
         self._write(KEYS, self._seal().close(packed(trust)))
 
     def first(self, trust: Trust) -> Trust:
-        """Write a new cluster's trust. If another operator was faster, give that operator's trust."""
+        """Write a new cluster's trust. If another operator was faster, give the other trust."""
         try:
             self._write(KEYS, self._seal().close(packed(trust)), IfNoneMatch="*")
         except _OvertakenError:
@@ -120,7 +120,7 @@ class SharedCache(Cache):
         return found.holder if found and self.counts(found.holder) else None
 
     def counts(self, holder: Holder) -> bool:
-        """Tell whether the holder's run is alive, as far as this computer can know."""
+        """Tell whether the holder's run counts as alive, as far as this computer can know."""
         return holder.silent < self._life and not gone(holder)
 
     def free(self) -> None:
@@ -217,7 +217,7 @@ class _Run:
             found = self._cache.look()
             if found is None:  # it was released at this moment
                 condition = {"IfNoneMatch": "*"}
-            elif found.id == self._id:  # the answer to our own first try was lost
+            elif found.id == self._id:  # this run wrote the lock, but the answer was lost
                 self._etag = found.etag
                 return
             elif self._cache.counts(found.holder):
@@ -231,7 +231,7 @@ class _Run:
             try:
                 self._write({"IfMatch": self._etag})
             except MachinesError:
-                continue  # S3 cannot be reached: the next beat may be heard
+                continue  # S3 cannot be reached: the next beat may arrive
             except (_OvertakenError, _AbsentError):
                 with suppress(MachinesError):
                     found = self._cache.look()

@@ -27,7 +27,7 @@ class Seal:
     """A passphrase, or identities of age; never both.
 
     Attributes:
-        identities: of age, `AGE-SECRET-KEY-1...`; the first seals, any opens.
+        identities: of age, `AGE-SECRET-KEY-1...`; the first one encrypts, each one can decrypt.
     """
 
     passphrase: str = field(default="", repr=False)
@@ -63,7 +63,7 @@ def wanted() -> Seal | None:
     """Read the seal that the environment names; None: it names none.
 
     Raises:
-        RefusedError: a file is missing, empty, or open to others.
+        RefusedError: a file is missing or empty, or other users may read it.
     """
     passphrase_file = os.environ.get(PASSPHRASE_FILE)
     identity_file = os.environ.get(AGE_IDENTITY)

@@ -19,7 +19,7 @@ class MachineStatus:
 
     Attributes:
         state: `running`, `stopped`, `absent`, `unknown`.
-        spec: for another program that makes the machine, such as Vagrant.
+        spec: settings for another program that makes the machine, such as Vagrant.
     """
 
     name: str
@@ -30,13 +30,13 @@ class MachineStatus:
 
 
 class MachineSource(Protocol):
-    """Makes, finds and removes machines. Every method may be called again at any time."""
+    """Makes, finds and removes machines. It is safe to repeat every call at any time."""
 
     def locate(self, draft: Draft) -> Mapping[str, Located]:
         """Give name -> where the machine is, or where it will be. Changes nothing."""
 
     def vip(self, draft: Draft) -> IPv4Address | None:
-        """Give the address for `"vip": "auto"`; None: the source has none."""
+        """Give the address for `"vip": "auto"`; None: the source has no such address."""
 
     def missing(self, draft: Draft) -> tuple[str, ...]:
         """Give names of the machines that `create` would make or start."""
@@ -44,13 +44,13 @@ class MachineSource(Protocol):
     def create(
         self, draft: Draft, progress: Progress, names: Collection[str] | None = None
     ) -> None:
-        """Make what is missing. Returns when SSH answers on all machines.
+        """Make the missing machines. Returns when SSH answers on all machines.
 
         Args:
-            names: make these only; None: all of the inventory.
+            names: make only these machines; None: all machines of the inventory.
 
         Raises:
-            MachinesError: with the machine, the cause and what to do.
+            MachinesError: names the machine, the cause and what to do.
         """
 
     def remove(self, draft: Draft, names: Collection[str], progress: Progress) -> bool:
@@ -81,14 +81,14 @@ class Cloud(MachineSource, Protocol):
     """A source that makes machines for money, and other things around them."""
 
     def planned(self, draft: Draft) -> tuple[Planned, ...]:
-        """Say what `create` would make or correct, in its order; empty: nothing.
+        """List what `create` would make or correct, in its order; empty: nothing.
 
         Raises:
             MachinesError: names every reason why `create` would fail.
         """
 
     def prices(self, draft: Draft) -> str:
-        """Say where the prices in `planned` are from, and what they leave out."""
+        """Name the source of the prices in `planned`, and the costs that they leave out."""
 
     def api_name(self, draft: Draft) -> str | None:
         """Give the DNS name of the API's load balancer; None: it does not exist yet."""
@@ -97,7 +97,7 @@ class Cloud(MachineSource, Protocol):
         """Give the name of the cluster's bucket."""
 
     def group_arch(self, draft: Draft) -> str:
-        """Give the architecture of machines that join by themselves, `amd64`; empty: there are none."""
+        """Architecture of machines that join by themselves, `amd64`; empty: there are none."""
 
     def offered(self, draft: Draft) -> str:
         """Give the SHA-256 of the program of such machines; empty: there is none yet."""

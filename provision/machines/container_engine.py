@@ -1,16 +1,17 @@
-"""Podman or Docker: the one place that calls either, and knows how they differ.
+"""Podman or Docker: only this module calls them and handles their differences.
 
-What an engine needs to be told depends on the operator's machine and is found out, not assumed:
+The flags that an engine needs depend on the operator's machine. This module detects them:
 
 - `--systemd=false` for podman on cgroup v1: its systemd mode mounts the cgroup tree a second
-  time there, and a runc inside the machine can then start nothing.
-- `--runtime runc` for podman where the cgroups are hybrid: crun refuses those.
-- `--ulimit` at the caller's own hard limits without CAP_SYS_RESOURCE: podman's defaults may be
-  above them, and then no container starts.
+  time there, and then runc inside the machine cannot start any container.
+- `--runtime runc` for podman on hybrid cgroups: crun refuses them.
+- `--ulimit` with the caller's own hard limits, if the caller has no CAP_SYS_RESOURCE: podman's
+  defaults may be above these limits, and then no container starts.
 
-Podman is run as root only, Docker as whoever may talk to its daemon on this machine: in all other
-cases (rootless, Docker Desktop, a remote daemon) the machines' network cannot be reached from here.
-Tests run podman 4.3. Docker 20.10 was run by hand: clusters up and down, a master stopped, images.
+Podman must run as root. Docker works for every user who may use its daemon on this machine. In all
+other cases (rootless, Docker Desktop, a remote daemon) this computer cannot reach the machines'
+network. The tests run podman 4.3. Docker 20.10 was tested by hand: clusters up and down, a stopped
+master, images.
 """
 
 from __future__ import annotations
@@ -36,23 +37,24 @@ Name = Literal["podman", "docker"]
 ENGINES: tuple[Name, ...] = ("podman", "docker")
 
 CAP_SYS_RESOURCE = 24  # linux/capability.h
-# What tells whether an engine works, and where; `podman info` asks the package manager as well.
+# The commands that show whether an engine works, and where. `podman info` would also query the
+# package manager.
 _ABOUT: Mapping[Name, tuple[str, ...]] = {"podman": ("version",), "docker": ("info",)}
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # Docker's classic builder has it without a terminal too
-# Who has both says with this variable of the environment which it is to be.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # Docker's classic builder writes it without a terminal too
+# An operator who has both engines chooses one with this environment variable.
 CHOSEN = "CLUSTERCTL_ENGINE"
 INSTALL_HINT = "install one: apt-get install podman runc (and run clusterctl as root)"
 
 
 @dataclass(frozen=True)
 class Operator:
-    """What matters about the operator's machine and this process.
+    """Properties of the operator's machine and of this process that decide the engine's flags.
 
     Attributes:
-        unified: cgroup v2 alone is where programs look for cgroups.
+        unified: /sys/fs/cgroup is cgroup v2 alone.
         hybrid: cgroup v1 with a cgroup v2 tree beside it.
         hard_limits: name of the ulimit -> the highest value that podman can set without
-            CAP_SYS_RESOURCE; absent where there is no limit.
+            CAP_SYS_RESOURCE; a ulimit without a limit is absent.
     """
 
     root: bool
@@ -85,9 +87,9 @@ class Engine:
 
     Attributes:
         command: the program and its global flags.
-        machine_flags: for `create`: what makes a container behave like a machine.
-        volume_options: after a named volume's path, so that it is mounted as a disk is; podman
-            would mount it nosuid and nodev, and all that pods keep there with it.
+        machine_flags: flags for `create` that make a container behave like a machine.
+        volume_options: text after a named volume's path, so that the volume is mounted like a disk.
+            Podman would mount it nosuid and nodev, and this would also affect all files of pods.
     """
 
     name: Name
@@ -99,12 +101,12 @@ class Engine:
         """Run one command of the engine; return its output.
 
         Raises:
-            MachinesError: it failed, or took more than `timeout` seconds.
+            MachinesError: the command failed, or took more than `timeout` seconds.
         """
         return run((*self.command, *args), stdin=stdin, timeout=timeout)
 
     def build(self, context: Path, tag: str, base: str, each_line: Callable[[str], None]) -> None:
-        """Build `context/Containerfile` on `base`, an image that is here already."""
+        """Build `context/Containerfile` on `base`, an image that this computer already has."""
         local = ("--pull=never", "--format=docker") if self.name == "podman" else ()
         file = f"--file={context / 'Containerfile'}"
         argv = (*self.command, "build", *local, "--network=host", f"--build-arg=BASE={base}")
@@ -114,7 +116,7 @@ class Engine:
         return bool(self.run("images", "--quiet", tag).strip())
 
     def registry_answers(self, image: str, timeout: float = 10) -> bool:
-        """Whether the image's registry could be asked about it within `timeout` seconds."""
+        """Whether the image's registry answers a query for the image within `timeout` seconds."""
         try:
             self.run("manifest", "inspect", image, timeout=timeout)
         except MachinesError:
@@ -127,9 +129,9 @@ class Engine:
         shape = "json" if self.name == "podman" else "{{json .}}"
         listing = ("ps", "--all", f"--filter=label={label}", f"--format={shape}")
         found = parse_containers(_retried(lambda: self.run(*listing)))
-        # One whose removal was interrupted is of no use, and its name is taken.
+        # A container whose removal was interrupted cannot be used, and it blocks its name.
         if half := [container.name for container in found if container.state == "removing"]:
-            with suppress(MachinesError):  # who was removing it has done so by now
+            with suppress(MachinesError):  # another process has finished the removal by now
                 self.run("rm", "--force", *half)
         return tuple(container for container in found if container.name not in half)
 
@@ -144,28 +146,28 @@ class Engine:
         return _retried(lambda: tuple(self.run("volume", "ls", "--quiet").split()))
 
     def create_network(self, name: str, subnet: IPv4Network, labels: Mapping[str, str]) -> None:
-        # Without the engine's own DNS server: machines get a resolv.conf that pods can use too.
+        # No DNS server of the engine: machines get a resolv.conf that pods can use too.
         dns = ("--disable-dns",) if self.name == "podman" else ()
         flags = (f"--subnet={subnet}", f"--gateway={subnet[1]}")
         labelled = (f"--label={key}={value}" for key, value in labels.items())
         self.run("network", "create", "--driver=bridge", *dns, *flags, *labelled, name)
 
     def save(self, image: str, archive: Path) -> None:
-        """Write an image to a file; in which of the two formats of archives, is the engine's."""
+        """Write an image to a file: podman as an OCI archive, Docker in its own format."""
         oci = ("--format=oci-archive",) if self.name == "podman" else ()
         self.run("save", *oci, f"--output={archive}", image, timeout=600)
 
     def put(self, container: str, archive: bytes) -> None:
-        """Unpack a tar archive over the container's root, running or not."""
+        """Unpack a tar archive over the container's root; the container may run or not."""
         self.run("cp", "-", f"{container}:/", stdin=archive)
 
     def pause(self, container: str) -> None:
-        """Freeze every process of it."""
-        # Of many processes that start others, cgroup v1 may not catch all at the first try.
+        """Freeze every process of the container."""
+        # If many processes start others, cgroup v1 may not freeze all of them at the first try.
         _retried(lambda: self.run("pause", container))
 
     def remove_containers(self, containers: Sequence[Container]) -> None:
-        """Kill and remove, at once."""
+        """Kill and remove the containers immediately."""
         for container in containers:
             if container.state == "paused":  # a frozen process cannot even be killed on cgroup v1
                 self.run("unpause", container.name)
@@ -175,7 +177,7 @@ class Engine:
 
 
 def _retried(call: Callable[[], T]) -> T:
-    """Try again what failed: of what is listed, others may be removing some at this moment."""
+    """Repeat a call that failed: other processes may remove listed things at the same moment."""
     for _ in range(4):
         with suppress(MachinesError):
             return call()
@@ -184,10 +186,10 @@ def _retried(call: Callable[[], T]) -> T:
 
 @functools.cache
 def working() -> Engine:
-    """Find the engine to use: the chosen one; else podman, else Docker, whichever really works.
+    """Find the engine to use: the chosen one, else podman if it works, else Docker if it works.
 
     Raises:
-        MachinesError: none of them does; says why for each.
+        MachinesError: no engine works; the message has the reason for each.
     """
     operator = this_operator()
     reasons = []
@@ -218,7 +220,7 @@ def working() -> Engine:
 
 
 def refusal_of(name: Name, info: Mapping[str, Any], operator: Operator) -> str:
-    """Say why an engine that answers cannot be used; empty if it can."""
+    """Give the reason why an engine that answers cannot be used; empty if it can be used."""
     return _podman_refusal(info, operator) if name == "podman" else _docker_refusal(info)
 
 
@@ -249,7 +251,7 @@ def engine_for(name: Name, operator: Operator) -> Engine:
         "--privileged",
         "--cgroupns=private",
         "--pids-limit=-1",  # podman's 2048 is less than one node's pods may need
-        "--stop-signal=SIGRTMIN+3",  # systemd's word for: power off
+        "--stop-signal=SIGRTMIN+3",  # systemd powers off on this signal
         f"--env=container={name}",
         "--tmpfs=/run:rw,nosuid,nodev,mode=755",
         "--tmpfs=/run/lock:rw,nosuid,nodev,noexec,mode=1777",
@@ -257,7 +259,7 @@ def engine_for(name: Name, operator: Operator) -> Engine:
     ]
     if name == "podman" and not operator.unified:
         flags.append("--systemd=false")
-    # Docker's daemon makes the containers, with limits of its own.
+    # Docker's daemon makes the containers, with the daemon's own limits.
     if name == "podman" and not operator.sys_resource:
         flags += [f"--ulimit={k}={v}:{v}" for k, v in operator.hard_limits.items()]
     options = ":suid,dev,exec" if name == "podman" else ""
@@ -270,7 +272,7 @@ def this_operator() -> Operator:
     pid_max = int(_read("/proc/sys/kernel/pid_max") or nproc)
     limits = {
         "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
-        # Podman lowers its own limit to pid_max as it starts, and cannot raise it again.
+        # Podman lowers its own limit to pid_max when it starts, and cannot raise it again.
         "nproc": pid_max if nproc == resource.RLIM_INFINITY else min(nproc, pid_max),
     }
     return Operator(
@@ -303,7 +305,10 @@ def is_hybrid(mounts: str) -> bool:
 
 
 def parse_containers(listed: str) -> tuple[Container, ...]:
-    """From the JSON of `ps`: podman's one list, Docker's line for each with labels `k=v,k=v`."""
+    """Parse the JSON of `ps`: podman prints one list, Docker one line for each container.
+
+    Docker writes labels as `k=v,k=v`.
+    """
     if listed.lstrip().startswith("["):
         return tuple(
             Container(item["Names"][0], item["State"], item["Labels"] or {})
@@ -320,7 +325,7 @@ def parse_containers(listed: str) -> tuple[Container, ...]:
 
 
 def parse_networks(inspected: str) -> tuple[Network, ...]:
-    """From the JSON of `network inspect`: podman's `subnets`, Docker's `IPAM`."""
+    """Parse the JSON of `network inspect`: podman's `subnets`, Docker's `IPAM`."""
     networks = []
     for item in json.loads(inspected):
         if "IPAM" in item:
@@ -342,10 +347,13 @@ def run(
     timeout: float = 120,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a program; return its standard output. Without `env`, in our own environment.
+    """Run a program; return its standard output.
+
+    Args:
+        env: the program's environment; None: the environment of this process.
 
     Raises:
-        MachinesError: it failed, or took more than `timeout` seconds.
+        MachinesError: the program failed, or took more than `timeout` seconds.
     """
     try:
         done = subprocess.run(
@@ -362,10 +370,10 @@ def run(
 def follow(
     argv: Sequence[str], each_line: Callable[[str], None], env: Mapping[str, str] | None = None
 ) -> None:
-    """Run a long program, handing on every line of its output as it comes.
+    """Run a long program, and pass every line of its output to `each_line` immediately.
 
     Raises:
-        MachinesError: it failed; with its last lines.
+        MachinesError: the program failed; the message has its last lines.
     """
     lines: list[str] = []
     with subprocess.Popen(
@@ -384,7 +392,7 @@ def follow(
 
 
 def _called(argv: Sequence[str]) -> str:
-    """`podman create`: what an error says of a command."""
+    """Shorten a command for an error message, `podman create`."""
     return " ".join([argv[0], *(arg for arg in argv[1:] if not arg.startswith("-"))][:2])
 
 

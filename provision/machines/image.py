@@ -1,8 +1,8 @@
-"""The image of the lab's machines: its recipe as data, and how it is built once.
+"""The image of the lab's machines: its recipe as data, and its build, which runs once.
 
-`bare` is the least that clusterctl asks of a machine: systemd, sshd and a user who may become
-root. `full` is built on it and has the distribution's packages that the deploys would install.
-An image is named by the hash of its recipe, so a changed recipe is a new image.
+`bare` has only what clusterctl needs on a machine: systemd, sshd and a user who may become root.
+`full` is built on `bare` and has the distribution's packages that the deploys would install.
+The name of an image contains the hash of its recipe, so a changed recipe gives a new image.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REPOSITORY = "localhost/clusterctl-machine"
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 ADMIN = "admin"
 
-# sshd reads them as the user who logs in, so they belong to root and can be read by all.
+# sshd reads these files as the user who logs in. So root owns them and every user can read them.
 AUTHORIZED_KEYS = "/etc/ssh/authorized_keys.d"
 
 MASKED = (
@@ -55,12 +55,12 @@ MASKED = (
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an image is made of.
+    """The contents of an image, as data.
 
     Attributes:
-        base: tag of the image it is built on; empty for a plain Debian.
-        files: path -> content; 0644, root's.
-        commands: POSIX sh, after the packages are there.
+        base: tag of the image on which this one is built; empty: a plain Debian.
+        files: path -> content; mode 0644, owner root.
+        commands: POSIX sh, run after the packages are installed.
     """
 
     kind: Kind
@@ -80,17 +80,17 @@ def containerfile(recipe: Recipe) -> str:
     steps = (
         "set -eu",
         "export DEBIAN_FRONTEND=noninteractive",
-        # No service starts while the image is built; machines are without this file.
+        # No service starts while the image is built. Machines do not have this file.
         r"printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d",
         "chmod 755 /usr/sbin/policy-rc.d",
-        "rm -f /etc/apt/sources.list",  # of debootstrap; ours is in sources.list.d
+        "rm -f /etc/apt/sources.list",  # debootstrap's file; the recipe's is in sources.list.d
         "apt-get update",
         install,
         *recipe.commands,
         "rm -f /usr/sbin/policy-rc.d /etc/ssh/ssh_host_*",
         "apt-get clean",
         "rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log",
-        # systemd makes one for each machine as it boots, unless D-Bus has one already.
+        # systemd makes an ID for each machine when it boots, unless D-Bus already has one.
         "rm -f /var/lib/dbus/machine-id",
         ": > /etc/machine-id",
     )
@@ -121,11 +121,11 @@ def bare(mirror: str) -> Recipe:
                 "PasswordAuthentication no\n"
                 "PermitRootLogin no\n"
             ),
-            # The kernel's log is the operator's, and all machines would copy it.
+            # All machines share the kernel of the operator's machine, and would copy its log.
             "/etc/systemd/journald.conf.d/50-machine.conf": (
                 "[Journal]\nReadKMsg=no\nAudit=no\nRuntimeMaxUse=64M\n"
             ),
-            # systemd does this itself, except in a container; mounts of pods need it.
+            # Mounts of pods need this. systemd does it by itself, but not in a container.
             "/etc/systemd/system/rshared.service": (
                 "[Unit]\n"
                 "Description=Shared mount propagation\n"
@@ -143,7 +143,7 @@ def bare(mirror: str) -> Recipe:
             f"useradd --create-home --shell /bin/bash {ADMIN}",
             f"chmod 440 /etc/sudoers.d/{ADMIN}",
             f"install -d -m 755 {AUTHORIZED_KEYS}",
-            # The distribution's sysctls are the whole kernel's: the operator's.
+            # The distribution's sysctls would change the kernel of the operator's machine.
             "for f in /usr/lib/sysctl.d/*.conf; do ln -sf /dev/null /etc/sysctl.d/${f##*/}; done",
             "systemctl set-default multi-user.target",
             "systemctl enable ssh.service rshared.service",
@@ -187,7 +187,7 @@ def apt_sources(mirror: str) -> str:
 
 
 def debian_mirror(sources: str) -> str:
-    """Find the first Debian archive that apt's sources name, in either of their two formats."""
+    """Find the first Debian archive in apt's sources; both formats of sources are read."""
     for line in sources.splitlines():
         for word in line.split("#")[0].split():
             uri = word.rstrip("/")
@@ -204,7 +204,7 @@ def operators_mirror(etc: Path = Path("/etc/apt")) -> str:
 
 
 def tag(kind: Kind) -> str:
-    """Name the image of that kind, which `ensure` makes."""
+    """Give the tag of the image of that kind, which `ensure` builds."""
     return _recipes(kind, operators_mirror())[-1].tag
 
 
@@ -213,7 +213,7 @@ def _recipes(kind: Kind, mirror: str) -> tuple[Recipe, ...]:
 
 
 def ensure(engine: Engine, kind: Kind, progress: Progress) -> str:
-    """Build what is missing; return the image's tag.
+    """Build the image if it is missing; return its tag.
 
     Raises:
         MachinesError: a package archive does not answer, or the engine fails.
@@ -244,7 +244,7 @@ def build(engine: Engine, recipe: Recipe, base: str, say: Callable[[str], None])
 
 
 def _base(engine: Engine, mirror: str, say: Callable[[str], None], progress: Progress) -> str:
-    """Find or make a plain Debian: pulled, else made from the package archive."""
+    """Find or make a plain Debian image: pull it, else make it from the package archive."""
     made = f"{REPOSITORY}:base-{SUITE}-{hashlib.sha256(mirror.encode()).hexdigest()[:12]}"
     for tag in (PULLED_BASE, made):
         if engine.has_image(tag):
@@ -265,10 +265,10 @@ def _debootstrap(engine: Engine, mirror: str, tag: str, say: Callable[[str], Non
             + ("needs root" if os.geteuid() else "is not installed"),
             hint="as root: apt-get install debootstrap; then the same command again",
         )
-    # Not /tmp: that is often a small tmpfs, and mounted nodev.
+    # Not /tmp: it is often a small tmpfs and mounted nodev.
     with tempfile.TemporaryDirectory(prefix="clusterctl-base-", dir="/var/tmp") as name:
         root, archive = Path(name, "root"), Path(name, "root.tar")
-        # In a mount namespace of its own what it mounts is gone with it, however it ends.
+        # The mounts of debootstrap are in their own mount namespace, which always ends with it.
         follow(
             ("unshare", "--mount", "debootstrap", "--variant=minbase", SUITE, str(root), mirror),
             say,

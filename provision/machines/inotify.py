@@ -1,8 +1,8 @@
-"""The one kernel setting of the operator's machine that a lab needs more of.
+"""The limit of inotify instances, the only kernel setting that a lab must raise.
 
-All machines of all labs share root's inotify instances, 128 on most distributions; with none left
-systemd exits in a machine without a word. It is raised before machines start and set back when
-the last lab is gone.
+All machines of all labs share root's inotify instances, 128 on most distributions. If none is
+free, systemd exits in a machine without a message. The limit is raised before machines start, and
+restored when the last lab is removed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def instances(setting: Path = INSTANCES) -> int:
 
 
 def make_room(machines: int, progress: Progress, setting: Path = INSTANCES) -> None:
-    """Raise the limit to what so many machines need; say so, or that it could not be done."""
+    """Raise the limit for this number of machines. Tell the operator, also if it fails."""
     found, wanted = instances(setting), OPERATOR + PER_MACHINE * machines
     if found >= wanted:
         return
@@ -40,7 +40,7 @@ def make_room(machines: int, progress: Progress, setting: Path = INSTANCES) -> N
 
 
 def set_back(before: int, setting: Path = INSTANCES) -> None:
-    """Restore the limit to what it was before the first lab, if we could raise it."""
+    """Restore the limit to its value before the first lab, if clusterctl has raised it."""
     if instances(setting) > before:
         with suppress(PermissionError):
             setting.write_text(f"{before}\n")

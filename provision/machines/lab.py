@@ -1,17 +1,17 @@
-"""The lab: machines that are containers, with systemd and sshd, on a network of their own.
+"""The lab: machines that are containers, with systemd and sshd, on their own network.
 
-A lab belongs to one inventory file of one checkout. Its id, from the cluster's name and the
-file's absolute path, is in the name of all that it makes:
+A lab belongs to one inventory file of one checkout. Its id is made from the cluster's name and the
+file's absolute path. The id is in the name of everything that the lab makes:
 
     container  ID-MACHINE, labelled with lab, machine, address and kind of image
-    volume     ID-MACHINE-{containerd,kubelet,etcd}: overlayfs does not go on overlayfs, and
-               etcd wants a disk
+    volume     ID-MACHINE-{containerd,kubelet,etcd}: overlayfs does not work on overlayfs, and
+               etcd needs a disk
     network    ID, a /24 of 10.77.0.0/16; .1 is the operator's machine, .11 and up are the
                machines, .100 is the virtual address
     directory  $XDG_STATE_HOME/clusterctl/labs/ID, 0700: the client's key, the machines' host keys
 
-What the engine says of network and labels is the truth; the directory can be lost, then `create`
-makes new keys and puts them in.
+The engine's data on networks and labels is authoritative. The directory may be lost: `create` then
+makes new keys and copies them to the machines.
 """
 
 from __future__ import annotations
@@ -58,21 +58,21 @@ VOLUMES = {
 }
 USERS: Mapping[image.Kind, str] = {"full": "root", "bare": image.ADMIN}
 COMMAND = ("/sbin/init",)
-SSH_TIMEOUT = 60.0  # seconds; on an idle machine of 2 cores five machines answer in 3
+SSH_TIMEOUT = 60.0  # seconds; with 2 idle cores, five machines answer within 3 seconds
 
 LAB_LABEL = "clusterctl.lab"
 MACHINE_LABEL = "clusterctl.machine"
 ADDRESS_LABEL = "clusterctl.address"
 IMAGE_LABEL = "clusterctl.image"
 RESERVED = "_reserved"  # no machine's name has an underscore
-INOTIFY_LABEL = "clusterctl.inotify"  # on networks: the limit before there was any lab
+INOTIFY_LABEL = "clusterctl.inotify"  # on networks: the limit before the first lab was made
 
 
 class Lab:
     """Makes, finds and removes the machines of a lab."""
 
     def __init__(self, network: IPv4Network | None = None) -> None:
-        """Without a network, a free one is chosen for each lab."""
+        """`network`: for the machines; None: each lab chooses a free one."""
         self._labs = platformdirs.user_state_path("clusterctl") / "labs"
         self._network = network
 
@@ -81,10 +81,10 @@ class Lab:
         return container_engine.working()
 
     def locate(self, draft: Draft) -> Mapping[str, Located]:
-        """Say where the machines are; before `create`, where they are planned to be.
+        """Give the machines' addresses; before `create`, their planned addresses.
 
-        The plan may change until the lab's network exists, and keys exist only from then on:
-        ask again after `create`.
+        The plan may change until the lab's network exists, and keys exist only from then on.
+        So call this again after `create`.
         """
         user = USERS[draft.lab.image]
         return {
@@ -105,7 +105,7 @@ class Lab:
         return self._subnet(draft)[VIP_HOST]
 
     def container(self, draft: Draft, name: str) -> str:
-        """Name the container of a machine."""
+        """Give the name of a machine's container."""
         return f"{lab_id(draft)}-{name}"
 
     def missing(self, draft: Draft) -> tuple[str, ...]:
@@ -122,10 +122,10 @@ class Lab:
     def create(
         self, draft: Draft, progress: Progress, names: Collection[str] | None = None
     ) -> None:
-        """Make what is missing, start what is stopped; return when SSH answers on all.
+        """Make missing machines, start stopped ones; return when SSH answers on all.
 
         Raises:
-            MachinesError: for all machines that failed, each with its cause.
+            MachinesError: names all machines that failed, each with its cause.
         """
         names = tuple(h.name for h in draft.hosts if names is None or h.name in names)
         new = self.prepare(draft, names, progress)
@@ -161,7 +161,7 @@ class Lab:
             _on_all(names, bring_up, progress)
 
     def remove(self, draft: Draft, names: Collection[str], progress: Progress) -> bool:
-        """Remove machines, their volumes and keys; the next ones of these names are others."""
+        """Remove machines, their volumes and keys. New machines of these names get new keys."""
         with self._alone(progress):
             found = self._containers(draft)
             self._engine.remove_containers([found[name] for name in names if name in found])
@@ -175,16 +175,16 @@ class Lab:
         return True
 
     def prepare(self, draft: Draft, names: Collection[str], progress: Progress) -> set[Path]:
-        """Make what machines need before they are made or started: image, network, files.
+        """Make image, network and files. Machines need these before they are made or started.
 
         Args:
-            names: those that are to run.
+            names: the machines that should run.
 
         Returns:
-            the keys that are new.
+            the paths of new keys.
 
         Raises:
-            MachinesError: one of them cannot be made.
+            MachinesError: the image, the network or a file cannot be made.
         """
         found = self._containers(draft)
         self._refuse_other_image(draft, found)
@@ -212,7 +212,7 @@ class Lab:
         mounts = {f"{container}-{volume}": f"{path}{options}" for volume, path in VOLUMES.items()}
         mounts[str(self.directory(draft) / "resolv.conf")] = "/etc/resolv.conf"
         modules = Path("/lib/modules")
-        if modules.is_dir():  # the kernel is the operator's, and so are its modules
+        if modules.is_dir():  # machines use the kernel of the operator's machine and its modules
             mounts[str(modules)] = "/lib/modules:ro"
         return (
             *self._engine.machine_flags,
@@ -226,42 +226,42 @@ class Lab:
         )
 
     def destroy(self, draft: Draft, progress: Progress) -> None:
-        """Remove this lab's containers, volumes, network and files; no other lab's."""
+        """Remove this lab's containers, volumes, network and files. Other labs stay."""
         with self._alone(progress):
             self._destroy(draft, progress)
 
     def freeze(self, draft: Draft, name: str) -> None:
-        """Stop all processes of a machine where they are; its connections stay open."""
+        """Freeze all processes of a machine; its connections stay open."""
         self._engine.pause(self.container(draft, name))
 
     def thaw(self, draft: Draft, name: str) -> None:
         self._engine.run("unpause", self.container(draft, name))
 
     def stop(self, draft: Draft, name: str) -> None:
-        """Power off in order, by systemd; pull the plug after 30 s."""
+        """Shut the machine down by systemd; kill it after 30 s."""
         self._engine.run("stop", "--time=30", self.container(draft, name))
 
     def start(self, draft: Draft, name: str) -> None:
         self._engine.run("start", self.container(draft, name))
 
     def kill(self, draft: Draft, name: str) -> None:
-        """Pull the plug; return when the machine is off."""
+        """Power the machine off immediately, without a shutdown; return when it is off."""
         container = self.container(draft, name)
         self._engine.run("kill", container)
         self._engine.run("wait", container)
 
     def run(self, draft: Draft, name: str, script: str, *, stdin: bytes = b"") -> str:
-        """Run a shell script in a machine as root, by the engine: it needs no network.
+        """Run a shell script in a machine as root, through the engine: it needs no network.
 
         Raises:
-            MachinesError: it exited with another status than 0.
+            MachinesError: the script's exit status is not 0.
         """
         interactive = ("--interactive",) if stdin else ()
         container = self.container(draft, name)
         return self._engine.run("exec", *interactive, container, "sh", "-c", script, stdin=stdin)
 
     def reserve(self, draft: Draft, address: IPv4Address) -> None:
-        """Keep an address from being given to another machine, until `release` or `destroy`."""
+        """Reserve an address until `release` or `destroy`: no machine gets it."""
         labels = {
             LAB_LABEL: lab_id(draft),
             MACHINE_LABEL: RESERVED,
@@ -280,15 +280,15 @@ class Lab:
         self._engine.run("rm", self.container(draft, RESERVED))
 
     def directory(self, draft: Draft) -> Path:
-        """Name the folder of all that is kept here of a lab."""
+        """Give the path of a lab's directory on this computer."""
         return self._labs / lab_id(draft)
 
     def client_key(self, draft: Draft) -> Path:
-        """Name the private key that opens every machine of a lab."""
+        """Give the path of the private key that logs in to every machine of a lab."""
         return self.directory(draft) / "id_ed25519"
 
     def host_key(self, draft: Draft, name: str) -> Path:
-        """Name the private host key of a machine; the public one is beside it."""
+        """Give the path of a machine's private host key; the public one is beside it."""
         return self.directory(draft) / "machines" / name / "ssh_host_ed25519_key"
 
     def _containers(self, draft: Draft) -> Mapping[str, Container]:
@@ -301,7 +301,7 @@ class Lab:
         """Give each machine's address: the one it has, else the one it will get.
 
         Args:
-            found: machine -> its container, for who has just looked.
+            found: machine -> its container, if the caller knows them already; None: ask the engine.
         """
         if found is None:
             found = self._containers(draft)
@@ -332,7 +332,7 @@ class Lab:
         try:
             self._engine.create_network(identity, subnet, labels)
         except MachinesError:
-            # Another user's lab may have taken it meanwhile: the lock is only this user's.
+            # A lab of another user may have taken the subnet: the lock works for one user only.
             if self._subnet(draft) == subnet:
                 raise
             self._engine.create_network(identity, self._subnet(draft), labels)
@@ -347,7 +347,7 @@ class Lab:
                 )
 
     def _ensure_keys(self, draft: Draft) -> set[Path]:
-        """Make the keys that are missing; return which."""
+        """Make the missing keys; return their paths."""
         paths = {self.client_key(draft), *(self.host_key(draft, h.name) for h in draft.hosts)}
         absent = {path for path in paths if not path.exists()}
         for path in absent:
@@ -356,7 +356,7 @@ class Lab:
         return absent
 
     def _write_resolv_conf(self, draft: Draft) -> None:
-        # In place: running machines have this very file mounted.
+        # Keep the inode: running machines have this file mounted.
         (self.directory(draft) / "resolv.conf").write_text(resolv_conf(*read_resolvers()))
 
     def _destroy(self, draft: Draft, progress: Progress) -> None:
@@ -380,12 +380,12 @@ class Lab:
     def _await_login(
         self, draft: Draft, name: str, address: IPv4Address, cancelled: threading.Event
     ) -> None:
-        """Return as soon as the machine lets its user in.
+        """Return as soon as the machine's user can log in.
 
-        A server that only answers is not enough: while a machine boots, PAM refuses all but root.
+        It is not enough that sshd answers: while a machine boots, PAM refuses all users but root.
 
         Raises:
-            MachinesError: not within SSH_TIMEOUT seconds, or it shows another host key.
+            MachinesError: no login within SSH_TIMEOUT seconds, or sshd has another host key.
         """
         host_key = ssh_keys.public(self.host_key(draft, name)) or ""
         key = paramiko.Ed25519Key.from_private_key_file(str(self.client_key(draft)))
@@ -416,7 +416,7 @@ class Lab:
 
     @contextmanager
     def _alone(self, progress: Progress) -> Iterator[None]:
-        """Let one process at a time build an image or look for a free network."""
+        """Hold a lock: only one process at a time builds an image or looks for a free network."""
         private_file.directory(self._labs)
         with (self._labs / ".lock").open("w") as lock:
             try:
@@ -428,18 +428,18 @@ class Lab:
 
 
 def lab_id(draft: Draft) -> str:
-    """Give what names everything of one lab: `NAME-HASH`, of the inventory's absolute path."""
+    """Give a lab's id: `NAME-HASH`, with a hash of the inventory's absolute path."""
     return f"{draft.name}-{hashlib.sha256(str(draft.inventory).encode()).hexdigest()[:8]}"
 
 
 def volumes_of(identity: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Pick the volumes of one lab, of whatever machine."""
+    """Choose the volumes of one lab, of all its machines, from `names`."""
     ours = re.compile(rf"{re.escape(identity)}-.+-({'|'.join(VOLUMES)})")
     return tuple(name for name in names if ours.fullmatch(name))
 
 
 def archive(files: Mapping[str, tuple[bytes, int]]) -> bytes:
-    """Pack path -> (content, mode) as a tar archive; all of it is root's."""
+    """Pack path -> (content, mode) as a tar archive; root owns all files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for path, (content, mode) in files.items():
@@ -458,7 +458,7 @@ def _state(container: Container | None) -> str:
 def _on_all(
     names: tuple[str, ...], work: Callable[[str, threading.Event], None], progress: Progress
 ) -> None:
-    """Do the work on all machines, several at once; one that fails does not stop the others."""
+    """Do the work on all machines in parallel. A failure on one does not stop the others."""
     failures: dict[str, MachinesError] = {}
     cancelled = threading.Event()
 

@@ -18,13 +18,13 @@ LAST_HOST = 254
 def free_subnet(
     identity: str, taken: Iterable[IPv4Network], supernet: IPv4Network = SUPERNET
 ) -> IPv4Network:
-    """Choose a /24 of the labs' network: where it starts depends on the lab only, then the next free.
+    """Choose a free /24 of the labs' network. The search starts at a /24 that depends on the lab.
 
-    Networks larger than that do not count: they are a VPN's or an office's, and the more
-    specific route of the lab's bridge goes before them.
+    Taken networks that are larger than the labs' network do not count. They belong to a VPN or an
+    office, and the lab's bridge has a more specific route, which takes precedence.
 
     Raises:
-        MachinesError: none is free.
+        MachinesError: no /24 is free.
     """
     subnets = list(supernet.subnets(new_prefix=24))
     in_the_way = [n for n in taken if n.prefixlen >= supernet.prefixlen and n.overlaps(supernet)]
@@ -41,12 +41,14 @@ def free_subnet(
 def assign(
     subnet: IPv4Network, names: Iterable[str], known: Mapping[str, IPv4Address]
 ) -> dict[str, IPv4Address]:
-    """Give each machine its address: the one it has, else its place in the order, else a free one.
+    """Choose each machine's address: the one it has, else that of its position, else a free one.
 
-    `known` are those of machines that exist, also of those that the inventory no longer names.
+    Args:
+        known: name -> address of machines that exist, also of machines that the inventory no
+            longer has.
 
     Raises:
-        MachinesError: more machines than addresses.
+        MachinesError: there are more machines than addresses.
     """
     taken = set(known.values())
     pool = [subnet[i] for i in range(FIRST_HOST, LAST_HOST + 1) if i != VIP_HOST]
@@ -67,10 +69,10 @@ def assign(
 
 
 def mac(address: IPv4Address) -> str:
-    """Give a machine a hardware address for life, locally administered.
+    """Give a machine's hardware address, locally administered. It never changes.
 
-    With a new one at each start, as the engines choose, its neighbours' ARP caches send to the
-    old one for up to half a minute.
+    The engines would choose a new one at each start. The neighbours' ARP caches would then send to
+    the old one for up to half a minute.
     """
     return ":".join(f"{byte:02x}" for byte in (0x02, 0x00, *address.packed))
 
@@ -87,11 +89,14 @@ def routes(proc_net_route: str) -> tuple[IPv4Network, ...]:
 
 
 def resolv_conf(*candidates: str) -> str:
-    """Make a machine's resolv.conf from the operator's: the first with a server they can reach.
+    """Make the machines' resolv.conf from the first candidate with a server that they can reach.
 
-    A server on the loopback (systemd-resolved, dnsmasq) is the operator's own; in a machine, and
-    in the pods that inherit the file, that address is somebody else. Public servers are the
-    last resort, the same that the engines use.
+    They cannot reach a server on the loopback (systemd-resolved, dnsmasq): the operator's machine
+    runs it, but in a machine, and in the pods that inherit the file, the loopback is their own.
+    If no candidate has another server, the file has the public servers that the engines also use.
+
+    Args:
+        candidates: contents of the operator's resolv.conf files, in order of preference.
     """
     for text in candidates:
         lines = [line.split() for line in text.splitlines()]
@@ -106,6 +111,6 @@ def read_routes() -> tuple[IPv4Network, ...]:
 
 
 def read_resolvers() -> list[str]:
-    """Read the operator's resolv.conf, and the one with systemd-resolved's own servers."""
+    """Read the operator's resolv.conf, and the file with systemd-resolved's upstream servers."""
     paths = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
     return [path.read_text() for path in paths if path.exists()]

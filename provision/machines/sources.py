@@ -1,4 +1,4 @@
-"""Which code makes the machines of an inventory."""
+"""Choose the machine source of an inventory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def source_of(draft: Draft) -> MachineSource:
     """Make the source that the inventory names in `cluster["machines"]`.
 
     Raises:
-        MachinesError: no code is registered for that kind.
+        MachinesError: clusterctl has no source of that name.
     """
     make = _MAKE.get(draft.source.name)
     if make is None:

@@ -39,13 +39,13 @@ def new_key() -> SshKey:
 
 
 def write(path: Path, key: SshKey) -> None:
-    """Write both halves, `PATH` and `PATH.pub`; the private half last, so that both exist if it does."""
+    """Write both halves, `PATH` and `PATH.pub`. If the private half exists, both exist."""
     path.with_name(f"{path.name}.pub").write_text(f"{key.public}\n")
     private_file.write(path, key.private)
 
 
 def public(path: Path) -> str | None:
-    """Read the public half of a key, `ssh-ed25519 AAAA...`; None before it is made."""
+    """Read the public half of a key, `ssh-ed25519 AAAA...`; None: the key does not exist yet."""
     try:
         return path.with_name(f"{path.name}.pub").read_text().strip()
     except FileNotFoundError:
@@ -56,7 +56,7 @@ def log_in(address: IPv4Address, host_key: str, user: str, key: paramiko.PKey) -
     """Log in once, as OpenSSH would.
 
     Raises:
-        MachinesError: the server shows another host key.
+        MachinesError: the server has another host key.
         OSError, EOFError, paramiko.SSHException: the login fails, or the machine is not ready yet.
     """
     with socket.create_connection((str(address), 22), timeout=2) as connection:

@@ -1,4 +1,4 @@
-"""Machines that exist already: clusterctl knows their addresses only."""
+"""Machines that exist already: clusterctl knows only their addresses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONNECT_TIMEOUT = 5.0  # seconds
 
 
 class Static:
-    """Finds machines by the inventory; makes and removes none."""
+    """Finds machines by the inventory. It never makes or removes machines."""
 
     def locate(self, draft: Draft) -> Mapping[str, Located]:
         """Give each machine's address: from the inventory, else by resolving SSH's host name.

@@ -1,12 +1,12 @@
-"""Vagrant: machines that it makes, from what the inventory says of them.
+"""Vagrant: machines that Vagrant makes from the inventory.
 
-The inventory is the only list of machines. It goes to vagrant/Vagrantfile in the form of
-`clusterctl machines list INVENTORY -o json`, by a file when we call Vagrant. All that is kept here
-of them is in the lab's directory of the inventory (see `provision.machines.lab`), 0700:
+The inventory is the only list of machines. When clusterctl calls Vagrant, vagrant/Vagrantfile reads
+the machines from a file with the format of `clusterctl machines list INVENTORY -o json`. All local
+files are in the inventory's lab directory (see `provision.machines.lab`), 0700:
 
-    machines.json   what Vagrant was told of machines: also which address each has
-    vagrant/        Vagrant's own notes (VAGRANT_DOTFILE_PATH)
-    ssh_config      what `vagrant ssh-config` said
+    machines.json   the machines for the Vagrantfile, with their addresses
+    vagrant/        Vagrant's own files (VAGRANT_DOTFILE_PATH)
+    ssh_config      the output of `vagrant ssh-config`
     host_keys/NAME  public host keys, read over Vagrant's connection; none for containers
 """
 
@@ -38,10 +38,10 @@ from provision.model.located import Located
 
 
 class Vagrant:
-    """Makes, finds and removes machines by Vagrant."""
+    """Makes, finds and removes machines with Vagrant."""
 
     def locate(self, draft: Draft) -> Mapping[str, Located]:
-        """Say where the machines are; before `create`, where they are planned to be."""
+        """Give the machines' addresses; before `create`, their planned addresses."""
         provider = self._provider(draft)
         return self._locate(draft, provider, provider.addresses(draft))
 
@@ -49,7 +49,7 @@ class Vagrant:
         return self._provider(draft).vip(draft)
 
     def missing(self, draft: Draft) -> tuple[str, ...]:
-        """Names of those that do not run, or that we do not know how to reach."""
+        """Give names of machines that do not run, or that have no known SSH settings."""
         provider, ways = self._provider(draft), self._ways(draft)
         known = {name for name in ways if self._host_key(draft, provider, name)}
         found = self.status(draft)
@@ -74,10 +74,10 @@ class Vagrant:
     def create(
         self, draft: Draft, progress: Progress, names: Collection[str] | None = None
     ) -> None:
-        """Make what is missing, start what is stopped; return when Vagrant can log in to all.
+        """Make missing machines, start stopped ones; return when Vagrant can log in to all.
 
         Raises:
-            MachinesError: with the last lines of Vagrant's output.
+            MachinesError: Vagrant failed; the message has the last lines of its output.
         """
         command, provider = self._command(draft), self._provider(draft)
         made = command.made()
@@ -107,7 +107,7 @@ class Vagrant:
                 progress.done(name)
 
     def remove(self, draft: Draft, names: Collection[str], progress: Progress) -> bool:
-        """Remove machines with their disks and keys; the next ones of these names are others."""
+        """Remove machines with their disks and keys. New machines of these names get new ones."""
         command, provider = self._command(draft), self._provider(draft)
         if made := [name for name in names if name in command.made()]:
             self._tell(draft, provider)
@@ -118,7 +118,7 @@ class Vagrant:
         return True
 
     def destroy(self, draft: Draft, progress: Progress) -> None:
-        """Remove the machines, also those that the inventory names no more, and all notes."""
+        """Remove all machines, also those that the inventory no longer has, and all local files."""
         command, provider = self._command(draft), self._provider(draft)
         if made := tuple(command.made()):
             self._tell(draft, provider)
@@ -154,7 +154,7 @@ class Vagrant:
         return {name: {**provider.spec(draft, name, addresses[name]), **ours} for name in addresses}
 
     def _tell(self, draft: Draft, provider: Provider) -> None:
-        """Write what the Vagrantfile is to know, also of machines that are to be removed."""
+        """Write the file that the Vagrantfile reads, also with machines that will be removed."""
         addresses, made = provider.addresses(draft), self._command(draft).made()
         told = {name: entry for name, entry in self._told(draft).items() if name in made}
         for name, spec in self._specs(draft, provider, addresses).items():
@@ -172,7 +172,7 @@ class Vagrant:
         return provider.host_key(draft, name) or self._read(self._pin(draft, name)).strip() or None
 
     def _read(self, path: Path) -> str:
-        """Read a note of ours; empty before there is one."""
+        """Read a local file; empty: it does not exist yet."""
         return path.read_text() if path.exists() else ""
 
     def _command(self, draft: Draft) -> VagrantCommand:

@@ -1,4 +1,4 @@
-"""The program `vagrant`: the one place that calls it."""
+"""The program `vagrant`. Only this module calls it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from provision.model.errors import MachinesError
 
 HERE = Path(__file__).parents[1]
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
-TIMEOUT = 120.0  # seconds, for questions; an idle machine answers in 1
-ABSENT = "not_created"  # Vagrant's word, whatever the provider
+TIMEOUT = 120.0  # seconds, for queries; Vagrant answers within 1 second on an idle computer
+ABSENT = "not_created"  # Vagrant's word for all providers
 INSTALL_HINT = 'install it (apt-get install vagrant), or use "machines": "lab"'
 
 _SPEAKER = re.compile(r"\s*(?:==>)?\s*(\S+): (.*)")
@@ -26,30 +26,30 @@ _SPEAKER = re.compile(r"\s*(?:==>)?\s*(\S+): (.*)")
 
 @dataclass(frozen=True)
 class VagrantCommand:
-    """Vagrant, on the machines of one inventory.
+    """Vagrant, for the machines of one inventory.
 
     Attributes:
-        machines: file with what the Vagrantfile is to know of each.
-        dotfile: folder where Vagrant keeps what it knows of them.
+        machines: file with the data of each machine, for the Vagrantfile.
+        dotfile: directory in which Vagrant keeps its own data of the machines.
     """
 
     machines: Path
     dotfile: Path
 
     def made(self) -> Mapping[str, str]:
-        """Machine -> provider, of all that Vagrant has made and not removed; without asking it."""
+        """Give machine -> provider of all existing machines, from Vagrant's files."""
         found = self.dotfile.glob("machines/*/*/id")
         return {path.parents[1].name: path.parent.name for path in found}
 
     def states(self) -> Mapping[str, str]:
-        """Machine -> state in the provider's words: `running`, `poweroff`, `not_created` ..."""
+        """Give machine -> state, in the provider's words: `running`, `poweroff`, `not_created`."""
         return parse_states(self._run("status", "--machine-readable"))
 
     def up(self, provider: str, names: Sequence[str], report: Callable[[str, str], None]) -> None:
         """Make or start machines; return when Vagrant can log in to them.
 
         Args:
-            report: is told machine and line, of what Vagrant says meanwhile.
+            report: called with (machine, line) for each line of Vagrant's output.
         """
         options = ("--no-color", f"--provider={provider}", "--no-destroy-on-error")
         self._follow(("up", *options, *names), names, report)
@@ -58,7 +58,7 @@ class VagrantCommand:
         self._follow(("destroy", "--no-color", "--force", *names), names, report)
 
     def ssh_config(self, names: Sequence[str]) -> Mapping[str, str]:
-        """Machine -> how OpenSSH reaches it; of machines that run."""
+        """Give machine -> its part of OpenSSH's configuration, for machines that run."""
         return split_ssh_config(self._run("ssh-config", *names))
 
     def host_key(self, name: str) -> str:
@@ -83,37 +83,40 @@ class VagrantCommand:
         follow(_called(arguments), each_line, env=self._environment())
 
     def _environment(self) -> Mapping[str, str]:
-        """Our own, without what the operator set for another Vagrantfile; see vagrant/Vagrantfile."""
+        """Give this process's environment for clusterctl's Vagrantfile; see vagrant/Vagrantfile.
+
+        Variables that the operator set for another Vagrantfile are removed.
+        """
         others = {"VAGRANT_VAGRANTFILE", "VAGRANT_DEFAULT_PROVIDER", "VAGRANT_NO_PARALLEL"}
         return {
             **{key: value for key, value in os.environ.items() if key not in others},
             "VAGRANT_CWD": str(vagrantfile().parent),
             "VAGRANT_DOTFILE_PATH": str(self.dotfile),
-            "VAGRANT_CHECKPOINT_DISABLE": "1",  # it would ask the internet for its next version
+            "VAGRANT_CHECKPOINT_DISABLE": "1",  # else Vagrant asks the internet for a new version
             "CLUSTERCTL_MACHINES": str(self.machines),
         }
 
 
 def vagrantfile() -> Path:
-    """Find our Vagrantfile: installed from a wheel it lies in the package, else beside it."""
+    """Find clusterctl's Vagrantfile: in a wheel it is in the package, in a checkout beside it."""
     places = (HERE / "vagrant" / "Vagrantfile", HERE.parent / "vagrant" / "Vagrantfile")
     return next(place for place in places if place.is_file())
 
 
 def parse_states(machine_readable: str) -> Mapping[str, str]:
-    """From lines `time,machine,type,data...`; in data, commas are written otherwise."""
+    """Parse lines `time,machine,type,data...`: machine -> state. Vagrant escapes commas in data."""
     lines = (line.split(",") for line in machine_readable.splitlines())
     return {fields[1]: fields[3] for fields in lines if fields[2:3] == ["state"]}
 
 
 def split_ssh_config(text: str) -> Mapping[str, str]:
-    """Machine -> its part of what `vagrant ssh-config` prints."""
+    """Split the output of `vagrant ssh-config`: machine -> its part."""
     parts = re.split(r"^(?=Host )", text, flags=re.MULTILINE)[1:]
     return {part.split()[1]: f"{part.strip()}\n" for part in parts}
 
 
 def parse_ssh_config(text: str) -> Mapping[str, Ssh]:
-    """Machine -> how it is reached, from what `vagrant ssh-config` prints."""
+    """Parse the output of `vagrant ssh-config`: machine -> its SSH settings."""
     config = paramiko.SSHConfig.from_text(text)
     ways = {}
     for name in config.get_hostnames() - {"*"}:
@@ -129,10 +132,10 @@ def parse_ssh_config(text: str) -> Mapping[str, Ssh]:
 
 
 def require() -> None:
-    """Refuse to go on without the program.
+    """Check that the program is installed.
 
     Raises:
-        MachinesError: it is not there.
+        MachinesError: it is not installed.
     """
     if shutil.which("vagrant") is None:
         raise MachinesError("vagrant is not installed", hint=INSTALL_HINT)

@@ -1,9 +1,9 @@
-"""What machines of Vagrant need that Vagrant itself does not do, for each of its providers.
+"""The work for machines of Vagrant that Vagrant itself does not do, for each of its providers.
 
 - Virtual machines: addresses. Vagrant makes the network, the disks and the keys.
-- Containers: all that the lab does except the making. They are the lab's machines, made by
-  Vagrant: the same image, flags, network, labels and files, so that nothing is left of them
-  whatever happens to Vagrant's own notes.
+- Containers: all the lab's work except making the containers. They are the lab's machines, made by
+  Vagrant: the same image, flags, network, labels and files. So clusterctl can remove them
+  completely, even if Vagrant's own files are lost.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from provision.model.errors import MachinesError
 
 Name = Literal["virtualbox", "libvirt", "docker"]
 
-# The host-only networks that VirtualBox allows unless its networks.conf says otherwise.
+# The host-only networks that VirtualBox allows by default; its networks.conf can allow others.
 HOST_ONLY = IPv4Network("192.168.56.0/21")
 KEYS = "/mnt/clusterctl-keys"
 
@@ -43,32 +43,32 @@ class Provider(Protocol):
     def prepare(
         self, draft: Draft, names: Collection[str], made: Collection[str], progress: Progress
     ) -> None:
-        """Make what Vagrant needs.
+        """Make the things that Vagrant needs to make or start machines.
 
         Args:
-            names: machines that are to run.
-            made: those that Vagrant knows already.
+            names: machines that should run.
+            made: machines that Vagrant already has in its files.
         """
 
     def spec(self, draft: Draft, name: str, address: IPv4Address) -> Mapping[str, object]:
-        """Say what the Vagrantfile is to know of a machine."""
+        """Give a machine's data for the Vagrantfile."""
 
     def host_key(self, draft: Draft, name: str) -> str | None:
-        """Give a machine's public host key where we made it; else Vagrant is asked."""
+        """Give a machine's public host key if clusterctl made it; None: Vagrant must read it."""
 
     def remove(self, draft: Draft, names: Collection[str], progress: Progress) -> None:
-        """Remove what is left of machines that Vagrant has destroyed."""
+        """Remove leftovers of machines that Vagrant has destroyed."""
 
     def destroy(self, draft: Draft, progress: Progress) -> None:
-        """Remove what is left when Vagrant has destroyed all of its machines."""
+        """Remove all leftovers after Vagrant has destroyed all its machines."""
 
 
 def choose(wanted: str, made: Mapping[str, str]) -> Name:
-    """Choose what the machines that are there were made by; else as wanted; else what is installed.
+    """Choose the provider of the existing machines, else the wanted one, else an installed one.
 
     Args:
-        wanted: as the inventory has it, perhaps `auto`.
-        made: machine -> provider.
+        wanted: the inventory's provider; it may be `auto`.
+        made: machine -> provider, of existing machines.
     """
     for candidates in (made.values(), (wanted,)):
         for name in _NAMES:
@@ -131,7 +131,7 @@ class VirtualMachines:
 
 @dataclass(frozen=True)
 class Containers:
-    """The docker provider, through the engine that works: podman or Docker."""
+    """The provider `docker`, with the engine that works: podman or Docker."""
 
     lab: Lab
     name: Name = "docker"
@@ -145,10 +145,10 @@ class Containers:
     def prepare(
         self, draft: Draft, names: Collection[str], made: Collection[str], progress: Progress
     ) -> None:
-        """Make image, network and keys, and the `docker` that Vagrant will call.
+        """Make image, network and keys, and the program `docker` that Vagrant will call.
 
         Raises:
-            MachinesError: there is a container that Vagrant does not know.
+            MachinesError: the lab has a container that is not in Vagrant's files.
         """
         strangers = [s.name for s in self.lab.status(draft) if s.state != "absent"]
         strangers = [name for name in strangers if name not in made]
@@ -198,10 +198,10 @@ class Containers:
 
 
 def docker(engine: Sequence[str], identity: str) -> str:
-    """Write the program that Vagrant will take for Docker.
+    """Give the text of the program that Vagrant runs instead of Docker.
 
-    Vagrant inspects every container that it is shown; one that somebody else removes at that
-    moment would end the run. So it is shown those of this lab only.
+    Vagrant inspects every container in the output of `docker ps`. If another process removed one at
+    that moment, the run would fail. So the program lists only this lab's containers.
     """
     program = shlex.join((shutil.which(engine[0]) or engine[0], *engine[1:]))
     return (
@@ -212,9 +212,9 @@ def docker(engine: Sequence[str], identity: str) -> str:
 
 
 def start(user: str) -> str:
-    """Write a container's first command: with the keys in their places it becomes systemd.
+    """Give a container's first command: it copies the keys to their places, then starts systemd.
 
-    A copy, since sshd refuses keys that belong to the operator.
+    The keys are copied because sshd refuses keys that belong to the operator.
     """
     return (
         f"install -m 600 {KEYS}/ssh_host_ed25519_key /etc/ssh/; "

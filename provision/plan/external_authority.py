@@ -1,4 +1,4 @@
-"""Certificates that an external authority has signed, and that are on their machine. Pure."""
+"""Certificates that an external authority signs: taken from their machine, or missing. Pure."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def obtain(leaf: Leaf, trust: Trust, observed: Observed, now: datetime) -> Issue
     """Issue a leaf, or take the certificate that the external authority has signed.
 
     Raises:
-        TrustError: there is no signed certificate, and the authority's key is not here.
+        TrustError: there is no signed certificate, and clusterctl has no key of the authority.
     """
     return ready(leaf, trust, observed, now) or issue(leaf, trust, now)
 
 
 def ready(leaf: Leaf, trust: Trust, observed: Observed, now: datetime) -> Issued | None:
-    """The certificate that was signed for a request of this machine, if it is good."""
+    """Give the certificate signed for this machine's request; None: there is no good one."""
     pem = observed.certificates.get(signed_path(leaf))
     key = observed.files.get(key_path(leaf))
     if not (trust.external and pem and key) or problem(leaf, pem, trust, now, reserve=0):
@@ -37,7 +37,7 @@ def ready(leaf: Leaf, trust: Trust, observed: Observed, now: datetime) -> Issued
 
 
 def refusal(cluster: Cluster, what: str) -> RefusedError:
-    """The error for a step that needs the external authority, with the commands to type."""
+    """Give the error for a step that needs the external authority, with the commands to type."""
     inventory = cluster.inventory
     message = f"the authority of {cluster.name} is external: {what}"
     return RefusedError(
@@ -53,7 +53,7 @@ def refuse_unsigned(
     """Check that the external authority has signed every certificate that the plan needs.
 
     Raises:
-        RefusedError: naming every certificate that it has not signed.
+        RefusedError: names every certificate that the authority has not signed.
     """
     if not trust.external:
         return

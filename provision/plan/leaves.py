@@ -1,4 +1,4 @@
-"""Why a certificate is issued. Pure."""
+"""The reasons for issuing a certificate. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KUBELETS_RESERVE = 0.1
 def leaf_problem(
     leaf: Leaf, trust: Trust, observed: Observed, now: datetime, *, by_kubelet: bool = False
 ) -> Reason | None:
-    """What is wrong with a machine's certificate or key; None: nothing.
+    """Give the fault of a machine's certificate or key; None: it has no fault.
 
     Args:
         by_kubelet: the kubelet made the key and renews the certificate itself.
@@ -47,13 +47,13 @@ def why_issued(
     *,
     by_kubelet: bool = False,
 ) -> Reason | None:
-    """Why a leaf is issued now; None: it is not."""
+    """Give the reason for issuing a leaf now; None: it is not issued."""
     reason = leaf_problem(leaf, trust, observed, now, by_kubelet=by_kubelet)
     if trust.external:
         usable = reason is None or reason.cause is Cause.DUE
         if ready(leaf, trust, observed, now):
             return Reason("signed anew", Cause.SIGNED) if usable else reason
-        # clusterctl cannot issue it, and while the old one is good, nothing need stop for that.
+        # clusterctl cannot issue the certificate. While the old one is usable, the run continues.
         return None if usable else reason
     if renewal and renewal.wants(leaf, observed.certificates.get(leaf.cert_path)):
         return Reason("to be renewed", Cause.RENEWAL)

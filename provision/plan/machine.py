@@ -1,4 +1,4 @@
-"""What `up` would change on one machine. Pure."""
+"""The changes that `up` would make on one machine. Pure."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def plan_machine(
     nodes: Mapping[str, NodeView] | None,
     renewal: Renewal | None = None,
 ) -> MachinePlan:
-    """All that `up` would do on a machine that answers.
+    """Plan everything that `up` would do on a machine that answers.
 
     Args:
-        etcd: what the machine is to the cluster's etcd.
+        etcd: the machine's standing in the cluster's etcd.
         nodes: the cluster's Nodes; None when no apiserver is ready.
         renewal: certificates to be issued again as well.
     """
@@ -89,7 +89,8 @@ def plan_machine(
         remove=tuple(
             removal
             for removal in wanted.removals(observed.record)
-            # The file is needed to delete what it made in the cluster: until then it stays.
+            # The file stays until the objects that it made in the cluster are deleted: the deletion
+            # needs the file.
             if nodes is not None or removal.component != "manifests"
         ),
         form_etcd=etcd is Standing.FOUNDER,
@@ -108,15 +109,15 @@ def _components(
     *,
     node_is_gone: bool,
 ) -> dict[str, ComponentPlan]:
-    """The components that change, in order of installation.
+    """Give the components that change, in order of installation.
 
     Args:
-        unfit: why the kubelet's client certificate is no good; None: it is good.
+        unfit: the fault of the kubelet's client certificate; None: it is good.
         node_is_gone: the kubelet has registered, and its Node was deleted.
     """
     extra: dict[str, UnitChange] = {}
     if unfit:
-        # kube-proxy uses the same certificate, and seldom looks for a newer one.
+        # kube-proxy uses the same certificate, and seldom checks for a newer one.
         reason = f"kubelet's client certificate: {unfit}"
         for name in ("kubelet", "kube-proxy"):
             extra[name] = UnitChange(f"{name}.service", "restart", reason)
@@ -139,7 +140,7 @@ def _with_unit(plan: ComponentPlan, change: UnitChange) -> ComponentPlan:
 def _missing(
     states: Mapping[str, ComponentState], observed: Observed, pins: Mapping[str, str]
 ) -> Iterator[Binary]:
-    """Binaries to be delivered."""
+    """Give the binaries to be delivered."""
     for state in states.values():
         for binary in state.binaries:
             there = observed.binaries.get(binary.path)
@@ -149,14 +150,14 @@ def _missing(
 
 @dataclass(frozen=True)
 class _Difference:
-    """What is desired and what was observed on a machine, ready to be compared.
+    """The desired and the observed state of a machine, ready to be compared.
 
     Attributes:
-        leaves: path -> why the certificate is issued.
-        hashes: path -> hash of everything that units read, as it will be; certificates that are
-            still to be issued have none.
-        changed: path -> what changes there, for the operator. A unit may read files of another
-            component.
+        leaves: path -> the reason for issuing the certificate.
+        hashes: path -> hash of everything that units read, after this plan; certificates that are
+            still to be issued have no hash.
+        changed: path -> description of the change, for the operator. The paths are those of all
+            components, because a unit may read files of another component.
     """
 
     observed: Observed
@@ -218,7 +219,7 @@ class _Difference:
         if not unit.running:
             return None if enabled else UnitChange(unit.name, "enable", "is not enabled")
         if there is not None and there.active == "active" and there.lacks:
-            # To systemd the unit is active already: a start would do nothing.
+            # systemd has the unit as active already: a start would do nothing.
             return UnitChange(unit.name, "restart", f"nftables has no table {there.lacks}")
         if there is None or not there.running:
             return UnitChange(unit.name, "start", "is not running")
@@ -232,9 +233,9 @@ class _Difference:
         return None if enabled else UnitChange(unit.name, "enable", "is not enabled")
 
     def _causes(self, unit: Unit, state: ComponentState) -> list[str]:
-        """The changes for which a unit that runs must be told."""
+        """Give the changes for which a running unit must be reloaded or restarted."""
         causes = [self.changed[path] for path in reads(unit, state) if path in self.changed]
-        # A unit notices new ones of these by itself: only urgent ones are a cause.
+        # A unit rereads these certificates by itself: only an urgent change is a cause.
         urgent = (path for path in unit.rereads if path in self.leaves and self.leaves[path].urgent)
         return [*causes, *(self.changed[path] for path in urgent)]
 

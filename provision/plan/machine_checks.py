@@ -33,12 +33,12 @@ SUPPORTED: Mapping[str, tuple[int, ...]] = {
     "ol": (9,),
 }
 SYSTEMD = 245  # of Ubuntu 20.04
-# In its mode nftables, kube-proxy refuses older kernels; their nft is too old, too.
+# In its mode nftables, kube-proxy refuses older kernels. Their nft is also too old.
 KERNEL = (5, 13)
-# kubeadm's own preflight: 1700 MB and two CPUs for a control plane.
+# Source: kubeadm's own preflight: 1700 MB and two CPUs for a control plane.
 MASTER_MEMORY, WORKER_MEMORY, MASTER_CPUS = 1700, 700, 2  # MiB
 DISK_FULL, DISK_LOW = 2048, 10240  # MiB on /var/lib: binaries and images take 1.5 GiB
-# Certificates are backdated by five minutes; etcd warns from one second on.
+# Certificates are backdated by five minutes. etcd warns if the clocks differ by a second or more.
 CLOCK_WRONG, CLOCK_OFF = 120.0, 30.0  # seconds
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not listened on
@@ -48,11 +48,11 @@ _ANYWHERE = frozenset({EVERYWHERE, "*", "::"})
 
 @dataclass(frozen=True)
 class View:
-    """A machine that answered, and what its checks need to know.
+    """A machine that answered, and the data that its checks need.
 
     Attributes:
-        seen: what its probe saw; `facts` and `host` are parts of it.
-        fingerprint: SHA-256 of the cluster's Kubernetes authority; None when it has none yet.
+        seen: the result of its probe; `facts` and `host` are parts of it.
+        fingerprint: SHA-256 of the cluster's Kubernetes authority; None: it does not exist yet.
         off: names of the cluster's machines that do not answer.
     """
 
@@ -238,8 +238,8 @@ def _ports(view: View) -> Iterator[Finding]:
 def _held_by_cluster(view: View, held: Held) -> bool:
     """Whether one of the cluster's units holds the port.
 
-    A process without a unit has ended while the probe looked at it. On a machine of this cluster
-    it is taken for one of the cluster's.
+    A process without a unit has ended while the probe looked at it. On a machine of this cluster,
+    such a process counts as one of the cluster's.
     """
     if held.unit.startswith("clusterctl-"):
         return True
@@ -250,7 +250,7 @@ def _held_by_cluster(view: View, held: Held) -> bool:
 def needed_ports(
     cluster: Cluster, machine: Machine, components: Iterable[Component] = COMPONENTS
 ) -> Iterator[tuple[int, str, str]]:
-    """Every port on which a component's process will listen: (port, what for, address)."""
+    """Give every port on which a component's process will listen: (port, purpose, address)."""
     addresses = {
         Listens.EVERYWHERE: EVERYWHERE,
         Listens.MACHINE: str(machine.address),
@@ -321,19 +321,22 @@ _STOP_FIREWALL = {
 
 
 def _firewalls(view: View) -> Iterator[Finding]:
-    """A firewall that lets in SSH only: etcd's members would not reach each other."""
+    """Find a firewall that allows SSH only: etcd's members could not reach each other."""
     for name in view.host.firewalls:
         yield view.finding(
             f"{name} is active, and does not let in the cluster's machines",
             f'{_STOP_FIREWALL.get(name, f"stop {name}")}; "firewall": True in the inventory makes '
             "the rules that the cluster needs",
-            # On a machine that already runs, its rules do let the cluster through.
+            # On a machine that already belongs to the cluster, the rules allow its traffic.
             fatal=not view.joined,
         )
 
 
 def _selinux(view: View) -> Iterator[Finding]:
-    """SELinux may keep the proxies from the API. A container runs under its host's policy."""
+    """Check SELinux: it may block the proxies' connections to the API.
+
+    A container runs under its host's policy.
+    """
     wanted = []
     if view.machine.is_node:
         wanted.append(HAPROXY_CONNECTS)
@@ -349,7 +352,7 @@ def _selinux(view: View) -> Iterator[Finding]:
 
 
 def _bird(view: View) -> Iterator[Finding]:
-    """On the RHEL family BIRD comes from EPEL: a new machine needs that repository."""
+    """Check BIRD's repository: on the RHEL family a new machine needs EPEL, which has BIRD."""
     cluster, seen, host = view.cluster, view.seen, view.host
     routed = cluster.networks.plugin == "routed" and not cluster.source.routes_pods
     needs_epel = view.facts.os_family == "rhel" and host.os_id != "fedora"
@@ -364,7 +367,7 @@ def _bird(view: View) -> Iterator[Finding]:
 
 
 def _reaches(view: View) -> Iterator[Finding]:
-    """Connections to the others. Machines that are off have a finding of their own."""
+    """Check connections to the other machines. Machines that are off have their own finding."""
     others = {str(m.address): m.name for m in view.cluster.machines}
     lost = [
         address

@@ -1,4 +1,4 @@
-"""(desired, observed) -> Plan: what `up` would change, machine by machine. Pure.
+"""(desired, observed) -> Plan: the changes that `up` would make, machine by machine. Pure.
 
 The dry run prints a Plan, and `up` carries out the same Plan.
 """
@@ -32,14 +32,14 @@ def make_plan(
     now: datetime,
     renewal: Renewal | None = None,
 ) -> Plan:
-    """All that `up` would do.
+    """Plan everything that `up` would do.
 
     Args:
-        observed: name -> what its probe saw, of the machines that were probed: all, or some.
+        observed: name -> result of its probe, of the probed machines: all, or some.
         renewal: certificates to be issued again as well.
 
     Raises:
-        RefusedError: what the inventory asks for would harm the cluster that exists.
+        RefusedError: the inventory's changes would harm the existing cluster.
     """
     refuse_unfinished_restore(cluster, observed)
     refuse_far_version(cluster, observed)

@@ -17,7 +17,7 @@ from provision.plan.record import Line, Removal
 
 @dataclass(frozen=True)
 class FileChange:
-    """A file to be written. `was` is None when nothing exists at that path."""
+    """A file to be written. `was`: the present file; None: the path does not exist."""
 
     file: HostFile
     was: ObservedFile | None
@@ -40,8 +40,8 @@ class Renewal:
 
     Attributes:
         names: of leaves; empty: all.
-        before: only certificates issued before this time: a run that was interrupted has issued
-            the others.
+        before: only certificates issued before this time. An interrupted run has issued the others
+            again already.
     """
 
     names: frozenset[str]
@@ -73,13 +73,13 @@ class UnitChange:
 
 @dataclass(frozen=True)
 class ComponentPlan:
-    """What changes of one component on one machine.
+    """The changes of one component on one machine.
 
     Attributes:
         record: its record must be written again.
-        kept: lines that stay in its record until what they name is removed.
-        hashes: path -> hash of everything that the machine's units read, as it is after this
-            plan, except certificates still to be issued (`provision.desired.digests`).
+        kept: lines that stay in its record until the things that they name are removed.
+        hashes: path -> hash of everything that the machine's units read, after this plan, except
+            certificates still to be issued (`provision.desired.digests`).
     """
 
     state: ComponentState
@@ -106,17 +106,17 @@ class ComponentPlan:
 
 @dataclass(frozen=True)
 class MachinePlan:
-    """What changes on one machine.
+    """The changes on one machine.
 
     Attributes:
         binaries: to be delivered.
         images: the set of images must be delivered to its registry.
         components: only those that change, in order of installation.
-        remove: what is no longer wanted.
+        remove: things that are no longer wanted.
         form_etcd: its etcd member starts for the first time, in a new cluster.
         join_etcd: its etcd member joins the existing ones, or finishes a join that was interrupted.
         register: its kubelet joins with a one-time token.
-        node: what changes on its Node.
+        node: the changes on its Node.
     """
 
     machine: str
@@ -147,16 +147,16 @@ class MachinePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What changes in the whole cluster.
+    """The changes in the whole cluster.
 
     Attributes:
-        machines: name -> plan, of every reachable machine, also of those where nothing changes.
+        machines: name -> plan, of every reachable machine, also of machines without changes.
         absent: name -> why it is unreachable. Nothing is done on these machines.
         apply: manifests to be applied.
-        delete: names of manifests applied once and no longer wanted.
+        delete: names of manifests that were applied and are no longer wanted.
         running: whether the cluster works already: then masters are changed one by one.
         join: SHA-256 of the new program for machines that join by themselves; empty: they have the
-            right one, or there are no such machines.
+            right program, or there are no such machines.
     """
 
     machines: Mapping[str, MachinePlan]
@@ -173,7 +173,7 @@ class Plan:
         )
 
     def touching(self, *components: str) -> tuple[str, ...]:
-        """Names of the machines on which one of these components changes."""
+        """Give names of the machines on which one of these components changes."""
         return tuple(
             name
             for name, plan in self.machines.items()

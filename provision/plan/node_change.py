@@ -1,7 +1,7 @@
-"""What changes on a Node object: the labels and taints that clusterctl sets, and no others. Pure.
+"""The changes on a Node object: only labels and taints that clusterctl sets. Pure.
 
-Two annotations on the Node list the ones that clusterctl set. So a label that the inventory no longer
-has is removed from the Node, and labels that others set stay.
+Two annotations on the Node list the labels and taints that clusterctl has set. So clusterctl
+removes a label that the inventory no longer has, and keeps labels that others set.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ LABELS, TAINTS = "clusterctl/labels", "clusterctl/taints"
 
 @dataclass(frozen=True)
 class NodeChange:
-    """Attributes:
-    labels: key -> value to set; None: to remove.
-    taints: `key=value:effect`, to set.
-    untaint: `key:effect`, to remove.
-    ours: for the annotations: keys of the labels and `key:effect` of the taints that clusterctl
-        has set after this change.
+    """The changes on one Node.
+
+    Attributes:
+        labels: key -> value to set; None: to remove.
+        taints: `key=value:effect`, to set.
+        untaint: `key:effect`, to remove.
+        ours: for the annotations: keys of the labels and `key:effect` of the taints that clusterctl
+            has set after this change.
     """
 
     labels: Mapping[str, str | None]
@@ -33,10 +35,10 @@ class NodeChange:
 
 
 def node_change(cluster: Cluster, machine: Machine, there: NodeView | None) -> NodeChange | None:
-    """What changes on a machine's Node; None: nothing.
+    """Give the changes on a machine's Node; None: there are no changes.
 
     Args:
-        there: None when the Node does not exist yet: the kubelet registers it with its taints.
+        there: the Node; None: it does not exist yet. The kubelet registers it with its taints.
     """
     labels = node.labels(cluster, machine)
     taints = {_kind(taint): str(taint) for taint in node.taints(cluster, machine)}

@@ -1,4 +1,4 @@
-"""Are the machines fit? Returns all faults of all machines at once. Pure."""
+"""Check whether the machines are suitable. Returns all faults of all machines at once. Pure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def preflight(
 
     Args:
         cluster: as desired.
-        observed: name -> what its probe saw, of the machines that were probed: all, or some.
-        fingerprint: SHA-256 of the cluster's Kubernetes authority; None when it has none yet.
+        observed: name -> result of its probe, of the probed machines: all, or some.
+        fingerprint: SHA-256 of the cluster's Kubernetes authority; None: it does not exist yet.
     """
     findings = [finding for compare in _COMPARISONS for finding in compare(cluster, observed)]
     for machine in cluster.machines:
@@ -45,7 +45,7 @@ def _of_machine(
 
 
 def _unreachable(cluster: Cluster, machine: Machine, seen: Observed, *, running: bool) -> Finding:
-    """A running cluster works without a machine that is off; a new cluster needs all of them."""
+    """Report an unreachable machine. A new cluster needs all machines; a running one does not."""
     ssh = machine.ssh
     if seen.off and running:
         return Finding(
@@ -63,7 +63,7 @@ def _unreachable(cluster: Cluster, machine: Machine, seen: Observed, *, running:
 
 
 def _not_in_inventory(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
-    """Nodes that the inventory does not have. A group's workers are in no inventory."""
+    """Find Nodes that the inventory does not have. No inventory has a group's workers."""
     api = api_view(observed)
     if api is None or cluster.source.has_group:
         return
@@ -80,7 +80,7 @@ def _not_in_inventory(cluster: Cluster, observed: Mapping[str, Observed]) -> Ite
 
 
 def altered(observed: Mapping[str, Observed]) -> list[Finding]:
-    """Binaries that are not what clusterctl installed; exact only after a deep probe."""
+    """Find binaries that differ from those that clusterctl installed; exact after a deep probe."""
     return [
         Finding(
             name,
@@ -98,7 +98,7 @@ def altered(observed: Mapping[str, Observed]) -> list[Finding]:
 
 
 def _twins(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
-    """Names that two machines share and must not."""
+    """Find names that two machines share and must not share."""
     for what, value, hint in _UNIQUE:
         first: dict[str, str] = {}
         for machine in cluster.machines:
@@ -123,9 +123,10 @@ _UNIQUE: tuple[tuple[str, Callable[[HostReport], str], str], ...] = (
 
 
 def _one_network(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
-    """Nodes on another network. The plug-in `routed` needs one: no router knows the pods.
+    """Find nodes on another network than the others.
 
-    On EC2 the VPC's route table knows the pods, whatever the subnet.
+    The plug-in `routed` needs one network for all nodes, because routers have no routes to pods. On
+    EC2 the VPC's route table has the routes to pods, for all subnets.
     """
     if cluster.networks.plugin != "routed" or cluster.source.routes_pods:
         return
@@ -146,7 +147,7 @@ def _one_network(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator
 
 
 def _virtual_address(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Finding]:
-    """Masters that could not hold the API's address, and another machine that holds it."""
+    """Find masters that could not hold the API's address, and another machine that holds it."""
     vip = cluster.api.vip
     if vip is None:
         return

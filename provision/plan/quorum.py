@@ -1,4 +1,4 @@
-"""etcd's members: which may form, join, leave or restart without losing the quorum. Pure.
+"""etcd's members: which of them may form, join, leave or restart without loss of quorum. Pure.
 
 A quorum is more than half of the voters (https://etcd.io/docs/v3.6/faq). Learners have no vote.
 """
@@ -32,7 +32,7 @@ class Membership:
 
     @property
     def ailing(self) -> tuple[str, ...]:
-        """Voters that did not answer a linearizable read."""
+        """Give voters that did not answer a linearizable read."""
         return tuple(name for name in self.voters if name not in self.healthy)
 
 
@@ -41,7 +41,7 @@ def quorum(voters: int) -> int:
 
 
 def membership(cluster: Cluster, observed: Mapping[str, Observed]) -> Membership | None:
-    """The members, as the healthy ones list them; None when no member has a quorum."""
+    """Give the members, as healthy members list them; None: no member has a quorum."""
     views = {name: view.etcd for name, view in observed.items() if view.etcd and view.etcd.healthy}
     listed = next((view.members for view in views.values()), None)
     if listed is None:
@@ -63,7 +63,7 @@ def membership(cluster: Cluster, observed: Mapping[str, Observed]) -> Membership
 
 
 class Standing(StrEnum):
-    """What a machine of the inventory is to the cluster's etcd."""
+    """The relation of a machine of the inventory to the cluster's etcd."""
 
     MEMBER = "member"
     FOUNDER = "starts for the first time, as one of the first members"
@@ -74,11 +74,11 @@ class Standing(StrEnum):
 
 
 def standing(view: Observed, known: Membership | None, *, formed: bool) -> Standing:
-    """What a machine that answers is to the cluster's etcd.
+    """Give the standing of a machine that answers in the cluster's etcd.
 
     Args:
-        view: the machine, which is to be a member.
-        known: the members; None without a quorum.
+        view: the machine, which should be a member.
+        known: the members; None: there is no quorum.
         formed: whether any machine was ever part of a healthy cluster.
     """
     # A run that was killed between writing the files and starting etcd leaves a marker and no data.
@@ -100,7 +100,7 @@ def standing(view: Observed, known: Membership | None, *, formed: bool) -> Stand
 
 
 def against_removal(known: Membership, name: str) -> str:
-    """Why this member must not be removed now; empty when it may."""
+    """Give the reason why this member must not be removed now; empty: it may be removed."""
     if name not in known.voters:
         return ""
     others = known.healthy - {name}
@@ -115,7 +115,7 @@ def against_removal(known: Membership, name: str) -> str:
 
 
 def against_restart(known: Membership, name: str) -> str:
-    """Why this member must not be restarted now; empty when it may.
+    """Give the reason why this member must not be restarted now; empty: it may be restarted.
 
     With one or two members a restart always interrupts etcd; no data is lost.
     """
@@ -128,7 +128,7 @@ def against_restart(known: Membership, name: str) -> str:
 
 
 def against_join(known: Membership) -> str:
-    """Why no member may join now; empty when one may. etcd's own refusal is less clear."""
+    """Give the reason why no member may join now; empty: one may. etcd's refusal is less clear."""
     return (
         _short(known, "a member may join only while all others are healthy") if known.ailing else ""
     )

@@ -1,8 +1,8 @@
-"""A machine's record, compared with what is wanted there. Pure.
+"""A machine's record, compared with the state that is wanted on the machine. Pure.
 
-A record lists what each component has put on the machine. What is no longer wanted stays in the
-record until it is removed from the machine (`Removal`). So nothing is forgotten when a run is killed,
-and `down` finds everything.
+A record lists the things that each component has put on the machine. A thing that is no longer
+wanted stays in the record until it is removed from the machine (`Removal`). So the record is
+complete even if a run is killed, and `down` finds everything.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ Line = tuple[str, ...]
 Record = Mapping[str, tuple[Line, ...]]
 
 HOST = "host"
-KEEPER = "kube-apiserver"  # its record also names the generation of the trust
+KEEPER = "kube-apiserver"  # its record also has the generation of the trust
 # The delivery of artifacts and the installation of packages have records too.
 ARTIFACTS, PACKAGES = "artifacts", "packages"
-# Only `clusterctl node remove` removes a member or a node from the cluster, never a change of roles.
+# Only `clusterctl node remove` removes a member or a node from the cluster. A change of roles does
+# not.
 HELD = frozenset({"etcd", "kubelet"})
 
 _TEXTS = frozenset(
@@ -32,10 +33,10 @@ _TEXTS = frozenset(
 
 @dataclass(frozen=True)
 class Removal:
-    """What a component has on a machine and is no longer wanted.
+    """The things of a component on a machine that are no longer wanted.
 
     Attributes:
-        lines: lines of its record: what to remove, and how to clean up.
+        lines: lines of its record: things to remove, and programs that clean up.
         forget: lines that are only deleted from the record: another component has these things
             now, or they are never removed.
         whole: the component itself is no longer wanted there.
@@ -57,7 +58,7 @@ class Removal:
 
 
 def entries(state: ComponentState, cluster: Cluster, trust: Trust) -> tuple[Line, ...]:
-    """The lines of a component's record, without the fields that are known only after installation."""
+    """Give the lines of a component's record, without fields known only after installation."""
     lines: list[Line] = []
     if state.name == HOST:
         lines.append(("cluster", cluster.name, trust.fingerprint))
@@ -96,7 +97,7 @@ class Wanted:
         return Wanted(named, frozenset({*names, paths.ETCD_DATA, paths.KUBELET_DATA}))
 
     def kept(self, component: str, record: Record) -> tuple[Line, ...]:
-        """Lines that stay in a component's record until what they name is removed."""
+        """Give lines that stay in a component's record until the things they name are removed."""
         own = set(self.entries[component])
         return tuple(
             line
@@ -110,9 +111,9 @@ class Wanted:
         return own != {_entry(line) for line in record.get(component, ())}
 
     def removals(self, record: Record) -> tuple[Removal, ...]:
-        """What to remove, component by component.
+        """Give the things to remove, component by component.
 
-        Empty for a machine that is a member or a node and should not be one: `node remove` does that.
+        Empty for a machine that is a member or a node and should not be: `node remove` removes it.
         """
         if any(name in record and name not in self.entries for name in HELD):
             return ()
@@ -152,5 +153,5 @@ class Wanted:
 
 
 def _entry(line: Line) -> Line:
-    """The line without the fields that are known only after installation."""
+    """Give the line without the fields that are known only after installation."""
     return line if line[0] in _TEXTS else line[:2]

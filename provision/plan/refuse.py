@@ -21,7 +21,7 @@ from provision.plan.quorum import (
 
 
 def refuse_unfinished_restore(cluster: Cluster, observed: Mapping[str, Observed]) -> None:
-    """Some members may have restored data and others old data: none of them may start.
+    """Check for an unfinished restore. Members may have different data, so no member may start.
 
     Raises:
         RefusedError: a machine has the marker of an unfinished restore.
@@ -37,12 +37,12 @@ def refuse_unfinished_restore(cluster: Cluster, observed: Mapping[str, Observed]
 
 
 def refuse_far_version(cluster: Cluster, observed: Mapping[str, Observed]) -> None:
-    """Kubernetes goes up by one minor version at a time, and never down.
+    """Check the version: Kubernetes is upgraded by one minor version at a time, never downgraded.
 
     During an upgrade apiservers differ. A master that was off for long may follow the others.
 
     Raises:
-        RefusedError: naming the version to write instead.
+        RefusedError: names the version to write instead.
     """
     running = sorted(r for o in observed.values() if o.api and (r := _release(o.api.version)))
     wanted = _release(cluster.kubernetes)
@@ -76,15 +76,15 @@ def _release(version: str) -> tuple[int, int, int] | None:
 def standings(
     cluster: Cluster, reachable: Mapping[str, Observed], known: Membership | None, *, formed: bool
 ) -> dict[str, Standing]:
-    """What each reachable machine that is to have an etcd member is to the cluster's etcd.
+    """Give name -> standing in etcd, of each reachable machine that should have an etcd member.
 
     Args:
-        reachable: name -> what its probe saw, of the machines that answer.
-        known: etcd's members; None without a quorum.
+        reachable: name -> result of its probe, of the machines that answer.
+        known: etcd's members; None: there is no quorum.
         formed: whether any machine was ever part of a healthy etcd.
 
     Raises:
-        RefusedError: a member would be started that could lose data, or join too early.
+        RefusedError: the plan would start a member that could lose data, or would join too early.
     """
     members = [m.name for m in cluster.etcd_members]
     found = {n: standing(reachable[n], known, formed=formed) for n in members if n in reachable}
@@ -97,7 +97,7 @@ def standings(
 
 
 def _refuse_incomplete(members: list[str], reachable: Mapping[str, Observed]) -> None:
-    """An unreachable machine may have a member with data: then this is no new cluster."""
+    """Refuse a new cluster with unreachable machines: one may have a member with data."""
     if missing := [name for name in members if name not in reachable]:
         message = (
             f"{', '.join(missing)} cannot be reached: a new cluster is formed only when every "
@@ -152,7 +152,7 @@ def refuse_restarts(
     """Refuse a plan that would restart a member on which the quorum depends.
 
     Raises:
-        RefusedError: naming the member, and the one to repair first.
+        RefusedError: names the member, and the member to repair first.
     """
     if known is None:
         return

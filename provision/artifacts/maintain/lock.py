@@ -88,7 +88,7 @@ def lock(
 
 
 def verifier(web: Web, trusted_root: Path | None) -> Verifier:
-    """Load what verifies signatures, with Sigstore's public root of trust or one from a file.
+    """Load the verifier of signatures, with Sigstore's public root of trust or one from a file.
 
     Raises:
         ArtifactError: the package sigstore is not installed, or the root cannot be loaded.
@@ -116,5 +116,5 @@ def checksum(text: str, name: str) -> str:
 
 
 def sums(locked: Iterable[Locked]) -> Mapping[tuple[str, str], str]:
-    """(name, arch) -> SHA-256, as `edit.with_sums` takes them."""
+    """Give (name, arch) -> SHA-256, for `edit.with_sums`."""
     return {(pin.name, pin.arch): each.sha256 for each in locked for pin in each.pins}

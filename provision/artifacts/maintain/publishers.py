@@ -1,4 +1,4 @@
-"""Where publishers have the checksums of their files, and how they sign.
+"""The addresses of publishers' checksums, and the publishers' kinds of signatures.
 
 Sources:
     kubernetes: kubernetes.io, "Verify Signed Kubernetes Artifacts": cosign, keyless, detached.
@@ -34,7 +34,7 @@ class Signer:
 
 @dataclass(frozen=True)
 class Publisher:
-    """Where a component's checksums are; `{url}` is the file's address, `{folder}` its folder's."""
+    """Address of a file's checksum; `{url}`: the file's own address, `{folder}`: its folder's."""
 
     checksums: str
     signer: Signer | None = None

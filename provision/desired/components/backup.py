@@ -1,7 +1,7 @@
 """Snapshots that every master takes by itself, and copies of them outside the cluster.
 
-Each master takes its own snapshots, at its own time. So there are snapshots on three machines, and the
-masters need neither a leader nor each other.
+Each master takes its own snapshots, at its own time. So every master has snapshots, and the masters
+need neither a leader nor each other.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ TOLD = (REGISTRY, HAPROXY)
 def _told(
     cluster: Cluster, machine: Machine, trust: Trust, facts: Facts
 ) -> Iterator[tuple[str, ...]]:
-    """The units to reload or restart: unit, component, verb of systemctl, files that the unit reads."""
+    """Give the units to reload or restart: (unit, component, systemctl's verb, *files it reads)."""
     for component in TOLD:
         if not component.wanted(cluster, machine):
             continue

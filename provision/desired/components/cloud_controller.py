@@ -1,9 +1,10 @@
 """On EC2: load balancers of AWS for Services of type LoadBalancer. Two units on every master.
 
-aws-cloud-controller-manager makes load balancers; of its controllers only that one runs. It finds
-a Node's instance by `spec.providerID`, which a small unit of ours writes, together with the labels
+aws-cloud-controller-manager makes load balancers; its other controllers do not run. It finds a
+Node's instance by `spec.providerID`. A small unit of clusterctl writes this field, and the labels
 of zone and type. So kubelets need no `--cloud-provider=external`, and no Node waits with a taint
-for a controller; that controller would look for names that are private DNS names, and ours are not.
+for the Node controller. That controller would expect private DNS names as Nodes' names, and
+clusterctl's Nodes have other names.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def _controller(cluster: Cluster, machine: Machine, facts: Facts) -> tuple[HostF
     serving = table.cloud_controller_manager_serving(cluster, machine)
     arguments = {
         "authentication-kubeconfig": CONFIG,
-        # These flags have everything that it would look up.
+        # The other flags have all values that the controller would look up.
         "authentication-skip-lookup": "true",
         "authorization-kubeconfig": CONFIG,
         "bind-address": "127.0.0.1",

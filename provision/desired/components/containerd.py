@@ -27,7 +27,7 @@ CNI_TEMPLATE = "/etc/containerd/cni.conf.template"
 CNI_CONFIG = "/etc/cni/net.d"
 ENVIRONMENT = "/etc/containerd/proxy.env"
 
-# Registries whose images are first pulled from the masters; `registry_mirrors` of the inventory adds
+# Registries whose images are first pulled from the masters. The inventory's `registry_mirrors` adds
 # more. The host of Docker Hub's API differs from the host in its image names.
 UPSTREAMS = {
     "docker.io": "https://registry-1.docker.io",
@@ -40,7 +40,7 @@ UPSTREAMS = {
 
 
 def _environment(cluster: Cluster) -> tuple[HostFile, ...]:
-    """Proxy variables, in a file: every user of a machine can read a unit's text from systemd."""
+    """Give the file with proxy variables. A unit's text is not secret: all users can read it."""
     proxy = cluster.proxy
     if not (proxy.http or proxy.https):
         return ()
@@ -53,7 +53,7 @@ def _environment(cluster: Cluster) -> tuple[HostFile, ...]:
 
 
 def registries(cluster: Cluster) -> dict[str, str]:
-    """Host in an image's name -> URL of that registry."""
+    """Give the host in an image's name -> URL of that registry."""
     named = {name: f"https://{name}" for name in cluster.registry_mirrors}
     return {**named, **UPSTREAMS}
 

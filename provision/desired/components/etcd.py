@@ -41,10 +41,10 @@ def client_url(machine: Machine) -> str:
 
 
 def etcdctl(cluster: Cluster, machine: Machine, timeout: int = 3) -> str:
-    """The command line that queries this machine's own member, up to the subcommand.
+    """Give the command line that queries this machine's own member, up to the subcommand.
 
     Args:
-        timeout: of a command, in seconds.
+        timeout: seconds for one command.
     """
     client = table.etcd_healthcheck(cluster, machine)
     return (
@@ -54,11 +54,11 @@ def etcdctl(cluster: Cluster, machine: Machine, timeout: int = 3) -> str:
 
 
 def join_file(state: str, members: Mapping[str, str]) -> HostFile:
-    """The marker that lets an empty member start, with what the member must know to join.
+    """Give the marker that allows an empty member to start. It has the settings for joining.
 
     Args:
-        state: `new` for the first members of a new cluster, `existing` to join one.
-        members: name -> peer URL of all, itself included.
+        state: `new` for the first members of a new cluster, `existing` to join a cluster.
+        members: name -> peer URL of all members, this one included.
     """
     initial = ",".join(f"{name}={url}" for name, url in members.items())
     content = f"ETCD_INITIAL_CLUSTER={initial}\nETCD_INITIAL_CLUSTER_STATE={state}\n"
@@ -135,7 +135,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         ),
         # etcd reads its certificates at every connection (etcd's security guide).
         units=(Unit(UNIT, reads=(unit.path, CA, f"{paths.BIN}/etcd")),),
-        # A member is healthy when it answers a linearizable read. From then on it may start without
+        # A member is healthy when it answers a linearizable read. After that it may start without
         # the marker.
         health=(
             f"{ctl} endpoint health >/dev/null && touch {paths.ETCD_FORMED} "
@@ -146,7 +146,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
 
 
 def _authority_key(machine: Machine, trust: Trust) -> tuple[HostFile, ...]:
-    """The key with which a machine that is not a master renews its member's certificates."""
+    """Give the key with which a machine that is not a master renews its member's certificates."""
     if machine.is_master or trust.etcd.key is None:
         return ()
     return (HostFile(f"{paths.ETCD_PKI}/ca.key", trust.etcd.key, secret=True),)

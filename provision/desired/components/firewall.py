@@ -1,4 +1,4 @@
-"""The host's firewall, if the inventory wants one: one table of nftables; no other table is touched.
+"""The host's firewall, if the inventory wants one: one table of nftables. Other tables stay as is.
 
 Its rules are made from the ports of all components.
 """
@@ -32,8 +32,9 @@ TABLE = "clusterctl-firewall"
 UNIT = "clusterctl-firewall.service"
 RULES = f"{paths.CONFIG}/firewall.nft"
 
-# Rules that would lock the operator out are gone after three minutes, even if clusterctl was killed
-# meanwhile. They are also gone after a reboot: only rules that a new connection has passed are enabled.
+# Rules that would lock the operator out are removed after three minutes, even if clusterctl is
+# killed meanwhile. A reboot also removes them: rules are enabled only after a new connection has
+# passed them.
 _GUARD = "clusterctl-firewall-undo"
 UNDO = f"systemctl --quiet disable --now {UNIT}"
 DISARM = f"systemctl stop {_GUARD}.timer 2>/dev/null; true"
@@ -42,15 +43,15 @@ ARM = (
     f"{{ systemctl --quiet disable {UNIT} 2>/dev/null; ! systemctl --quiet is-enabled {UNIT}; }}"
 )
 CONFIRM = f"systemctl --quiet enable {UNIT} && {{ {DISARM}; }}"
-# Undoes ARM before the rules changed: the old rules stay in force.
+# Undoes ARM if the rules have not changed yet: the old rules stay in force.
 STAY = f"! systemctl --quiet is-active {UNIT} || systemctl --quiet enable {UNIT}; {DISARM}"
 
-# Rules keep their places: another order would reload the firewalls of existing clusters.
+# The order of the rules must not change: another order would reload existing clusters' firewalls.
 _ORDER = ("kube-apiserver", "haproxy", "registry", "etcd", "kubelet", "kube-proxy", "host")
 
 
 def guarding(components: tuple[Component, ...]) -> Component:
-    """The firewall that opens the ports of these components."""
+    """Give the firewall component that opens the ports of these components."""
 
     def state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
         return _state(cluster, machine, facts, openings(components, cluster, machine))
@@ -68,7 +69,7 @@ def guarding(components: tuple[Component, ...]) -> Component:
 def openings(
     components: tuple[Component, ...], cluster: Cluster, machine: Machine
 ) -> list[tuple[str, str]]:
-    """Rules of nftables for the ports of a machine's components, each with its comment."""
+    """Give nftables rules for the ports of a machine's components: (rule, comment)."""
     found = [
         (component, port, allow)
         for component in components
@@ -100,7 +101,7 @@ def _match(port: Port) -> str:
 
 
 def _source(who: Who, cluster: Cluster) -> str:
-    """The addresses, as nftables writes them; empty: any."""
+    """Give the addresses in nftables' syntax; empty: any address."""
     match who:
         case Who.MASTERS | Who.MEMBERS | Who.MACHINES:
             return f"@{who.name.lower()}"
@@ -148,7 +149,7 @@ def _state(
 
 
 def _of_inventory(cluster: Cluster) -> Iterator[tuple[str, str]]:
-    """The rules of `cluster.firewall.allow`, which has checked their form."""
+    """Give the rules of `cluster.firewall.allow`. The inventory has checked their form."""
     for rule in cluster.firewall.allow:
         what, _, source = rule.partition(" from ")
         protocol, _, port = what.partition("/")

@@ -26,18 +26,18 @@ SCRIPT = f"{paths.SBIN}/clusterctl-group"
 # The group's instances at the time of the file: `ID STATE ADDRESS ...`.
 INSTANCES = "/run/clusterctl-group/instances"
 LABEL = "clusterctl/group"
-# Another group than that of `up`: a master approves their requests, not Kubernetes.
+# Not the group that `up` uses: a master approves these workers' requests, not Kubernetes.
 BOOTSTRAPPERS = "system:bootstrappers:clusterctl-group"
 EVERY = 10  # seconds
 
 
 def group_name(cluster: str) -> str:
-    """Name of a cluster's Auto Scaling group."""
+    """Give the name of a cluster's Auto Scaling group."""
     return f"clusterctl-{cluster}-workers"
 
 
 def bucket_url(ec2: Ec2, bucket: str) -> str:
-    """URL of the cluster's bucket, without a slash at the end."""
+    """Give the URL of the cluster's bucket, without a slash at the end."""
     return f"{ec2.endpoint or f'https://s3.{ec2.region}.amazonaws.com'}/{bucket}"
 
 

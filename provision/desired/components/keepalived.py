@@ -43,7 +43,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
                     name=machine.name,
                     check=CHECK,
                     interface=facts.interface,
-                    # Different virtual addresses of a network have different IDs.
+                    # Different virtual addresses in one network have different IDs.
                     router_id=int(vip) % 255 + 1,
                     priority=200 - masters.index(machine),
                     address=machine.address,

@@ -37,7 +37,7 @@ WORKER = "node-role.kubernetes.io/worker"
 
 
 def taints(cluster: Cluster, machine: Machine) -> tuple[Taint, ...]:
-    """The Node's taints: those of the inventory, and the one that reserves masters."""
+    """Give the Node's taints: those of the inventory, and the taint that reserves masters."""
     reserved = machine.is_master and machine not in cluster.workers
     if reserved and not cluster.masters_schedulable:
         return (Taint(key=CONTROL_PLANE), *machine.taints)
@@ -45,7 +45,7 @@ def taints(cluster: Cluster, machine: Machine) -> tuple[Taint, ...]:
 
 
 def labels(cluster: Cluster, machine: Machine) -> dict[str, str]:
-    """Labels of its Node. A kubelet may not give itself roles: clusterctl does."""
+    """Give the Node's labels. A kubelet may not set its own roles, so clusterctl sets them."""
     roles = {}
     if machine.is_master:
         roles[CONTROL_PLANE] = ""
@@ -56,7 +56,7 @@ def labels(cluster: Cluster, machine: Machine) -> dict[str, str]:
     return {**machine.labels, **roles}
 
 
-# containerd has stopped, but its shims run on: they end with the processes that they started.
+# containerd has stopped, but its shims still run: kill them and the processes that they started.
 _CLEANUP = (
     "for p in /proc/[0-9]*; do case $(readlink $p/exe) in "
     f"{paths.BIN}/containerd-shim-runc-v2*) "
@@ -126,7 +126,7 @@ def _kubelet_access(cluster: Cluster, client: Leaf) -> HostFile:
 def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
     serving = table.kubelet_serving(cluster, machine)
     client = table.kubelet_client(cluster, machine)
-    # Under an external authority a kubelet does not ask for certificates: it is given them.
+    # Under an external authority a kubelet does not request certificates: clusterctl installs them.
     asks = not cluster.certificates.external
     config = _kubelet_config(cluster, machine, facts, serving, asks=asks)
     unit = _kubelet_unit(cluster, machine, facts, asks=asks)
@@ -141,7 +141,8 @@ def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> 
         binaries=(Binary("kubernetes/kubelet", f"{paths.BIN}/kubelet"),),
         leaves=(serving,) if asks else (serving, client),
         files=(config, unit) if asks else (config, unit, access),
-        # It reads its serving certificate again when that changes (ReloadKubeletServerCertificateFile).
+        # The kubelet reads its serving certificate again when the file changes
+        # (ReloadKubeletServerCertificateFile).
         units=(
             Unit(
                 "kubelet.service",
@@ -215,7 +216,7 @@ KUBELET = Component(
         Port(
             ports.KUBELET,
             "kubelet",
-            # Pods of other nodes come with their node's address.
+            # Connections from pods of other nodes have their node's address.
             allow=(Allow(Who.MACHINES), Allow(Who.OWN_PODS, "from this node's own pods")),
         ),
         Port(ports.KUBELET_HEALTH, "kubelet", listens=Listens.LOOPBACK),

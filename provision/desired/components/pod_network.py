@@ -1,6 +1,6 @@
 """The pod network `routed`: a bridge on each node; BIRD announces the node's pods to the others.
 
-A VPC carries no OSPF: on EC2 its route table knows the pods, see `vpc_routes`.
+A VPC carries no OSPF. On EC2 the VPC's route table has the routes to pods, see `vpc_routes`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MASQUERADE = "clusterctl-masquerade.service"
 POD_CIDR = "clusterctl-pod-cidr.service"
 SOCKET = "/run/clusterctl-bird/bird.ctl"
 SCRIPT = f"{paths.SBIN}/clusterctl-pod-cidr"
-LEASES = "/var/lib/cni/networks/pods"  # host-local's, named after the network
+LEASES = "/var/lib/cni/networks/pods"  # host-local's directory, named after the network
 CONFLIST = f"{CNI_CONFIG}/10-containerd-net.conflist"  # containerd's own name for it
 
 
@@ -108,8 +108,8 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
                 render("pod-network/pod-cidr.j2", bird=by_bird, routes=ROUTES, socket=SOCKET),
                 mode=0o755,
             ),
-            # host-local would make it with mode 0750, against CIS 1.1.9; it keeps the mode of an
-            # existing file.
+            # host-local would make this file with mode 0750, which violates CIS 1.1.9. It keeps the
+            # mode of an existing file.
             HostFile(f"{LEASES}/lock", b""),
             *((bird_unit,) if by_bird else ()),
             masquerade,

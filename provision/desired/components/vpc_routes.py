@@ -1,4 +1,4 @@
-"""On EC2: a unit on every master keeps the routes to pods in the VPC's route table."""
+"""On EC2: a unit on every master that maintains the routes to pods in the VPC's route table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from provision.pki.trust import Trust
 
 UNIT = "clusterctl-vpc-routes.service"
 SCRIPT = f"{paths.SBIN}/clusterctl-vpc-routes"
-AGAIN = 60  # seconds after which the table is checked even if no Node has changed
+AGAIN = 60  # seconds after which the unit checks the table even if no Node has changed
 
 
 def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:

@@ -30,12 +30,12 @@ CONTROL_PLANE = (
 
 @dataclass(frozen=True)
 class Target:
-    """What a restore makes. All members must get the same, or their data would differ.
+    """The target of a restore. It must be the same for all members, or their data would differ.
 
     Attributes:
         sha256: of the database.
-        bump: added to revisions, so that no client sees a revision twice.
-        members: their names, sorted.
+        bump: number added to revisions, so that no client sees a revision twice.
+        members: names of the members, sorted.
     """
 
     sha256: str
@@ -44,7 +44,7 @@ class Target:
 
     @property
     def id(self) -> str:
-        """A short hash of all of this."""
+        """Give a short hash of all attributes."""
         text = f"{self.sha256} {self.bump} {' '.join(self.members)}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -55,7 +55,9 @@ def status(cluster: Cluster, machine: Machine) -> str:
 
 
 def snapshot(cluster: Cluster, machine: Machine, *, state: str = paths.STATE) -> str:
-    """Runs on a master: writes a snapshot to stdout (`provision.commands.etcd.snapshot_file`), not encrypted.
+    """Runs on a master: writes a snapshot to stdout, not encrypted.
+
+    `provision.commands.etcd.snapshot_file` describes the format.
 
     Args:
         state: a directory for its temporary files; only one program at a time may use it.
@@ -78,7 +80,7 @@ def snapshot(cluster: Cluster, machine: Machine, *, state: str = paths.STATE) ->
 
 
 def verify(cluster: Cluster, machine: Machine, manifest: Manifest) -> str:
-    """Runs on a member's machine, the database on stdin: starts a temporary etcd with it, and checks it."""
+    """Runs on a member's machine, the database on stdin: checks it with a temporary etcd."""
     return _program(
         "verify", state=paths.STATE, **_database(manifest), **_throwaway(cluster, machine)
     )
@@ -91,7 +93,7 @@ def defrag(cluster: Cluster, machine: Machine, action: Action) -> str:
 
 
 def stop(restoring: str, units: Iterable[str]) -> str:
-    """Stops units for a restore, and writes the marker of the restore.
+    """Stops units for a restore, and writes the restore's marker.
 
     Args:
         restoring: the marker's content, one line.
@@ -113,7 +115,7 @@ def restore(
     target: Target,
     manifest: Manifest,
 ) -> str:
-    """Gives a member restored data, the database on stdin; the member must not run.
+    """Writes a member's restored data from the database on stdin; the member must not run.
 
     Args:
         members: all members of the restored cluster.
@@ -135,7 +137,7 @@ def restore(
 
 
 def room(manifest: Manifest) -> str:
-    """Prints why a machine has no space for restored data; nothing if it has."""
+    """Prints the reason why a machine has no space for restored data; nothing if it has space."""
     return _program("room", data=paths.ETCD_DATA, **_database(manifest))
 
 
@@ -163,17 +165,20 @@ def release() -> str:
 
 
 def clean() -> str:
-    """Removes the data from before a restore, once no machine has a marker any more."""
+    """Removes the data from before a restore. Runs when no machine has a marker any more."""
     return _program("clean", data=paths.ETCD_DATA)
 
 
 def revision() -> str:
-    """Prints the revision of the data of a member that does not run: JSON of etcdutl, or nothing."""
+    """Prints the data's revision of a member that does not run: JSON of etcdutl, or nothing."""
     return _program("revision", bin=paths.BIN, data=paths.ETCD_DATA, formed=paths.ETCD_FORMED)
 
 
 def rescue(cluster: Cluster, machine: Machine) -> str:
-    """Writes the data of a member without a quorum, as `snapshot` does; the member must not run."""
+    """Writes the data of a member without a quorum to stdout, like `snapshot`.
+
+    The member must not run.
+    """
     parameters = {
         "cluster": cluster.name,
         "machine": machine.name,

@@ -1,8 +1,8 @@
 """The programs that lock a machine for one operator, and what they print. Pure.
 
-The lock is a flock on `provision.model.paths.LOCK`. A program on the machine holds it for as long
-as it hears from the operator's computer. The kernel frees it when that program ends, for whatever
-reason. Only the machine's own clock counts, and a stale lock is impossible.
+The lock is a flock on `provision.model.paths.LOCK`. A program on the machine holds it as long as it
+receives data from the operator's computer. The kernel frees the lock when that program ends, for
+any reason. Only the machine's own clock counts, and a stale lock is impossible.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HELD = "held"  # what `take` prints when it has the lock
 
 
 def parse(output: str) -> Holder | None:
-    """The holder that one of the programs prints; None when there is none."""
+    """Parse the holder that one of the programs prints; None: no run holds the lock."""
     for line in output.splitlines():
         fields = [*line.split("\t"), *[""] * 9]
         if fields[0] != "busy":
@@ -44,9 +44,10 @@ def _number(text: str) -> int:
 
 
 def take(me: Holder, lock: str = paths.LOCK, life: int = LIFE) -> str:
-    """The program that takes a machine's lock: it prints `held`, or the holder, and ends.
+    """Give the program that takes a machine's lock.
 
-    It holds the lock until its stdin ends, or brings nothing for `life` seconds.
+    If it gets the lock, it prints `held`. It holds the lock until its stdin ends, or has no data
+    for `life` seconds. If another run holds the lock, it prints the holder, and ends.
     """
     words = (me.user, me.host, str(me.pid), me.command)
     line = "\t".join(" ".join(word.split()) for word in words)
@@ -54,17 +55,17 @@ def take(me: Holder, lock: str = paths.LOCK, life: int = LIFE) -> str:
 
 
 def inspect(lock: str = paths.LOCK) -> str:
-    """The program that prints the holder of a machine's lock, or nothing. POSIX sh."""
+    """Give the program that prints the holder of a machine's lock, or nothing. POSIX sh."""
     return _program("inspect.sh", lock=lock)
 
 
 def free(lock: str = paths.LOCK) -> str:
-    """The program that frees a machine's lock, whoever holds it."""
+    """Give the program that frees a machine's lock, for any holder."""
     return _by_bash("free.bash", lock=lock)
 
 
 def _by_bash(file: str, **parameters: str) -> str:
-    # Not exec: a shell that stays tells by its exit status that bash was killed.
+    # No exec: the outer shell remains, and its exit status shows that bash was killed.
     return f"bash -c {quote(_program(file, **parameters))}; exit $?"
 
 

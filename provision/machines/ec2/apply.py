@@ -41,7 +41,7 @@ def apply(
             day AWS would answer with that instance, even though it has ended.
 
     Raises:
-        MachinesError: names every step that failed. Things that were made stay; the next run goes on.
+        MachinesError: names every step that failed. New things stay; the next run continues.
     """
     ids = dict(known)
     waiting = {step.key: step for step in steps}

@@ -1,4 +1,4 @@
-"""What is wrong, found before anything is made, all of it at once; and what the account says."""
+"""Find all faults of the inventory and the account at once, before anything is made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ARCHES = {"x86_64": "amd64", "arm64": "arm64"}
 
 
 def region(given: Settings) -> list[Finding]:
-    """Judge the region without asking it: a wrong one is a name that does not resolve."""
+    """Check the region without a call to AWS: the host name of a wrong region does not resolve."""
     session = boto3.session.Session()
     known = session.get_available_regions("ec2", "aws")
     if given.ec2.region in known:
@@ -48,10 +48,10 @@ def region(given: Settings) -> list[Finding]:
 
 
 def world(account: Account, draft: Draft, number: str) -> tuple[World, list[Finding]]:
-    """Ask what the inventory cannot know, and judge the inventory by it.
+    """Query the account for facts that the inventory does not have, and check the inventory.
 
     Raises:
-        MachinesError: the account refuses to say.
+        MachinesError: a query fails.
     """
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         zones = pool.submit(_ask, lambda: _zones(account, draft))
@@ -119,9 +119,9 @@ def moved(draft: Draft, seen: Seen) -> Iterator[Finding]:
 
 
 def rights(account: Account, steps: Iterable[Step], seen: Seen) -> list[Finding]:
-    """Ask EC2 by dry runs whether the operator may make all this.
+    """Check by dry runs whether the operator has the rights for these steps.
 
-    Only EC2 has dry runs. A thing that does not exist yet is replaced by a placeholder: EC2 checks
+    Only EC2 has dry runs. A placeholder is the id of a thing that does not exist yet: EC2 checks
     the rights before it checks ids.
     """
     one_of_each = {step.action: step for step in steps if _can_be_tried(step)}
@@ -136,7 +136,7 @@ def rights(account: Account, steps: Iterable[Step], seen: Seen) -> list[Finding]
                 hint = f"ask for the right to call {name}; docs/ec2.md has the whole policy"
                 return Finding("AWS", f"no right to call {name}", hint)
         except BotoCoreError:
-            pass  # the call itself will say what is wrong
+            pass  # the call itself will report the fault
         return None
 
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
@@ -180,7 +180,7 @@ def _zones(account: Account, draft: Draft) -> list[Finding]:
 
 
 def _types(account: Account, draft: Draft) -> tuple[dict[str, str], list[Finding]]:
-    """Architectures by side, in EC2's words; findings on types."""
+    """Give side -> architecture, in EC2's words, and findings on the instance types."""
     arches: dict[str, str] = {}
     findings = []
     wanted = {
@@ -211,10 +211,10 @@ def _types(account: Account, draft: Draft) -> tuple[dict[str, str], list[Finding
 
 
 def worker_arch(account: Account, draft: Draft) -> str:
-    """Architecture of the workers' type, in our words: `amd64`.
+    """Give the architecture of the workers' instance type, in clusterctl's words: `amd64`.
 
     Raises:
-        MachinesError: there is no such type, or EC2 does not say.
+        MachinesError: EC2 has no such type, or does not answer.
     """
     kinds = [draft.ec2.worker_type]
     found = _ask(lambda: account.call("ec2", "describe_instance_types", InstanceTypes=kinds))
@@ -242,7 +242,7 @@ def _image(
     account: Account, draft: Draft, arch: str
 ) -> tuple[dict[str, Any] | None, Finding | None]:
     image = image_of(draft.ec2.image)
-    if image is None:  # `inventory.checks` refuses that
+    if image is None:  # `inventory.checks` refuses this inventory
         return None, None
     what = f"there is no AMI {draft.ec2.image!r} for {arch} in {draft.ec2.region}"
     hint = f"AMIs differ between regions; each of {', '.join(KNOWN)} finds the newest"
@@ -264,7 +264,7 @@ def _image(
 
 
 def _vpc(account: Account, draft: Draft) -> tuple[str, list[Finding]]:
-    """Internet gateway of a VPC that exists; findings on it."""
+    """Give the id of the internet gateway of an existing VPC, and findings on the VPC."""
     vpc, network = draft.ec2.vpc, draft.ec2.network
     if vpc is None:
         return "", []
@@ -340,10 +340,10 @@ def _bucket(account: Account, draft: Draft, number: str) -> list[Finding]:
 
 
 def refuse(draft: Draft, findings: Iterable[Finding]) -> None:
-    """Refuse to go on if a finding is fatal.
+    """Stop if a finding is fatal.
 
     Raises:
-        PreflightError: with all findings.
+        PreflightError: has all findings.
     """
     found = list(findings)
     if any(finding.fatal for finding in found):

@@ -77,7 +77,7 @@ def steps(
 
 
 def lacking(everything: Iterable[Step], seen: Seen) -> tuple[Step, ...]:
-    """Leave out steps whose things exist, or whose settings are right."""
+    """Give the needed steps: their thing does not exist, or their setting differs."""
     return tuple(
         step
         for step in everything
@@ -247,7 +247,7 @@ def _bucket(draft: Draft, world: World) -> Iterator[Step]:
         "AES256",
         ServerSideEncryptionConfiguration={"Rules": [rule]},
     )
-    # The policy demands TLS: an endpoint of the inventory may be without.
+    # The policy demands TLS, but an endpoint in the inventory may have no TLS.
     if not draft.ec2.endpoint.startswith("http://"):
         policy = policies.of_bucket(name)
         yield setting("policy", "put_bucket_policy", canonical(policy), Policy=policy)

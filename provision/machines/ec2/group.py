@@ -1,8 +1,8 @@
-"""Workers of the Auto Scaling group: what they are given in the bucket, and how many they are.
+"""Workers of the Auto Scaling group: their files in the bucket, and their number.
 
-In the bucket, `join/current` says the SHA-256 of the program that they run; `join/SHA256` is that, and
-`join/PIN.zst` the artifacts that it names. `join/token` is put there by the masters while somebody is
-to join.
+In the bucket, `join/current` has the SHA-256 of the program that the workers run. `join/SHA256` is
+that program, and `join/PIN.zst` are the artifacts that it names. While a worker has to join, the
+masters put a token into `join/token`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from provision.machines.ec2.names import names_of
 from provision.model.errors import RefusedError
 
 AT_ONCE = 4
-MOST = 1000  # as the inventory's `group`
+MOST = 1000  # the same limit as the inventory's `group`
 _CURRENT = "join/current"
 
 
@@ -39,7 +39,7 @@ class Store:
     owner: str
 
     def offered(self) -> str:
-        """Read the SHA-256 of the current program; empty: there is none.
+        """Read the SHA-256 of the current program; empty: there is no program.
 
         Raises:
             MachinesError: the bucket cannot be read.
@@ -53,7 +53,7 @@ class Store:
             raise in_words(error, self.bucket, "get_object") from error
 
     def offer(self, program: bytes, artifacts: Mapping[str, Path], progress: Progress) -> None:
-        """Upload the program and the artifacts that are missing, then make the program the current one.
+        """Upload the program and the missing artifacts, then make this program the current one.
 
         Raises:
             MachinesError: the bucket cannot be written.
@@ -92,10 +92,10 @@ class Store:
 
 
 def refuse_size(draft: Draft, workers: int) -> None:
-    """Check that the inventory has a group, and that it can have that size. Asks nobody.
+    """Check that the inventory has a group, and that the size is allowed. Makes no call to AWS.
 
     Raises:
-        RefusedError: one of them is not so.
+        RefusedError: the inventory has no group, or the size is not allowed.
     """
     if not draft.ec2.group:
         message = f"{draft.inventory} has no Auto Scaling group"
@@ -111,10 +111,10 @@ def refuse_size(draft: Draft, workers: int) -> None:
 
 
 def scale(account: Account, draft: Draft, seen: Seen, workers: int) -> int:
-    """Give the group a size; returns what it was.
+    """Set the group's size; returns the size before.
 
     Raises:
-        RefusedError: it does not exist yet.
+        RefusedError: the group does not exist yet.
         MachinesError: AWS refuses.
     """
     if keys.GROUP not in seen.ids:

@@ -47,7 +47,7 @@ def machine_steps(
     address: IPv4Address,
     key: HostKey | None,
 ) -> Iterator[Step]:
-    """Make a machine and, if it has an etcd member, a volume that outlives it.
+    """Give the steps that make a machine and, if it has an etcd member, a volume that outlives it.
 
     Args:
         key: SSH host key of an instance that does not exist yet.
@@ -188,7 +188,7 @@ def _token(draft: Draft, key: Key, salt: str) -> str:
 
 
 def group_steps(draft: Draft, world: World, seen: Seen) -> Iterator[Step]:
-    """Make a launch template, and the Auto Scaling group that makes workers from it."""
+    """Give the steps that make a launch template, and the Auto Scaling group that uses it."""
     ec2, names = draft.ec2, names_of(draft, world.account)
     name, data = names.group, _template(draft, world, names.bucket)
     digest = hashlib.sha256(repr(data).encode()).hexdigest()[:16]
@@ -232,7 +232,7 @@ def group_steps(draft: Draft, world: World, seen: Seen) -> Iterator[Step]:
 
 
 def _template(draft: Draft, world: World, bucket: str) -> dict[str, Any]:
-    """Data of the launch template: what EC2 needs to know of one worker."""
+    """Give the data of the launch template: EC2's description of one worker."""
     ec2 = draft.ec2
     data: dict[str, Any] = {
         "ImageId": world.images[WORKERS],
@@ -259,7 +259,7 @@ def _template(draft: Draft, world: World, bucket: str) -> dict[str, Any]:
 
 
 def size_step(draft: Draft, seen: Seen) -> Step:
-    """Bring the group to the inventory's size."""
+    """Give the step that sets the group's size to the inventory's."""
     size = draft.ec2.group
     return Step(
         GROUP_SIZE,

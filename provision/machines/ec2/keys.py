@@ -1,6 +1,6 @@
-"""What a cluster's things in the account are called: one kind for each, and one key for each thing.
+"""Keys of a cluster's things in the account. Each thing has a kind and its own key.
 
-The text of a key is what operators read, and what the tag `clusterctl:key` and the tag `Name` have.
+Operators read the text of a key. The tags `clusterctl:key` and `Name` have the same text.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class Kind(Enum):
     GATEWAY_AT_VPC = "internet gateway at vpc"
     ROUTE_TABLE = "route table"
     INTERNET_ROUTE = "route to the internet"
-    # Their names are zones.
+    # The name in these keys is a zone.
     SUBNET = "subnet {}"
     SUBNET_AT_TABLE = "subnet {} at route table"
     GROUP_SUBNET = "subnet {} group"
     GROUP_SUBNET_AT_TABLE = "subnet {} group at route table"
-    # Their names are `masters` and `workers`.
+    # The name in these keys is `masters` or `workers`.
     SECURITY_GROUP = "security group {}"
     PORTS_OPENED = "ports opened in security group {}"
     PORTS_CLOSED = "ports closed in security group {}"
@@ -39,7 +39,7 @@ class Kind(Enum):
     TARGET_GROUP = "target group"
     LISTENER = "listener"
     TARGETS = "targets"
-    # Their names are machines.
+    # The name in these keys is a machine.
     TARGET = "target {}"
     INSTANCE = "instance {}"
     START = "start of {}"
@@ -58,7 +58,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, repr=False)
 class Key:
-    """Names one thing of a cluster. `name`: of the machine, zone or side; empty: there is one."""
+    """Key of one thing. `name`: the machine, zone or side; empty: the kind has only one thing."""
 
     kind: Kind
     name: str = ""
@@ -67,7 +67,7 @@ class Key:
         return self.kind.value.format(self.name)
 
     def __repr__(self) -> str:
-        # In the digest of a launch template, which must be the same in every version.
+        # The digest of a launch template contains this text, so every version must keep it.
         return repr(str(self))
 
 
@@ -90,7 +90,7 @@ GROUPED = Key(Kind.GROUPED)
 
 
 def read(text: str) -> Key:
-    """Read a key from its text, as a tag has it. Names have no spaces."""
+    """Read a key from the text of a tag. Names have no spaces."""
     for kind in Kind:
         before, blank, after = kind.value.partition("{}")
         name = r"(\S+)" if blank else "()"

@@ -12,14 +12,14 @@ from provision.machines.ec2.keys import Key
 
 @dataclass(frozen=True)
 class Ref:
-    """Stands in a request for the id of another thing, which is known once that thing exists."""
+    """In a request, a placeholder for another thing's id, which is known once that thing exists."""
 
     key: Key
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text in a request with ids in it, which are known once their things exist."""
+    """A text in a request that contains ids; they are known once their things exist."""
 
     parts: tuple[str | Ref, ...]
 
@@ -35,7 +35,7 @@ class Step:
         request: its arguments, with `Ref`s.
         gives: place of the new thing's id in the answer, `Vpc.VpcId`; empty: there is no id.
         after: keys of things that must exist first, besides its `Ref`s.
-        once: a boto3 waiter that must have ended before, and the key, or the id, of what it waits for.
+        once: a boto3 waiter that must end before the call, and the key, or the id, of its thing.
         sets: the wanted setting, in canonical form: the step is needed while the setting differs.
             Empty: the step is needed while the thing does not exist.
         detail: for operators.
@@ -78,7 +78,7 @@ class HostKey:
 
 @dataclass(frozen=True)
 class World:
-    """What the account knows and the inventory does not.
+    """Facts from the account that the inventory does not have.
 
     Attributes:
         account: its number.
@@ -97,7 +97,7 @@ class World:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a security group lets in. `ports`: (0, 65535) with protocol `-1` means everything."""
+    """Traffic that a security group allows. Protocol `-1` with ports (0, 65535): all traffic."""
 
     protocol: str
     ports: tuple[int, int]
@@ -117,8 +117,8 @@ class Seen:
             until it has ended.
         volumes: machine's name -> zone of its volume for etcd.
         left: machine's name -> zone and address that it had when it was removed.
-        rules: key of a security group -> what it lets in.
-        settings: key -> what is set, in canonical form.
+        rules: key of a security group -> the traffic that it allows.
+        settings: key -> the present setting, in canonical form.
         load_balancer: DNS name of the API's load balancer.
     """
 
@@ -134,7 +134,7 @@ class Seen:
 
 
 def refs(value: object) -> Iterator[Key]:
-    """Keys of all `Ref`s in a request."""
+    """Give the keys of all `Ref`s in a request."""
     if isinstance(value, Ref):
         yield value.key
     elif isinstance(value, Text):
@@ -148,10 +148,10 @@ def refs(value: object) -> Iterator[Key]:
 
 
 def resolved(value: Any, ids: Mapping[Key, str]) -> Any:  # noqa: ANN401  a request, of any shape
-    """Put ids in the place of `Ref`s.
+    """Replace `Ref`s by ids.
 
     Raises:
-        KeyError: an id is not known.
+        KeyError: an id is not known yet.
     """
     if isinstance(value, Ref):
         return ids[value.key]

@@ -26,7 +26,7 @@ SIDES = (MASTERS, WORKERS)
 
 @dataclass(frozen=True)
 class Names:
-    """Names of one cluster's things. `account`: 12 digits; empty if no name needs it."""
+    """Names of one cluster's things. `account`: 12 digits; empty if no name contains it."""
 
     cluster: str
     region: str
@@ -88,7 +88,7 @@ def cluster_tag(cluster: str) -> str:
 
 
 def shared(given: Settings) -> dict[str, str]:
-    """Give further tags, of things that cloud controllers may use."""
+    """Give additional tags for things that cloud controllers may use."""
     return {cluster_tag(given.name): "shared"}
 
 

@@ -1,4 +1,4 @@
-"""Where each machine goes: its zone, its subnet and its private address. Pure."""
+"""The place of each machine: its zone, its subnet and its private address. Pure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from provision.machines.ec2.names import (
 )
 from provision.model.cluster import Role, Settings
 
-SHARES = 16  # of the network: one for each zone; the first half is for the inventory's machines,
-MOST_ZONES = SHARES // 2  # and the second half for the Auto Scaling group's
+# The network has 16 shares, one for each zone: the first half for the inventory's machines, the
+# second half for those of the Auto Scaling group.
+SHARES = 16
+MOST_ZONES = SHARES // 2
 FIRST_HOST = 5  # AWS keeps the first four addresses and the last one of each subnet
 
 
 def zones_of(draft: Draft, seen: Seen) -> dict[str, str]:
     """Choose the zone of each machine, in the inventory's order.
 
-    It is the zone of the machine's instance, else of its volume, which cannot move, else the zone
-    that the machine had, else the zone with the fewest machines of its side.
+    A machine gets the zone of its instance, else of its volume, which cannot move, else the zone
+    that it had before, else the zone with the fewest machines of its side.
     """
     kept = {
         **{name: zone for name, (zone, _) in _before(seen).items()},
@@ -51,7 +53,11 @@ def _before(seen: Seen) -> dict[str, tuple[str, str]]:
 
 
 def side_of(host: HostEntry) -> str:
-    """Choose security group, role and type: machines with etcd are like masters."""
+    """Give the side. It decides security group, role and type. Machines with etcd count as masters.
+
+    Returns:
+        `masters` or `workers`.
+    """
     return MASTERS if host.roles & {Role.MASTER, Role.ETCD} else WORKERS
 
 
@@ -64,8 +70,9 @@ def subnet_of(given: Settings, zone: str, *, group: bool = False) -> IPv4Network
 def addresses(draft: Draft, seen: Seen) -> dict[str, IPv4Address]:
     """Choose the private address of each machine.
 
-    It is the address that the machine has or had, else that of its place in its zone by the
-    inventory's order, else the first free one. So a machine that is made again keeps its address.
+    A machine gets the address that it has or had, else the address of its position in its zone, by
+    the inventory's order, else the next free address. So a machine that is made again keeps its
+    address.
     """
     zones = zones_of(draft, seen)
     subnets = {host.name: subnet_of(draft, zones[host.name]) for host in draft.hosts}

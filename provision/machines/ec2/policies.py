@@ -1,4 +1,4 @@
-"""What the machines may do in the account, and what the operator must be allowed to."""
+"""The machines' rights in the account, and the policy of the bucket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SSM = "arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
 
 
 def assume() -> str:
-    """Only EC2 may put the role on."""
+    """Give the trust policy of a role: only EC2 may assume it."""
     return _document(
         {
             "Effect": "Allow",
@@ -26,11 +26,12 @@ def assume() -> str:
 
 
 def of_machines(given: Settings, account: str, side: str) -> str:
-    """What masters, or workers, may do.
+    """Give the policy of masters, or of workers.
 
-    Masters keep the pods' routes, and put a token for workers that join into the bucket. What those
-    run lies there too, and nobody but operators may change it. Snapshots go there, and old ones are
-    removed; the bucket is versioned: what a master removes can be brought back.
+    Masters maintain the pods' routes, and put a token for workers that join into the bucket. The
+    bucket also has the program that these workers run; only operators may change it. Masters write
+    snapshots to the bucket and remove old ones. The bucket is versioned, so an operator can restore
+    an object that a master removed.
     """
     names = names_of(given, account)
     bucket = f"arn:aws:s3:::{names.bucket}"
@@ -56,7 +57,7 @@ def of_machines(given: Settings, account: str, side: str) -> str:
 
 
 def of_bucket(bucket: str) -> str:
-    """Nobody without TLS."""
+    """Give the bucket's policy: it denies every request without TLS."""
     return _document(
         {
             "Effect": "Deny",

@@ -1,7 +1,7 @@
-"""What it costs, roughly: on-demand list prices, Linux, in US dollars.
+"""The approximate cost: on-demand list prices, Linux, in US dollars.
 
-Put down by hand on DATE; AWS changes them seldom, and says them at https://aws.amazon.com/pricing.
-Traffic, requests to S3, backups and what the load balancer carries are not counted.
+The prices were copied by hand on DATE from https://aws.amazon.com/pricing. AWS seldom changes them.
+Not counted: traffic, requests to S3, backups, and the load balancer's charge for traffic.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from provision.machines.ec2.model import Step
 
 DATE = "2026-06"
 HOURS = 730  # a month, as AWS counts
-HOME = "us-east-1"  # where no price of a region is known
+HOME = "us-east-1"  # its prices are used for regions without known prices
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Of one region: instances and load balancer by the hour, volumes by GiB and month."""
+    """Prices of one region, per hour; `volume`: per GiB and month."""
 
     instances: Mapping[str, float]
     volume: float
@@ -58,7 +58,7 @@ PRICES: Mapping[str, Prices] = {
 
 
 def planned(steps: Sequence[Step], region: str) -> tuple[Planned, ...]:
-    """Say what the steps make, with the monthly cost of each."""
+    """List the things that the steps make, with the monthly cost of each."""
     prices = PRICES.get(region, PRICES[HOME])
     templates = [
         s.request["LaunchTemplateData"] for s in steps if s.key.kind is Kind.LAUNCH_TEMPLATE
@@ -68,7 +68,7 @@ def planned(steps: Sequence[Step], region: str) -> tuple[Planned, ...]:
 
 
 def basis(region: str) -> str:
-    """Say where the prices are from, and what they leave out."""
+    """Name the source of the prices, and the costs that they leave out."""
     where = region if region in PRICES else f"{HOME}, because the prices of {region} are not known"
     return (
         f"list prices of {DATE} for {where}, on demand; without traffic, requests and backups; "
@@ -77,7 +77,7 @@ def basis(region: str) -> str:
 
 
 def _monthly(step: Step, prices: Prices, worker: float | None) -> float | None:
-    """US dollars a month; None: it costs nothing, or the price is not known."""
+    """Give US dollars a month; None: the thing costs nothing, or its price is not known."""
     request = step.request
     if step.action == "run_instances":
         return _machine(request, prices)

@@ -25,7 +25,7 @@ from provision.machines.ec2.seen import NOT_ENDED, key_of, security_groups_of_se
 from provision.model.errors import MachinesError
 
 AT_ONCE = 8
-PATIENCE = 300.0  # seconds; a load balancer's interfaces go some minutes after it
+PATIENCE = 300.0  # seconds; AWS removes a load balancer's interfaces some minutes after it
 PAUSE = 3.0  # seconds between two tries
 _GONE = ("NotFound", "NotAttached", "NoSuchEntity", "NoSuchBucket", "ValidationError")
 _BUSY = {
@@ -36,7 +36,7 @@ _BUSY = {
 
 @dataclass(frozen=True)
 class _Removal:
-    """One call. It succeeds if the thing is gone already; it is repeated while the thing is in use."""
+    """One call. It succeeds if the thing is gone already. While the thing is in use, it repeats."""
 
     what: str
     service: str
@@ -59,7 +59,7 @@ def remove(
         keep_vpc: the VPC existed before the cluster.
 
     Raises:
-        MachinesError: something blocks a removal; the message names it.
+        MachinesError: a thing blocks a removal; the message names it.
     """
     deadline = time.monotonic() + PATIENCE
     waves = _Waves(account, names, seen, keep_vpc).all()
@@ -102,7 +102,7 @@ def remove_machines(account: Account, seen: Seen, names: Collection[str]) -> Non
 
 @dataclass(frozen=True)
 class _Waves:
-    """Removals in waves. Those of one wave run in parallel; a wave begins when the last has ended."""
+    """Removals in waves. One wave runs in parallel, and begins when the previous wave has ended."""
 
     account: Account
     names: Names
@@ -139,7 +139,7 @@ class _Waves:
         for name in _classic(self.account, self.names):
             key, request = f"load balancer {name} of a Service", {"LoadBalancerName": name}
             yield _Removal(key, "elb", "delete_load_balancer", request)
-        # The group terminates its own instances: it would replace one that we terminate.
+        # The group terminates its own instances: it would replace one that clusterctl terminates.
         if instances := all_instances(
             self.account, self.names, grouped=keys.GROUP not in self.seen.ids
         ):
@@ -166,7 +166,7 @@ class _Waves:
         for side in SIDES:
             yield from _identity_contents(self.account, self.names.role(side), self.seen, side)
         for key, id_ in self.security_groups():
-            if rules := _permissions(self.account, id_):  # they may name each other
+            if rules := _permissions(self.account, id_):  # groups may name each other in rules
                 request = {"GroupId": id_, "IpPermissions": rules}
                 action = "revoke_security_group_ingress"
                 yield _Removal(f"rules of {key}", "ec2", action, request)
@@ -205,7 +205,7 @@ class _Waves:
 
 
 def all_instances(account: Account, names: Names, *, grouped: bool = True) -> set[str]:
-    """List ids of instances with the cluster's tag that have not ended. `grouped`: the group's too."""
+    """List ids of the cluster's instances that have not ended. `grouped`: also the group's."""
     filters = [
         {"Name": f"tag:{CLUSTER}", "Values": [names.cluster]},
         {"Name": "instance-state-name", "Values": list(NOT_ENDED)},
@@ -216,7 +216,7 @@ def all_instances(account: Account, names: Names, *, grouped: bool = True) -> se
 
 
 def _of_services(account: Account, names: Names, kind: str) -> Iterator[tuple[str, str]]:
-    """List (text, ARN) of what Services of this cluster have: `load_balancer` or `target_group`."""
+    """List (text, ARN) of things of the cluster's Services: `load_balancer` or `target_group`."""
     camel = "".join(word.capitalize() for word in kind.split("_"))
     listed = account.pages("elbv2", f"describe_{kind}s", f"{camel}s")
     arns = [found[f"{camel}Arn"] for found in listed]
@@ -229,7 +229,7 @@ def _of_services(account: Account, names: Names, kind: str) -> Iterator[tuple[st
 
 
 def _classic(account: Account, names: Names) -> Iterator[str]:
-    """Names of classic load balancers that Services of this cluster have."""
+    """Give names of classic load balancers that Services of this cluster have."""
     listed = account.pages("elb", "describe_load_balancers", "LoadBalancerDescriptions")
     all_names = [found["LoadBalancerName"] for found in listed]
     for start in range(0, len(all_names), 20):

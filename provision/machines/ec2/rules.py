@@ -1,4 +1,4 @@
-"""What each security group lets in, and the steps that open and close its ports. Pure."""
+"""The traffic that each security group allows; the steps that open and close its ports. Pure."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def security_groups(draft: Draft) -> Iterator[Step]:
 def rules(
     given: Settings, side: str, components: Iterable[Component] = COMPONENTS
 ) -> frozenset[Rule]:
-    """Give the rules of a side's security group. Other groups are keys."""
+    """Give the rules of a side's security group. Rules name other groups by their keys."""
     ec2 = given.ec2
     from_masters, from_workers = (Key(Kind.SECURITY_GROUP, s) for s in SIDES)
     pods = str(given.networks.pods)
@@ -73,7 +73,7 @@ def rules(
 
 
 def _openings(port: Port, ec2: Ec2, from_workers: Key) -> Iterator[Rule]:
-    """The rules that open a component's port on masters. A VPC carries neither OSPF nor VRRP."""
+    """Give the rules that open a component's port on masters. A VPC has no OSPF and no VRRP."""
     if port.protocol is not Protocol.TCP:
         return
     numbers = (port.number, port.last or port.number)
@@ -89,7 +89,7 @@ def _openings(port: Port, ec2: Ec2, from_workers: Key) -> Iterator[Rule]:
             case Who.HEALTH_CHECKS:
                 yield Rule("tcp", numbers, network=str(ec2.network))
             case Who.MASTERS | Who.MEMBERS | Who.OWN_PODS:
-                pass  # Masters and pods are let in by the rules for all ports.
+                pass  # The rules for all ports allow masters and pods.
             case Who.SERVICE_CLIENTS:
                 pass  # The cloud controller opens them, on the machines behind a load balancer.
             case other:
@@ -97,7 +97,7 @@ def _openings(port: Port, ec2: Ec2, from_workers: Key) -> Iterator[Rule]:
 
 
 def rule_steps(draft: Draft, seen: Seen) -> Iterator[Step]:
-    """Open and close ports of each security group, as its rules demand."""
+    """Give the steps that open and close ports of each security group, by its rules."""
     for side in SIDES:
         key = Key(Kind.SECURITY_GROUP, side)
         wanted = {_with_id(rule, seen.ids) for rule in rules(draft, side)}

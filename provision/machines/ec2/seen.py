@@ -31,7 +31,7 @@ _ABSENT = {
 
 @dataclass
 class _Sight:
-    """What the readers find; each reader fills its own keys."""
+    """Collects the readers' results; each reader fills its own keys."""
 
     account: Account
     given: Settings
@@ -63,7 +63,7 @@ def look(account: Account, given: Settings, names: Names) -> Seen:
     """Look for everything that a cluster of this name can have.
 
     Raises:
-        MachinesError: names every call that failed: no right, no credentials, no connection.
+        MachinesError: names every call that failed: no rights, no credentials, no connection.
     """
     sight = _Sight(account, given, names)
     problems: list[MachinesError] = []
@@ -107,7 +107,7 @@ def key_of(tags: Mapping[str, str]) -> Key:
 
 
 def _join(sight: _Sight) -> None:
-    """Add what follows only from several answers together."""
+    """Add the keys that follow only from several answers together."""
     by_id = {id_: key for key, id_ in sight.ids.items()}
     for subnet in sight.associations.get(sight.ids.get(keys.ROUTE_TABLE, ""), ()):
         if (key := by_id.get(subnet)) and key.kind in keys.AT_TABLE:
@@ -318,7 +318,7 @@ def _bucket(sight: _Sight) -> None:
     try:
         sight.account.call("s3", "head_bucket", **bucket)
     except ClientError as error:
-        if code_of(error) in {*_ABSENT, "403", "301"}:  # `checks` has judged those two
+        if code_of(error) in {*_ABSENT, "403", "301"}:  # `checks` has a finding for 403 and 301
             return
         raise
     tagging = _or_none(sight, "s3", "get_bucket_tagging", **bucket)

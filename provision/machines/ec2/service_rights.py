@@ -1,8 +1,9 @@
-"""What masters may do so that Services get load balancers: cloud-provider-aws' calls, and no other.
+"""The masters' rights to make load balancers for Services: the calls of cloud-provider-aws only.
 
-From the calls in its source (pkg/providers/v1, version 1.36.0) that its controller of load balancers
-makes. What it has made carries the cluster's tag with `owned`, security groups of ours with `shared`:
-it may change or remove nothing else, not the API's load balancer either.
+Source: the calls of its load balancer controller (pkg/providers/v1, version 1.36.0). Things that
+the controller makes have the cluster's tag with the value `owned`; clusterctl's security groups
+have it with `shared`. The controller may not change or remove any other thing, nor the API's load
+balancer.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ _CHANGE = (
 
 
 def statements(cluster: str) -> tuple[dict[str, Any], ...]:
-    """Statements of a policy, for a cluster of that name."""
+    """Give the statements of a policy, for a cluster of that name."""
     tag = cluster_tag(cluster)
     asked_for, there = f"aws:RequestTag/{tag}", f"aws:ResourceTag/{tag}"
     return (
         allow(_LOOK),
-        # Of the security group's VPC one cannot ask for a tag in the request.
+        # No condition on a tag: the right is also checked for the VPC, which has no request tag.
         allow(("ec2:CreateSecurityGroup",)),
         allow(
             ("ec2:CreateTags",),
@@ -70,7 +71,7 @@ def statements(cluster: str) -> tuple[dict[str, Any], ...]:
             },
         ),
         allow(_MAKE, condition={"StringEquals": {asked_for: "owned"}}),
-        # Else it could make the API's load balancer its own.
+        # Without this condition the controller could tag the API's load balancer as `owned`.
         allow(
             ("elasticloadbalancing:AddTags",),
             condition={"StringEquals": {"elasticloadbalancing:CreateAction": list(_TAGGING)}},
@@ -88,6 +89,6 @@ def allow(
     resource: str = "*",
     condition: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """A statement of a policy."""
+    """Give a statement of a policy."""
     allowed = {"Effect": "Allow", "Action": list(actions), "Resource": resource}
     return {**allowed, "Condition": condition} if condition else allowed

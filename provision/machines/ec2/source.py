@@ -38,9 +38,9 @@ from provision.model.cluster import Role, Ssh
 from provision.model.errors import MachinesError
 from provision.model.located import Located
 
-LOGIN_TIMEOUT = 300.0  # seconds; 30 is usual from the call to the first login
+LOGIN_TIMEOUT = 300.0  # seconds; from the call to the first login, 30 seconds are usual
 _MAKING = (Kind.INSTANCE, Kind.START)
-HOST_KEY, PLACE = ".host_key", ".place"  # endings of files about machines that are to be made
+HOST_KEY, PLACE = ".host_key", ".place"  # suffixes of files for machines that do not exist yet
 SSM = "aws ssm start-session --region {region} --target %h --document-name AWS-StartSSHSession"
 _BY_SSH = "check that `ssh_from` has this computer's address."
 _BY_SSM = "check that `aws ssm describe-instance-information` lists the instance."
@@ -56,7 +56,7 @@ class Ec2:
         self._arch = ""  # of the group's workers
 
     def locate(self, draft: Draft) -> Mapping[str, Located]:
-        """Say where the machines are; before `create`, where they will be."""
+        """Give the machines' addresses; before `create`, their planned addresses."""
         seen = self._look(draft)
         return {
             name: Located(address, self._ssh(draft, name, seen, address))
@@ -64,7 +64,7 @@ class Ec2:
         }
 
     def vip(self, draft: Draft) -> IPv4Address | None:  # noqa: ARG002
-        """None: a VPC does not carry a virtual address."""
+        """Give None: a VPC does not carry a virtual address."""
         return None
 
     def api_name(self, draft: Draft) -> str | None:
@@ -122,21 +122,21 @@ class Ec2:
     def create(
         self, draft: Draft, progress: Progress, names: Collection[str] | None = None
     ) -> None:
-        """Make what is missing; return when SSH answers on all machines.
+        """Make the missing things; return when SSH answers on all machines.
 
         Raises:
-            PreflightError: something is wrong with the inventory or the account.
+            PreflightError: the inventory or the account has a fault.
             MachinesError: AWS refuses, or a machine does not come up.
         """
         self._seen = None  # another operator may have made them since the confirmation
         self.make(draft, progress, names)
         self._await_logins(draft, progress, names)
         made = [h.name for h in draft.hosts if names is None or h.name in names]
-        # The machines have these keys now; no copy stays here.
+        # The machines have these keys now; this computer keeps no copy.
         self._forget(draft, made, HOST_KEY, PLACE)
 
     def make(self, draft: Draft, progress: Progress, names: Collection[str] | None = None) -> None:
-        """Ask AWS to make what is missing. Does not wait until machines can be used.
+        """Ask AWS to make the missing things. Does not wait until machines can be used.
 
         Raises:
             PreflightError, MachinesError: as `create`.
@@ -182,7 +182,7 @@ class Ec2:
 
         Raises:
             PreflightError: a thing with this cluster's name belongs to another cluster or owner.
-            MachinesError: something blocks a removal; the message names it.
+            MachinesError: a thing blocks a removal; the message names it.
         """
         account = self._account(draft)
         self._seen = None
@@ -214,7 +214,7 @@ class Ec2:
         return self._accounts[region]
 
     def _look(self, draft: Draft) -> Seen:
-        """Look at the account once, and again after a change."""
+        """Read the account's things. The result is kept until clusterctl changes them."""
         if self._seen is None:
             account = self._account(draft)
             seen = look(account, draft, names_of(draft, self._number))
@@ -274,7 +274,7 @@ class Ec2:
                 (self._directory(draft) / f"{name}{kind}").unlink(missing_ok=True)
 
     def _directory(self, draft: Draft) -> Path:
-        """Give the folder of this cluster's keys on this computer, 0700."""
+        """Give the directory of this cluster's keys on this computer, 0700."""
         ec2 = platformdirs.user_state_path("clusterctl") / "ec2"
         path = ec2 / f"{self._number}-{draft.ec2.region}-{draft.name}"
         private_file.directory(path)
@@ -314,7 +314,7 @@ class Ec2:
         return path
 
     def _await_starts(self, draft: Draft, only: Collection[str] | None) -> None:
-        """Wait until machines that are starting run: earlier they have no public address.
+        """Wait until starting machines run: before that they have no public address.
 
         Raises:
             MachinesError: a machine does not start.
@@ -359,7 +359,7 @@ class Ec2:
             try:
                 problems = [problem for problem in pool.map(one, names) if problem]
             except BaseException:
-                cancelled.set()  # otherwise Ctrl-C would wait for all of them
+                cancelled.set()  # otherwise Ctrl-C would wait for all logins
                 raise
         if problems:
             lines = "\n".join(f"  {problem.message}" for problem in problems)
@@ -373,7 +373,7 @@ def _await_login(
     """Try to log in with OpenSSH until it works. Only the given host key is accepted.
 
     Args:
-        way: hint for the case that there is no connection.
+        way: hint for the operator if there is no connection.
     """
     check = f"mountpoint -q {paths.ETCD_DATA}" if volume else "true"
     deadline = time.monotonic() + LOGIN_TIMEOUT

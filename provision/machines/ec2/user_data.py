@@ -1,9 +1,9 @@
-"""What a machine is told at its first boot: cloud-init's `#cloud-config`, 16 KB at most.
+"""The configuration for a machine's first boot: cloud-init's `#cloud-config`, 16 KB at most.
 
-The SSH host key is ours, so that the first connection can be verified. Who can read user data,
-the private half in it included: whoever may call `ec2:DescribeInstanceAttribute` in the account,
-and processes on the machine that reach its metadata service; pods on the pod network do not, the
-hop limit is 1. docs/ec2.md has what else one may do.
+clusterctl makes the SSH host key, so that it can verify the first connection. The user data contain
+the private half of the key. Every principal of the account with `ec2:DescribeInstanceAttribute` can
+read them, and every process on the machine that reaches its metadata service. Pods on the pod
+network do not reach it, because the hop limit is 1. docs/ec2.md has further protection.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ JOINED = f"{paths.STATE}/joined"
 def cloud_config(
     hostname: str, *, host_private: str, host_public: str, volume: bool = False
 ) -> str:
-    """Write it.
+    """Give the user data of a machine of the inventory.
 
     Args:
-        hostname: the machine's name, and its Node's.
+        hostname: the name of the machine and of its Node.
         host_private: SSH host key, ed25519, as OpenSSH writes it.
         host_public: `ssh-ed25519 AAAA...`.
-        volume: whether it is to wait for an EBS volume for etcd's data; its id goes where
-            VOLUME stands.
+        volume: whether the machine waits for an EBS volume for etcd's data. The text then has
+            VOLUME, which must be replaced by the volume's id.
     """
     config: dict[str, object] = {
         "hostname": hostname,
@@ -43,8 +43,8 @@ def cloud_config(
         "ssh_keys": {"ed25519_private": host_private, "ed25519_public": host_public},
     }
     if volume:
-        # Attached after the instance runs; systemd makes a file system if there is none, and
-        # mounts when the device is there.
+        # The volume is attached after the instance runs. systemd makes a file system if the volume
+        # has none, and mounts it when the device appears.
         device = f"/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_$(echo {VOLUME} | tr -d -)"
         options = "defaults,noatime,nofail,x-systemd.makefs,x-systemd.device-timeout=10min"
         line = f"{device} {paths.ETCD_DATA} ext4 {options} 0 2"
@@ -64,7 +64,7 @@ def cloud_config(
 
 
 def joining(given: Settings, bucket: str) -> str:
-    """Tell a worker of the Auto Scaling group how to join, by itself."""
+    """Give the user data of a worker of the Auto Scaling group, so that it joins by itself."""
     script, unit = f"{paths.SBIN}/{JOIN}", f"{JOIN}.service"
     values = {"cluster": given.name, "state": paths.STATE, "joined": JOINED, "script": script}
     program = render(
@@ -79,7 +79,7 @@ def joining(given: Settings, bucket: str) -> str:
     )
     return _text(
         {
-            # Its name is its instance's: it sets it itself.
+            # The worker sets its own name: the name of its instance.
             "preserve_hostname": True,
             "write_files": [
                 {"path": path, "permissions": mode, "content": content.decode()}
@@ -94,5 +94,5 @@ def joining(given: Settings, bucket: str) -> str:
 
 
 def _text(config: Mapping[str, object]) -> str:
-    # JSON is YAML, and nothing in it needs another way of quoting.
+    # JSON is valid YAML, and this text needs no other quoting.
     return f"#cloud-config\n{json.dumps(config, indent=1)}\n"
