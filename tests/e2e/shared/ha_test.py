@@ -222,7 +222,7 @@ def test_a_deployment_sees_its_secret_and_its_config(app: Lab) -> None:
     shell = f"/api/v1/namespaces/default/pods/{pods[0].removeprefix('pod/')}:8080/proxy/shell?cmd="
     for command, wanted in (
         ("cat%20/secret/password", "correct-horse"),
-        ("printenv%20GREETING", "hello"),
+        ("echo%20%24GREETING", "hello"),
     ):
         assert wanted in app.kubectl("get", "--raw", f"{shell}{command}").stdout
     assert app.kubectl("exec", pods[0], "--", "/agnhost", "help").returncode == 0
