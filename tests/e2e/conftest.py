@@ -202,12 +202,15 @@ def pytest_configure(config: pytest.Config) -> None:
     leftovers.remove()
 
 
-def pytest_report_header() -> list[str]:
-    return sample.report()
+def pytest_report_header() -> str:
+    return f"long tests chosen by {sample.seed()[:12]} (CLUSTERCTL_SAMPLE=all executes all)"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = sample.leave_out(config, items)
     lanes.arrange(items)
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[lanes.SAMPLE] = chosen
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -31,8 +31,9 @@ from tests.e2e.ec2_load_balancers import (
     services_get_load_balancers,
     targets_are,
 )
+from tests.e2e.sample import long
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, long(270)]
 
 WORKER = "node-role.kubernetes.io/worker"
 TOKENS = "bootstrap.kubernetes.io/token"

@@ -15,8 +15,10 @@ from platformdirs import user_state_path
 
 from provision.local.cache import Cache
 from tests.e2e.conftest import Lab, cluster, ready, run, until
+from tests.e2e.sample import long
 
-pytestmark = pytest.mark.e2e
+# The tests run in the order of the file.
+pytestmark = [pytest.mark.e2e, long(165, together="external_test.py")]
 
 AUTHORITIES = ("kubernetes-ca", "etcd-ca", "front-proxy-ca")
 NODES = {"n1": "True", "n2": "True"}

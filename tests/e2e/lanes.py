@@ -13,6 +13,7 @@ from collections import Counter
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 # A folder or file of tests with its own cluster -> how long its tests take, in seconds, roughly.
 CLUSTERS = {
@@ -25,6 +26,7 @@ CLUSTERS = {
     "lifecycle": 120,
 }
 OTHERS = 600  # seconds; tests that a run may leave out take long
+SAMPLE = "sample"  # key of what a lane reports: lines about the long tests
 
 
 def cluster_of(nodeid: str) -> str:
@@ -62,6 +64,7 @@ class Progress:
         self.began = time.monotonic()
         self.seconds: Counter[str] = Counter()
         self.shown: set[str] = set()
+        self.sample: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         path, _, name = report.nodeid.partition("::")
@@ -81,7 +84,14 @@ class Progress:
             self.shown.add(report.longreprtext)
             self._line(report.longreprtext[-6000:])
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: WorkerController) -> None:
+        # A process that has died reports nothing.
+        self.sample = getattr(node, "workeroutput", {}).get(SAMPLE, self.sample)
+
     def pytest_terminal_summary(self) -> None:
+        for line in self.sample:
+            self._line(line)
         for path, seconds in self.seconds.most_common():
             self._line(f"{seconds:6.0f} s  {path}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import ENGINE, Lab, cluster, run, until
+from tests.e2e.sample import long
 
 pytestmark = pytest.mark.e2e
 
@@ -34,6 +35,7 @@ def paths(lab: Lab) -> set[str]:
     return set(found.splitlines())
 
 
+@long(90)
 def test_a_bare_machine_with_a_sudo_user_becomes_a_cluster_and_is_given_back(
     bare: Lab, tmp_path: Path
 ) -> None:

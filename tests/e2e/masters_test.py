@@ -12,7 +12,7 @@ from provision.drill import interruption
 from provision.drill.site import Site, open_site
 from tests.e2e import faults
 from tests.e2e.conftest import ETCDCTL, Lab, cluster
-from tests.e2e.sample import sampled
+from tests.e2e.sample import long, sampled
 from tests.e2e.survival import NAMED, survives
 
 pytestmark = pytest.mark.e2e
@@ -25,7 +25,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def site(lab: Lab, kubectl_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """The cluster. The fixture creates it if the first test was left out."""
+    """The cluster. This creates it, unless the first test has done so."""
     lab.up()
     lab.kubectl_binary = kubectl_binary
     lab.kubeconfig = tmp_path_factory.mktemp("masters") / "kubeconfig"
@@ -34,6 +34,7 @@ def site(lab: Lab, kubectl_binary: Path, tmp_path_factory: pytest.TempPathFactor
     return site
 
 
+@long(125)
 def test_an_up_that_is_killed_in_some_phases_is_finished_by_the_next(lab: Lab) -> None:
     """Sampling chooses the phases. This test is first in the file: it creates the cluster."""
     wanted = sampled("up is killed in the phase")
@@ -47,6 +48,6 @@ def test_an_up_that_is_killed_in_some_phases_is_finished_by_the_next(lab: Lab) -
     assert sorted(member["name"] for member in members) == ["m1", "m2", "m3"]
 
 
-@pytest.mark.parametrize("name", faults.of_this_run(faults.MASTERS))
+@pytest.mark.parametrize("name", faults.tests(faults.MASTERS))
 def test_three_masters_survive(name: str, site: Site, lab: Lab, tmp_path: Path) -> None:
     survives(NAMED[name], site, lab, tmp_path / "log")

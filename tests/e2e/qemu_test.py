@@ -14,12 +14,12 @@ import pytest
 
 from tests.e2e import qemu_machine
 from tests.e2e.conftest import Lab, run, until
-from tests.e2e.sample import only_if_sampled
+from tests.e2e.sample import long
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(3600),
-    only_if_sampled("long test", "qemu"),
+    long(900),
 ]
 
 

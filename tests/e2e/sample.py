@@ -1,8 +1,12 @@
-"""Choose the parts of long tests that this run executes, by the commit's hash.
+"""Choose the long tests that this run executes, by the commit's hash.
 
-So different commits execute different parts, and a repeated run of one commit executes the same
-parts. Tests that are not in SAMPLES always run whole. CLUSTERCTL_SAMPLE=all (`make test-all`)
-executes everything; any other text replaces the commit's hash.
+A long test says what it costs: `@long(seconds)`. A run executes long tests for BUDGET seconds, in
+an order that the commit's hash decides. So every long test is executed over the runs, and a
+repeated run of one commit executes the same tests. All other tests always run. A long test that
+names its parts, such as the phases in which `up` is killed, executes some of them.
+
+CLUSTERCTL_SAMPLE=all (`make test-all`) executes everything; any other text replaces the commit's
+hash. A test that pytest's command line names (`file.py::test`, `-k`) is executed in any case.
 """
 
 from __future__ import annotations
@@ -10,52 +14,39 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 EVERYTHING = "all"
+BUDGET = 600  # seconds of long tests, on two cores
 
-
-@dataclass(frozen=True)
-class Sample:
-    """Parts of one test.
-
-    Attributes:
-        take: number of parts that a run executes.
-    """
-
-    take: int
-    parts: tuple[str, ...]
-
-    def of(self, name: str, seed: str) -> tuple[str, ...]:
-        """Choose parts. The result keeps the order of `parts`."""
-        if seed == EVERYTHING:
-            return self.parts
-        chosen = random.Random(f"{name} {seed}").sample(self.parts, self.take)  # noqa: S311
-        return tuple(part for part in self.parts if part in chosen)
-
-
-SAMPLES = {
-    "up is killed in the phase": Sample(
+# Name -> how many of its parts a run executes, and the parts.
+PARTS = {
+    "up is killed in the phase": (
         3,
         (
             "machines", "artifacts", "services", "etcd", "control plane", "objects", "nodes",
             "ready", "dns", "verify",
         ),
     ),
-    "fault on the network": Sample(1, ("leader-cut-off", "partitioned", "deaf")),
-    "fault during up": Sample(1, ("machine-lost-in-up", "network-lost-in-up")),
-    "fault that ends with node replace": Sample(1, ("etcd-wiped", "master-moved", "replace-killed")),
-    "bad snapshot": Sample(
+    "bad snapshot": (
         2, ("cut", "other", "newer", "altered", "foreign", "locked", "words", "absent")
     ),
-    "test": Sample(1, ("vagrant", "reload")),
-    # A hash never chooses these: each takes a quarter of an hour, mostly to compile or to emulate.
-    "long test": Sample(0, ("upgrade", "qemu")),
 }  # fmt: skip
+
+
+def long(seconds: int, together: str = "") -> pytest.MarkDecorator:
+    """A mark for a test that takes 45 s or more.
+
+    Args:
+        seconds: what it costs on two cores, with a cluster that it needs for itself. If that is
+            more than BUDGET, only `make test-all` executes it.
+        together: tests with the same text are executed together, and cost `seconds` once.
+    """
+    return pytest.mark.long(seconds=seconds, together=together)
 
 
 @cache
@@ -70,24 +61,61 @@ def seed() -> str:
     return done.stdout.strip() or "no commit"
 
 
+def choose(costs: Mapping[str, int], seed: str, budget: int = BUDGET) -> frozenset[str]:
+    """Choose names in random order, each that fits into the rest of the budget.
+
+    Args:
+        costs: name -> seconds.
+    """
+    if seed == EVERYTHING:
+        return frozenset(costs)
+    names = sorted(costs)
+    random.Random(seed).shuffle(names)  # noqa: S311
+    chosen = set()
+    for name in names:
+        if costs[name] <= budget:
+            chosen.add(name)
+            budget -= costs[name]
+    return frozenset(chosen)
+
+
 def sampled(name: str) -> tuple[str, ...]:
-    """The parts of a test that this run executes."""
-    return SAMPLES[name].of(name, seed())
+    """The parts of a test that this run executes, in the order of PARTS."""
+    return parts_of(name, seed())
 
 
-def only_if_sampled(name: str, part: str) -> pytest.MarkDecorator:
-    """A mark that skips the test unless this run executes this part."""
-    return pytest.mark.skipif(
-        part not in sampled(name),
-        reason=f"not sampled for {seed()[:12]}: `make test-all`, or CLUSTERCTL_SAMPLE=all",
-    )
+def parts_of(name: str, seed: str) -> tuple[str, ...]:
+    """The parts of a test that a run with this seed executes, in the order of PARTS."""
+    take, parts = PARTS[name]
+    if seed == EVERYTHING:
+        return parts
+    chosen = random.Random(f"{name} {seed}").sample(parts, take)  # noqa: S311
+    return tuple(part for part in parts if part in chosen)
 
 
-def report() -> list[str]:
-    """A line for each sample: the parts that this run executes, and those that it leaves out."""
-    lines = [f"sampled by {seed()[:12]} (CLUSTERCTL_SAMPLE=all executes everything):"]
-    for name, sample in SAMPLES.items():
-        chosen = sampled(name)
-        left = [part for part in sample.parts if part not in chosen]
-        lines.append(f"  {name}: {', '.join(chosen) or 'none'}; not {', '.join(left) or 'any'}")
-    return lines
+def leave_out(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    """Remove the long tests that this run does not execute.
+
+    Returns:
+        For each long test a line: its cost, its name, and whether this run executes it.
+    """
+    costs = {_unit(item): mark.kwargs["seconds"] for item in items if (mark := _mark(item))}
+    named = config.option.keyword or any("::" in argument for argument in config.args)
+    chosen = frozenset(costs) if named else choose(costs, seed())
+    left_out = [item for item in items if _mark(item) and _unit(item) not in chosen]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+    return [
+        f"{'long test' if unit in chosen else 'left out '} {seconds:5} s  {unit}"
+        for unit, seconds in sorted(costs.items())
+    ]
+
+
+def _mark(item: pytest.Item) -> pytest.Mark | None:
+    return item.get_closest_marker("long")
+
+
+def _unit(item: pytest.Item) -> str:
+    """What is chosen as a whole: a test, or tests that are executed together."""
+    mark = _mark(item)
+    return (mark.kwargs["together"] if mark else "") or item.nodeid.removeprefix("tests/e2e/")

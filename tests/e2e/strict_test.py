@@ -27,6 +27,7 @@ import pytest
 from provision import inventory
 from provision.machines.lab import Lab as LabSource
 from tests.e2e.conftest import CLUSTERCTL, ENGINE, Lab, cluster, run
+from tests.e2e.sample import long
 
 pytestmark = pytest.mark.e2e
 
@@ -281,6 +282,7 @@ def test_rules_that_lock_the_operator_out_are_undone_and_the_cause_named(strict:
     assert strict.lab.on("m1", enabled).strip() == "enabled"
 
 
+@long(140)
 def test_no_secret_shows_while_everything_runs(strict: Strict, tmp_path: Path) -> None:
     before = len(strict.canaries)
     snapshot = tmp_path / "snapshot"

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import ENGINE, Lab, ready, run
-from tests.e2e.sample import only_if_sampled
+from tests.e2e.sample import long
 from tests.e2e.traffic import Traffic
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(3600),
-    only_if_sampled("long test", "upgrade"),
+    long(900),
 ]
 
 OLD, NEW = "1.35.4", "1.36.3"

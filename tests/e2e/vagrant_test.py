@@ -13,9 +13,9 @@ import pytest
 
 from provision.local.cache import identity
 from tests.e2e.conftest import ENGINE, Lab, cluster, ready, run
-from tests.e2e.sample import only_if_sampled
+from tests.e2e.sample import long
 
-pytestmark = [pytest.mark.e2e, only_if_sampled("test", "vagrant")]
+pytestmark = [pytest.mark.e2e, long(210)]
 
 VAGRANT_FOLDER = Path(__file__).parents[2] / "vagrant"
 

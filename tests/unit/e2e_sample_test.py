@@ -9,49 +9,55 @@ import pytest
 
 from provision.drill.faults import FAULTS
 from tests.e2e import faults, lanes
-from tests.e2e.sample import EVERYTHING, SAMPLES
+from tests.e2e.sample import BUDGET, EVERYTHING, PARTS, choose, parts_of
 
 HASHES = [hashlib.sha1(str(n).encode()).hexdigest() for n in range(200)]  # noqa: S324 as git's
-BY_HASH = [name for name, sample in SAMPLES.items() if sample.take]
+COSTS = {**faults.SHARED, **faults.MASTERS}
 
 
-@pytest.mark.parametrize("name", BY_HASH)
+def test_over_many_commits_every_long_test_is_executed_and_none_takes_longer_than_the_budget():
+    chosen = [choose(COSTS, commit) for commit in HASHES]
+
+    assert set().union(*chosen) == set(COSTS)
+    for names in chosen:
+        spent = sum(COSTS[name] for name in names)
+        cheapest = min(cost for name, cost in COSTS.items() if name not in names)
+        assert BUDGET - cheapest < spent <= BUDGET
+
+
+def test_a_test_that_costs_more_than_the_budget_is_executed_only_on_demand():
+    costs = {"short": 50, "endless": BUDGET + 1}
+
+    assert {choose(costs, commit) for commit in HASHES} == {frozenset({"short"})}
+    assert choose(costs, EVERYTHING) == set(costs)
+
+
+@pytest.mark.parametrize("name", PARTS)
 def test_over_many_commits_every_part_is_executed(name):
-    sample = SAMPLES[name]
+    take, parts = PARTS[name]
 
-    chosen = [sample.of(name, commit) for commit in HASHES]
+    chosen = [parts_of(name, commit) for commit in HASHES]
 
-    assert {len(parts) for parts in chosen} == {sample.take}
-    assert {part for parts in chosen for part in parts} == set(sample.parts)
+    assert {len(some) for some in chosen} == {take}
+    assert {part for some in chosen for part in some} == set(parts)
+    assert parts_of(name, EVERYTHING) == parts
 
 
 def test_one_commit_chooses_the_same_in_every_process():
-    program = "from tests.e2e.sample import SAMPLES, sampled; print(*map(sampled, SAMPLES))"
+    program = (
+        "from tests.e2e.sample import *; print(sorted(choose(%r, seed())), *map(sampled, PARTS))"
+    )
 
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program % COSTS],
         env={"CLUSTERCTL_SAMPLE": HASHES[0]},
         capture_output=True,
         text=True,
         check=True,
     )
 
-    here = (sample.of(name, HASHES[0]) for name, sample in SAMPLES.items())
-    assert done.stdout.strip() == " ".join(map(str, here))
-
-
-def test_two_samples_are_not_chosen_together():
-    pairs = {
-        (SAMPLES["fault during up"].of("fault during up", c), SAMPLES["test"].of("test", c))
-        for c in HASHES
-    }
-
-    assert len(pairs) == 4
-
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_all_executes_everything(name):
-    assert SAMPLES[name].of(name, EVERYTHING) == SAMPLES[name].parts
+    parts = (str(parts_of(name, HASHES[0])) for name in PARTS)
+    assert done.stdout.strip() == " ".join((str(sorted(choose(COSTS, HASHES[0]))), *parts))
 
 
 def test_every_fault_of_the_drill_is_tested_or_has_a_reason_not_to_be():

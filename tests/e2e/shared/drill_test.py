@@ -58,6 +58,6 @@ def test_the_first_master_of_the_file_can_die_while_it_leads_etcd(
     assert pods() == before
 
 
-@pytest.mark.parametrize("name", faults.of_this_run(faults.SHARED))
+@pytest.mark.parametrize("name", faults.tests(faults.SHARED))
 def test_a_cluster_survives(name: str, site: Site, ha: Lab, tmp_path: Path) -> None:
     survives(NAMED[name], site, ha, tmp_path / "log")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import CLUSTERCTL, ENGINE, ETCDCTL, Lab, run, until
+from tests.e2e.sample import long
 
 pytestmark = pytest.mark.e2e
 
@@ -131,6 +132,7 @@ def test_a_second_up_changes_and_restarts_nothing(ha: Lab) -> None:
     assert starts(ha) == before
 
 
+@long(70)
 def test_a_file_changed_by_hand_is_what_plan_shows_and_up_repairs(ha: Lab) -> None:
     path = "/etc/kubernetes/audit-policy.yaml"
     ha.on("m2", f"echo '# by hand' >> {path}")

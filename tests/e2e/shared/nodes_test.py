@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.e2e.conftest import ENGINE, ETCDCTL, Lab, containers, run, until
+from tests.e2e.sample import long
 
 pytestmark = pytest.mark.e2e
 
@@ -54,6 +55,7 @@ def test_a_machine_that_does_not_answer_is_left_out_and_the_others_are_looked_af
     assert ha.clusterctl("up", "--yes").returncode == 0
 
 
+@long(100)
 def test_a_master_that_burnt_down_is_replaced_with_one_command(ha: Lab) -> None:
     ha.kubectl("create", "configmap", "before-the-fire", "--from-literal=kept=yes")
     ha.destroy("m2")
@@ -92,6 +94,7 @@ def logins(ha: Lab) -> dict[str, int]:
     return counts
 
 
+@long(65)
 def test_a_worker_leaves_and_comes_back(ha: Lab) -> None:
     ha.clusterctl("node remove", "w2", "--yes")
     assert ready(ha) == {"m1", "m2", "m3", "w1"}

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from tests.e2e.conftest import Lab, run, until
-from tests.e2e.sample import only_if_sampled
+from tests.e2e.sample import long
 
 pytestmark = pytest.mark.e2e
 
@@ -219,7 +219,7 @@ def test_what_could_not_be_renewed_is_said_in_the_journal_and_as_an_event(ha: La
     assert ha.clusterctl("plan").returncode == 0
 
 
-@only_if_sampled("test", "reload")
+@long(70)
 def test_everybody_shows_the_certificate_that_is_there(ha: Lab, renewed: Renewed) -> None:
     """This test is at the end: apiservers and kubelets look for a new certificate once a minute."""
     for machine, port, path in SHOWN:

@@ -20,7 +20,7 @@ import zstandard
 from provision.local import private_file
 from tests.aws import REGION, Moto, moto_server
 from tests.e2e.conftest import Lab
-from tests.e2e.sample import SAMPLES, sampled
+from tests.e2e.sample import PARTS, long, sampled
 from tests.e2e.single.conftest import COPIES, set_inventory
 
 pytestmark = pytest.mark.e2e
@@ -277,7 +277,7 @@ def test_bad_snapshots_are_refused_and_nothing_is_touched(lab: Lab, tmp_path: Pa
         "words": (words, "is not a snapshot"),
         "absent": (tmp_path / "absent", "neither on this computer nor on a master"),
     }
-    assert tuple(bad) == SAMPLES["bad snapshot"].parts
+    assert tuple(bad) == PARTS["bad snapshot"][1]
     runs = "systemctl show -p InvocationID etcd kube-apiserver"
     before = on(lab, runs)
 
@@ -303,6 +303,7 @@ def test_a_cluster_goes_back_to_a_copy_on_its_own_machines(lab: Lab) -> None:
     assert lab.clusterctl("plan").returncode == 0
 
 
+@long(65)
 def test_a_cluster_whose_machines_are_all_gone_comes_back_from_a_copy(lab: Lab) -> None:
     fingerprint = sha256(lab, "/etc/kubernetes/pki/ca.crt")
     lab.destroy("n1")
