@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from provision.apply import phases
 from provision.apply.phases import RENEW, UP, Phase, Run, execute, overlap
+from provision.commands import converge
 from provision.local.progress import Silent
 from provision.model.errors import Failure, PhaseError, UnreachableError
 from provision.model.look import Look
@@ -40,7 +41,8 @@ class Shown(Silent):
 
 
 def run_of(plan=None, observed=None, of=CLUSTER):
-    session = SimpleNamespace(cluster=of, progress=Shown())
+    cache = SimpleNamespace(sealed=True)
+    session = SimpleNamespace(cluster=of, progress=Shown(), cache=cache)
     plan = plan or Plan({})
     return Run(session, Look(of, observed or {}), trust(), artifacts(of), plan, NOW)
 
@@ -259,6 +261,36 @@ def test_a_phase_that_is_left_out_still_keeps_the_order(world):
     with overlapping(world, a, c):
         assert world.log == [("a", ALL)]
     assert world.log == [("a", ALL), ("c", ALL)]
+
+
+# Which order `up` chooses
+
+
+def begun_while_the_first_is_held(world, run, monkeypatch):
+    """The phases that `up` began while the first of two independent phases could not end."""
+    world.run = run
+    first, second = world.phase("first"), world.phase("second")
+    gate = world.hold("first")
+    monkeypatch.setattr(converge, "UP", (first, second))
+    job = gevent.spawn(converge.up, run)
+    settle()
+    begun = [name for name, _ in world.log]
+    gate.set()
+    job.get(timeout=5)
+    assert [name for name, _ in world.log] == ["first", "second"]
+    return begun
+
+
+def test_up_overlaps_phases_on_a_new_cluster(world, fresh, monkeypatch):
+    assert not fresh.plan.running
+    assert begun_while_the_first_is_held(world, fresh, monkeypatch) == ["first", "second"]
+
+
+def test_up_changes_a_running_cluster_in_strict_order(world, monkeypatch):
+    of, observed = converged(CLUSTER)
+    run = run_of(plan_of(of, observed), observed)
+    assert run.plan.running
+    assert begun_while_the_first_is_held(world, run, monkeypatch) == ["first"]
 
 
 # Failure
