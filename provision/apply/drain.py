@@ -9,7 +9,7 @@ from enum import StrEnum
 from shlex import quote
 from typing import Any
 
-from provision.apply import kubectl as api_client
+from provision.apply import kubectl
 from provision.apply.checked import checked, trimmed
 from provision.apply.session import Session
 from provision.desired.components.control_plane import KUBECTL
@@ -55,7 +55,7 @@ def workload(session: Session, leader: Machine, node: str) -> Workload:
         f"{get} pods -A --field-selector=spec.nodeName={quote(node)} -o json && echo --- && "
         f"{get} poddisruptionbudgets -A -o json && echo --- && {get} persistentvolumes -o json"
     )
-    answer = api_client.run(session, leader, program)
+    answer = kubectl.run(session, leader, program)
     out = checked(answer, leader, "drain", "look at the pods")
     return judge(node, *(json.loads(part)["items"] for part in out.split("\n---\n")))
 
@@ -109,7 +109,7 @@ def drain(
     if pdb is Pdb.FORCE:
         flags.append("--disable-eviction")
     command = f"{KUBECTL} drain {quote(node)} {' '.join(flags)}"
-    code, _, error = api_client.run(session, leader, command, timeout=timeout + _MARGIN)
+    code, _, error = kubectl.run(session, leader, command, timeout=timeout + _MARGIN)
     if code == 0:
         return
     left = workload(session, leader, node)

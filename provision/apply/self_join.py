@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from shlex import join, quote
 
-from provision.apply import install as archive
+from provision.apply import install
 from provision.apply.delivery_programs import Want, program
 from provision.apply.make_change import component_change
 from provision.apply.operations.deliver import COMMAND
@@ -117,8 +117,8 @@ def bundle(cluster: Cluster, trust: Trust, facts: Facts, artifacts: ArtifactSet)
         take=quote(program(wants, paths.ARTIFACTS, cluster.proxy)),
         run=COMMAND,
         provisional=list(_provisional(leaves)),
-        bring=quote(archive.command(prepare=_FILL)),
-        components=[(change.component, archive.payload(change)) for change in changes],
+        bring=quote(install.command(prepare=_FILL)),
+        components=[(change.component, install.payload(change)) for change in changes],
         client=KUBELET_CLIENT,
         bootstrap=node.BOOTSTRAP,
         token=TOKEN,

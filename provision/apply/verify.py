@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import gevent
 
-from provision.apply import kubectl as api_client
+from provision.apply import kubectl
 from provision.apply.checked import failure
 from provision.apply.session import Session
 from provision.artifacts import images
@@ -142,7 +142,7 @@ def judge(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
 def _try_pods(session: Session, leader: Machine, nodes: tuple[Machine, ...]) -> list[Failure]:
     # Every run has its own name: a run that was killed may have left its namespace behind.
     namespace = f"clusterctl-verify-{secrets.token_hex(3)}"
-    kubectl = f"{KUBECTL} -n {namespace}"
+    command = f"{KUBECTL} -n {namespace}"
     content = render(
         "manifests/verify.yaml.j2",
         namespace=namespace,
@@ -154,14 +154,14 @@ def _try_pods(session: Session, leader: Machine, nodes: tuple[Machine, ...]) -> 
         f"set -e; {KUBECTL} delete namespace --wait=false "
         f"-l clusterctl/verify,clusterctl/verify!={namespace} >/dev/null; "
         f"{KUBECTL} apply --server-side --force-conflicts -f - >/dev/null; "
-        f"{kubectl} rollout status daemonset/verify --timeout={PODS_TIMEOUT}s >/dev/null || "
-        f"{{ {kubectl} get pods -o wide; {kubectl} get events "
+        f"{command} rollout status daemonset/verify --timeout={PODS_TIMEOUT}s >/dev/null || "
+        f"{{ {command} get pods -o wide; {command} get events "
         "--field-selector type=Warning -o custom-columns=:.involvedObject.name,:.message "
         "| tail -n 5; exit 1; } >&2; "
-        f"{kubectl} get pods -o json; echo; echo ---; {kubectl} get service verify -o json"
+        f"{command} get pods -o json; echo; echo ---; {command} get service verify -o json"
     )
     try:
-        answer = api_client.run(session, leader, start, content)
+        answer = kubectl.run(session, leader, start, content)
         if problem := failure(answer, leader, "pods that answer on every node"):
             return [problem]
         pods_json, service_json = answer[1].split("\n---\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from provision.apply import addons as apply
+from provision.apply import addons
 from provision.artifacts import images
 from provision.desired.addons import Manifest, manifests
 from provision.model.cluster import Files
@@ -119,7 +119,7 @@ def remembered(directory):
 def test_manifests_are_applied_in_order_and_then_remembered(tmp_path):
     wanted = [Manifest("b", b"1"), Manifest("a", b"2")]
 
-    done, calls = run(apply.apply_manifests(wanted, {"old": "x", "a": "y"}), tmp_path)
+    done, calls = run(addons.apply_manifests(wanted, {"old": "x", "a": "y"}), tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert [name for call in calls for name in re.findall(r"-f (\S+)", call)] == [
@@ -136,14 +136,14 @@ def test_manifests_are_applied_in_order_and_then_remembered(tmp_path):
 
 
 def test_nothing_is_remembered_when_applying_fails(tmp_path):
-    done, calls = run(apply.apply_manifests([Manifest("a", b"")], {}), tmp_path, "exit 1")
+    done, calls = run(addons.apply_manifests([Manifest("a", b"")], {}), tmp_path, "exit 1")
 
     assert done.returncode != 0
     assert calls == []
 
 
 def test_deleted_manifests_are_forgotten_even_if_their_file_is_gone(tmp_path):
-    done, calls = run(apply.delete_manifests(["gone"], {"gone": "1", "kept": "2"}), tmp_path)
+    done, calls = run(addons.delete_manifests(["gone"], {"gone": "1", "kept": "2"}), tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert not any("delete" in call for call in calls)
@@ -156,7 +156,7 @@ def test_what_nodes_need_is_applied_file_by_file_and_all_add_ons_in_one_call(tmp
         *(Manifest(name, b"") for name in ("coredns", "metrics-server")),
     ]
 
-    done, calls = run(apply.apply_manifests(wanted, {}), tmp_path)
+    done, calls = run(addons.apply_manifests(wanted, {}), tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert [re.findall(r"(\S+)\.yaml", call.replace("/", " ")) for call in calls] == [
@@ -172,7 +172,7 @@ def test_nodes_that_change_in_the_same_way_change_in_one_call(tmp_path):
     worker = NodeChange({"role": "worker"}, (), (), (("role",), ()))
     changes = {"m1": master, "w1": worker, "m2": master, "w2": worker}
 
-    done, calls = run(apply.mark_nodes(changes), tmp_path)
+    done, calls = run(addons.mark_nodes(changes), tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert [call.split("admin.conf ")[1].split(" --")[0] for call in calls] == [
@@ -188,7 +188,7 @@ def test_nodes_that_change_in_the_same_way_change_in_one_call(tmp_path):
 def test_labels_are_set_once_the_node_is_there(tmp_path):
     change = NodeChange({"owner": "it's me", "gone": None}, (), (), (("owner",), ()))
 
-    done, calls = run(apply.mark_nodes({"w1": change}), tmp_path)
+    done, calls = run(addons.mark_nodes({"w1": change}), tmp_path)
 
     assert done.returncode == 0, done.stderr
     before, _, patch = calls[-1].partition("--patch=")
@@ -204,7 +204,7 @@ def test_labels_are_set_once_the_node_is_there(tmp_path):
 def test_a_taint_is_ours_before_it_is_set_and_until_it_has_gone(tmp_path):
     change = NodeChange({}, ("new=1:NoSchedule",), ("old:NoExecute",), ((), ("new:NoSchedule",)))
 
-    done, calls = run(apply.mark_nodes({"w1": change}), tmp_path)
+    done, calls = run(addons.mark_nodes({"w1": change}), tmp_path)
 
     assert done.returncode == 0, done.stderr
     patched, tainted, annotated = calls[-3:]
@@ -214,7 +214,7 @@ def test_a_taint_is_ours_before_it_is_set_and_until_it_has_gone(tmp_path):
 
 
 def test_each_deployment_is_waited_for(tmp_path):
-    program = apply.wait_for_deployments(["kube-system/coredns", "other/thing"], 90)
+    program = addons.wait_for_deployments(["kube-system/coredns", "other/thing"], 90)
 
     _, calls = run(program, tmp_path)
 
@@ -227,7 +227,7 @@ def test_each_deployment_is_waited_for(tmp_path):
 def test_nodes_that_do_not_get_ready_fail_with_their_conditions(tmp_path):
     kubectl = 'case "$*" in *wait*) exit 7;; *) echo "w1: container runtime is down";; esac'
 
-    done, _ = run(apply.wait_for_nodes(["w1"], 5), tmp_path, kubectl)
+    done, _ = run(addons.wait_for_nodes(["w1"], 5), tmp_path, kubectl)
 
     assert done.returncode == 7
     assert "w1: container runtime is down" in done.stderr
@@ -236,7 +236,7 @@ def test_nodes_that_do_not_get_ready_fail_with_their_conditions(tmp_path):
 def test_a_bootstrap_token_is_a_secret_that_expires(tmp_path):
     expires = datetime(2026, 1, 1, 12, 30, tzinfo=UTC)
 
-    secret = json.loads(apply.bootstrap_token("abcdef", "0123456789abcdef", expires))
+    secret = json.loads(addons.bootstrap_token("abcdef", "0123456789abcdef", expires))
 
     assert secret["type"] == "bootstrap.kubernetes.io/token"
     assert secret["metadata"] == {"name": "bootstrap-token-abcdef", "namespace": "kube-system"}
@@ -244,5 +244,5 @@ def test_a_bootstrap_token_is_a_secret_that_expires(tmp_path):
     groups = secret["stringData"]["auth-extra-groups"]
     bound = yaml.safe_load_all(named()["access"].content)
     assert groups in {s["name"] for o in bound if o for s in o.get("subjects", ())}
-    _, calls = run(apply.forget_token("abcdef"), tmp_path)
+    _, calls = run(addons.forget_token("abcdef"), tmp_path)
     assert "delete secret bootstrap-token-abcdef" in calls[0]

@@ -16,7 +16,7 @@ from provision.artifacts.catalogue import catalogue
 from provision.cli import progress
 from provision.cli.app import app, main
 from provision.cli.confirm import confirm
-from provision.drill import command as drill
+from provision.drill import command
 from provision.inventory import read
 from provision.model.errors import RefusedError
 
@@ -29,7 +29,7 @@ def commands(command, *names):
         yield names
 
 
-app.add_typer(drill.app)  # as provision.__main__ does
+app.add_typer(command.app)  # as provision.__main__ does
 COMMANDS = list(commands(typer.main.get_command(app)))
 GROUPS = [(), *sorted({names[:1] for names in COMMANDS if len(names) > 1})]
 # These need no cluster: the first makes an inventory, the others are about clusterctl itself.

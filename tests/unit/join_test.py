@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.apply import install as archive
-from provision.apply import self_join as join
+from provision.apply import install, self_join
 from provision.apply.change import ComponentChange
 from provision.artifacts.model import ArtifactSet
 from provision.desired.model import HostFile
@@ -28,7 +27,7 @@ CLUSTER = cluster(
 
 
 def bundle(of=CLUSTER, facts=PLAIN, source=None):
-    return join.bundle(of, trust(), facts, source or artifacts(of))
+    return self_join.bundle(of, trust(), facts, source or artifacts(of))
 
 
 def payloads(program):
@@ -109,13 +108,13 @@ def test_it_fetches_what_it_cannot_download_and_nothing_else(tmp_path):
 
 def test_its_own_name_and_address_are_put_in_on_the_machine(tmp_path):
     path = tmp_path / "file"
-    content = f"{join.NAME} has {join.ADDRESS}, and is {join.NAME}; not 192x0y2z1\n".encode()
+    content = f"{self_join.NAME} has {self_join.ADDRESS}, and is {self_join.NAME}; not 192x0y2z1\n".encode()
     change = ComponentChange("x", files=(HostFile(str(path), content, 0o644),))
     if os.geteuid():
         pytest.skip("files are root's")
     done = subprocess.run(
-        ["sh", "-c", archive.command(str(tmp_path / "state"), prepare=join._FILL)],
-        input=archive.payload(change, str(tmp_path / "record")),
+        ["sh", "-c", install.command(str(tmp_path / "state"), prepare=self_join._FILL)],
+        input=install.payload(change, str(tmp_path / "record")),
         env={**os.environ, "name": "i-1", "address": "10.0.0.7"},
         capture_output=True,
         text=True,

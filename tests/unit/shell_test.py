@@ -1,12 +1,11 @@
-"""Programs that have no golden file pass shellcheck too: those of EC2 and of etcd."""
+"""Programs that have no golden file pass shellcheck too: those of EC2 and of etcd_programs."""
 
 import shutil
 import subprocess
 
 import pytest
 
-from provision.desired import catalog
-from provision.desired import etcd_programs as etcd
+from provision.desired import catalog, etcd_programs
 from provision.model.settings.ec2 import Ec2
 from provision.model.settings.security import Certificates
 from tests.world import DEFAULT, LAB, PLAIN, cluster, master, trust, worker
@@ -34,15 +33,15 @@ def on_machines():
 
 def of_etcd():
     programs = {
-        "status": etcd.status(DEFAULT, M1),
-        "defrag": etcd.defrag(DEFAULT, M1, "defrag"),
-        "stop": etcd.stop("sha256 1", ("etcd.service",)),
-        "start": etcd.start_member(DEFAULT, M1),
-        "brought": etcd.brought(etcd.Target("sha256", 1, ("m1",))),
-        "release": etcd.release(),
-        "clean": etcd.clean(),
-        "revision": etcd.revision(),
-        "rescue": etcd.rescue(DEFAULT, M1),
+        "status": etcd_programs.status(DEFAULT, M1),
+        "defrag": etcd_programs.defrag(DEFAULT, M1, "defrag"),
+        "stop": etcd_programs.stop("sha256 1", ("etcd.service",)),
+        "start": etcd_programs.start_member(DEFAULT, M1),
+        "brought": etcd_programs.brought(etcd_programs.Target("sha256", 1, ("m1",))),
+        "release": etcd_programs.release(),
+        "clean": etcd_programs.clean(),
+        "revision": etcd_programs.revision(),
+        "rescue": etcd_programs.rescue(DEFAULT, M1),
     }
     return {name: f"#!/bin/sh\n{text}" for name, text in programs.items()}
 

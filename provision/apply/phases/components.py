@@ -15,7 +15,7 @@ from provision.model.cluster import Machine
 from provision.pki import kubeconfig
 from provision.pki.table import KUBELET_CLIENT
 from provision.pki.trust import Authority
-from provision.plan import external_authority as outside
+from provision.plan import external_authority
 
 SERVICES = in_phase(ComponentPhase.SERVICES)
 CONTROL_PLANE = in_phase(ComponentPhase.CONTROL_PLANE)
@@ -75,7 +75,10 @@ def change(run: Run, machine: Machine, component: str) -> ComponentChange:
     observed = run.look[machine.name]
     return component_change(
         plan,
-        tuple(outside.obtain(change.leaf, run.trust, observed, run.now) for change in plan.leaves),
+        tuple(
+            external_authority.obtain(change.leaf, run.trust, observed, run.now)
+            for change in plan.leaves
+        ),
         observed,
         run.session.cluster,
         run.trust,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from provision.apply import etcd_members as member_steps
+from provision.apply import etcd_members
 from provision.apply.phases.apiserver import without_apiserver
 from provision.apply.phases.components import change, install
 from provision.apply.phases.run import Phase, Run, Work
@@ -43,20 +43,20 @@ def _etcd(work: Work) -> None:
 
 def _join(work: Work, machine: Machine) -> None:
     run, session = work.run, work.session
-    via = member_steps.healthy_member(run.look, but=machine.name)
+    via = etcd_members.healthy_member(run.look, but=machine.name)
     planned = change(run, machine, "etcd")
     if not run.look[machine.name].etcd_data:
-        expected = member_steps.add_learner(session, via, machine)
+        expected = etcd_members.add_learner(session, via, machine)
         files = (*planned.files, etcd.join_file("existing", expected))
         # The machine may have been a member before, under the same name.
         planned = replace(planned, files=files, remove=(paths.ETCD_FORMED,))
     facts = run.look.facts(machine)
     health = desired(session.cluster, machine, run.trust, facts)["etcd"].health
     # A learner answers no linearizable read before its promotion.
-    started = replace(planned, health=member_steps.started(session.cluster, machine))
+    started = replace(planned, health=etcd_members.started(session.cluster, machine))
     install(work, {machine: [started]})
-    member_steps.promote(session, via, machine)
-    member_steps.seal(session, machine, health)
+    etcd_members.promote(session, via, machine)
+    etcd_members.seal(session, machine, health)
 
 
 ETCD = Phase("etcd", "the cluster's memory", _changing, _etcd, after_here=(SERVICES,))

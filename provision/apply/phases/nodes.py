@@ -6,7 +6,7 @@ from provision.apply import addons
 from provision.apply.phases.components import NODE, components
 from provision.apply.phases.control_plane import CONTROL_PLANE
 from provision.apply.phases.objects import OBJECTS
-from provision.apply.phases.run import Phase, Run, Work, kubectl
+from provision.apply.phases.run import Phase, Run, Work, run_kubectl
 from provision.apply.phases.services import SERVICES
 
 
@@ -22,9 +22,9 @@ def _nodes(work: Work) -> None:
     leader, token = work.run.look.leader(), work.run.token
     changes = {m.name: c for m in work.machines if (c := work.plan.machines[m.name].node)}
     if changes:
-        kubectl(work, leader, "labels and taints", addons.mark_nodes(changes))
+        run_kubectl(work, leader, "labels and taints", addons.mark_nodes(changes))
     if token:
-        kubectl(work, leader, "token", addons.forget_token(token.split(".")[0]))
+        run_kubectl(work, leader, "token", addons.forget_token(token.split(".")[0]))
 
 
 NODES = Phase(

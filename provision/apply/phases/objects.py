@@ -8,7 +8,7 @@ from datetime import timedelta
 from provision.apply import addons
 from provision.apply.phases.control_plane import CONTROL_PLANE
 from provision.apply.phases.etcd import ETCD
-from provision.apply.phases.run import Phase, Run, Work, kubectl, leader
+from provision.apply.phases.run import Phase, Run, Work, leader, run_kubectl
 
 TOKEN_LIFE = timedelta(minutes=30)
 
@@ -26,17 +26,17 @@ def _apply(work: Work) -> None:
     applied = dict(api.applied) if api else {}
     plan = run.plan
     if plan.delete:
-        kubectl(work, leader, "delete", addons.delete_manifests(plan.delete, applied))
+        run_kubectl(work, leader, "delete", addons.delete_manifests(plan.delete, applied))
         applied = {k: v for k, v in applied.items() if k not in plan.delete}
     if any(p.register for p in plan.machines.values()):
         # Kubernetes' own alphabet for tokens is [a-z0-9].
         token_id, secret = secrets.token_hex(3), secrets.token_hex(8)
         manifest = addons.bootstrap_token(token_id, secret, run.now + TOKEN_LIFE)
         command = f"{addons.APPLY} -f - >/dev/null"
-        kubectl(work, leader, "token for joining nodes", command, manifest)
+        run_kubectl(work, leader, "token for joining nodes", command, manifest)
         run.token = f"{token_id}.{secret}"
     if plan.apply:
-        kubectl(work, leader, "apply", addons.apply_manifests(plan.apply, applied))
+        run_kubectl(work, leader, "apply", addons.apply_manifests(plan.apply, applied))
     work.progress.done(leader.name)
 
 

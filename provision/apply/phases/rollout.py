@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provision.apply import addons
-from provision.apply.phases.run import Work, kubectl
+from provision.apply.phases.run import Work, run_kubectl
 from provision.desired.addons import manifests
 
 DNS = "coredns"
@@ -22,5 +22,5 @@ def rolled_out(work: Work, *, dns: bool) -> None:
     # Kubernetes starts the pods of an unreachable machine elsewhere only after minutes.
     if wanted and not work.plan.absent:
         names = [m.deployment for m in wanted]
-        kubectl(work, leader, "add-ons", addons.wait_for_deployments(names, READY_TIMEOUT))
+        run_kubectl(work, leader, "add-ons", addons.wait_for_deployments(names, READY_TIMEOUT))
     work.progress.done(leader.name)

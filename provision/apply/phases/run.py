@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from provision.apply import kubectl as api_client
+from provision.apply import kubectl
 from provision.apply.checked import checked
 from provision.apply.self_join import Bundle
 from provision.apply.session import Session
@@ -116,12 +116,12 @@ def all_nodes(run: Run) -> tuple[str, ...]:
     return tuple(m.name for m in run.session.cluster.nodes if m.name in run.plan.machines)
 
 
-def kubectl(work: Work, leader: Machine, step: str, command: str, stdin: bytes = b"") -> None:
+def run_kubectl(work: Work, leader: Machine, step: str, command: str, stdin: bytes = b"") -> None:
     """Run a program of kubectl commands on a master.
 
     Raises:
         PhaseError: the program failed.
     """
-    answer = api_client.run(work.session, leader, command, stdin)
+    answer = kubectl.run(work.session, leader, command, stdin)
     hint = "run the same command again: it goes on where it stopped"
     checked(answer, leader, step, f"kubectl: {step}", hint=hint)

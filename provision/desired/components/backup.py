@@ -6,7 +6,7 @@ need neither a leader nor each other.
 
 from __future__ import annotations
 
-from provision.desired import etcd_programs as programs
+from provision.desired import etcd_programs
 from provision.desired.model import (
     Binary,
     Component,
@@ -41,7 +41,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     backup = cluster.backup
     to = place(backup)
     recipients = (age.recipient(age.identity(trust)), *backup.recipients)
-    snapshot = programs.snapshot(cluster, machine, state=f"{paths.BACKUPS}/.work")
+    snapshot = etcd_programs.snapshot(cluster, machine, state=f"{paths.BACKUPS}/.work")
     timer = HostFile(
         f"{paths.UNITS}/{TIMER}",
         render(f"backup/{TIMER}.j2", cluster=cluster.name, hours=backup.hours),
