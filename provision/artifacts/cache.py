@@ -42,15 +42,15 @@ def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as lock:
-        told = False
+        announced = False
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if not told:
+                if not announced:
                     waiting()
-                told = True
+                announced = True
                 # A blocking flock would stop every other greenlet under gevent.
                 time.sleep(0.2)
         yield

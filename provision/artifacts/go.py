@@ -211,7 +211,7 @@ def _run(
 
     threading.Thread(target=read, daemon=True).start()
     last: deque[str] = deque(maxlen=_LAST_LINES)
-    started = told = time.monotonic()
+    started = reported = time.monotonic()
     packages = 0
     line: str | None = ""
     try:
@@ -224,8 +224,8 @@ def _run(
                 last.append(line)
                 packages += not line.startswith(("#", "go:", " ", "\t"))
             now = time.monotonic()
-            if now - told >= _REPORT_EVERY:
-                told = now
+            if now - reported >= _REPORT_EVERY:
+                reported = now
                 report(f"compiling and linking: {packages} packages, {now - started:.0f} s")
         return process.wait(), last
     finally:

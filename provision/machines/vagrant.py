@@ -92,7 +92,7 @@ class Vagrant:
         provider.prepare(draft, names, tuple(made), progress)
         for name in set(names) - made.keys():
             self._pin(draft, name).unlink(missing_ok=True)
-        self._tell(draft, provider)
+        self._record(draft, provider)
         summary = f"make and start machines: vagrant, {provider.name}"
         with progress.phase("machines", summary, names):
             command.up(provider.name, names, progress.update)
@@ -110,7 +110,7 @@ class Vagrant:
         """Remove machines with their disks and keys. New machines of these names get new ones."""
         command, provider = self._command(draft), self._provider(draft)
         if made := [name for name in names if name in command.made()]:
-            self._tell(draft, provider)
+            self._record(draft, provider)
             command.destroy(made, progress.update)
         provider.remove(draft, names, progress)
         for name in names:
@@ -121,7 +121,7 @@ class Vagrant:
         """Remove all machines, also those that the inventory no longer has, and all local files."""
         command, provider = self._command(draft), self._provider(draft)
         if made := tuple(command.made()):
-            self._tell(draft, provider)
+            self._record(draft, provider)
             with progress.phase("machines", f"remove machines: vagrant, {provider.name}", made):
                 command.destroy(made, progress.update)
         provider.destroy(draft, progress)
@@ -132,8 +132,8 @@ class Vagrant:
         name = choose(draft.vagrant.provider, made)
         if name == "docker":
             return Containers(Lab(draft.vagrant.network))
-        told = self._told(draft)
-        known = {n: IPv4Address(str(told[n]["address"])) for n in made if n in told}
+        recorded = self._recorded(draft)
+        known = {n: IPv4Address(str(recorded[n]["address"])) for n in made if n in recorded}
         return VirtualMachines(name, known)
 
     def _locate(
@@ -153,15 +153,17 @@ class Vagrant:
         ours = {"provider": provider.name, "dotfile": str(self._command(draft).dotfile)}
         return {name: {**provider.spec(draft, name, addresses[name]), **ours} for name in addresses}
 
-    def _tell(self, draft: Draft, provider: Provider) -> None:
+    def _record(self, draft: Draft, provider: Provider) -> None:
         """Write the file that the Vagrantfile reads, also with machines that will be removed."""
         addresses, made = provider.addresses(draft), self._command(draft).made()
-        told = {name: entry for name, entry in self._told(draft).items() if name in made}
+        recorded = {name: entry for name, entry in self._recorded(draft).items() if name in made}
         for name, spec in self._specs(draft, provider, addresses).items():
-            told[name] = {"name": name, "address": str(addresses[name]), "spec": spec}
-        private_file.write(self._machines(draft), json.dumps([*told.values()], indent=1).encode())
+            recorded[name] = {"name": name, "address": str(addresses[name]), "spec": spec}
+        private_file.write(
+            self._machines(draft), json.dumps([*recorded.values()], indent=1).encode()
+        )
 
-    def _told(self, draft: Draft) -> Mapping[str, Mapping[str, object]]:
+    def _recorded(self, draft: Draft) -> Mapping[str, Mapping[str, object]]:
         entries = json.loads(self._read(self._machines(draft)) or "[]")
         return {entry["name"]: entry for entry in entries}
 

@@ -16,12 +16,12 @@ from provision.pki.leaf import PURPOSES, WORDS, Leaf, issued_by, names, subject,
 from provision.pki.requests import authority_file, shown_subject
 from provision.pki.trust import UNREADABLE
 
-AGAIN = "clusterctl certs csr makes its request anew"
+AGAIN = "run clusterctl certs csr: it makes a new request"
 
 
 @dataclass(frozen=True)
 class Signed:
-    """A certificate that came back for a request.
+    """A certificate that the external authority returned for a request.
 
     Attributes:
         where: the certificate's file.
@@ -36,7 +36,7 @@ class Signed:
 
 
 def read_chain(content: bytes) -> bytes:
-    """The certificates of a file, PEM, without anything else that the file has.
+    """Give the certificates of a file in PEM, without the file's other content.
 
     Raises:
         ValueError: the file has no certificate that can be read.
@@ -67,8 +67,8 @@ def _authority(
         return
     yield from _times(where, certificate, now)
     if not any(issued_by(certificate, above) for above in all_of_them):
-        hint = "append the certificates above it, up to the root"
-        yield Finding(where, f"who has signed {name} is not in the file", hint)
+        hint = "append the certificates of the authorities above it, up to the root"
+        yield Finding(where, f"the authority that signed {name} is not in the file", hint)
 
 
 def shared_findings(authorities: Mapping[str, bytes]) -> Iterator[Finding]:
@@ -83,8 +83,8 @@ def shared_findings(authorities: Mapping[str, bytes]) -> Iterator[Finding]:
             key = _public(certificate)
             if key in seen and seen[key] != where:
                 name = certificate.subject.rfc4514_string()
-                hint = "three authorities that share nothing: who is trusted by one could pass for "
-                hint += "somebody else with the other"
+                hint = "use separate authorities: else a certificate for one purpose is accepted "
+                hint += "for the other as well"
                 yield Finding(where, f"{name} is in {seen[key]} too", hint)
             seen.setdefault(key, where)
 
@@ -92,7 +92,7 @@ def shared_findings(authorities: Mapping[str, bytes]) -> Iterator[Finding]:
 def findings_of(
     signed: Signed, authorities: Iterable[x509.Certificate], now: datetime
 ) -> Iterator[Finding]:
-    """Everything that is wrong with a certificate that came back.
+    """Everything that is wrong with a certificate that the authority returned.
 
     Args:
         authorities: those that may have signed it; empty: the signer is not checked.
@@ -115,12 +115,12 @@ def _findings(
     where, leaf = signed.where, signed.leaf
     if _public(certificate) != _public(request):
         beside = PurePosixPath(where).with_suffix(".csr").name
-        hint = f"sign {beside} as it is there now"
+        hint = f"sign the present {beside}"
         yield Finding(where, "is for another key than its request's", hint)
     user, groups = subject(certificate)
     if (user, groups) != (leaf.common_name, frozenset(leaf.organizations)):
         is_ = ", ".join((*(f"O={o}" for o in sorted(groups)), f"CN={user}"))
-        hint = "the authority must take the request's subject over as it is"
+        hint = "the authority must copy the request's subject unchanged"
         yield Finding(where, f"its subject is {is_}, not {shown_subject(leaf)}", hint)
     missing = [u for u in sorted(leaf.usages) if PURPOSES[u] not in usages(certificate)]
     if missing:
@@ -137,7 +137,7 @@ def _findings(
         yield Finding(where, "is the certificate of an authority (CA:TRUE)")
     if authorities and not any(issued_by(certificate, authority) for authority in authorities):
         by = certificate.issuer.rfc4514_string()
-        hint = f"{leaf.authority} signs it; a certificate in between belongs into "
+        hint = f"{leaf.authority} signs it; append an intermediate certificate to "
         yield Finding(
             where, f"signed by another authority, {by}", f"{hint}{authority_file(leaf.authority)}"
         )
@@ -153,7 +153,7 @@ def signed_by_one_of(certificate: bytes, authorities: Iterable[x509.Certificate]
 def _times(where: str, certificate: x509.Certificate, now: datetime) -> Iterator[Finding]:
     begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if begins > now:
-        hint = "wait until then, or have it signed with an earlier beginning"
+        hint = "wait until then, or have it signed with an earlier start date"
         yield Finding(where, f"not valid before {begins:%Y-%m-%d %H:%M} UTC", hint)
     if ends <= now:
         yield Finding(where, f"expired on {ends:%Y-%m-%d %H:%M} UTC")

@@ -35,7 +35,7 @@ class Disk:
     """Below a directory: what a machine of a cluster has, its certificates of a given age."""
 
     def __init__(self, root, of, name, age_days, trusted=TRUST):
-        self.root, self.log = root, root / "told"
+        self.root, self.log = root, root / "systemctl"
         self.states = desired(of, of.machine(name), TRUST, PLAIN)
         # Keys of authorities, and who vouches for whom, are files of the components.
         for state in self.states.values():
@@ -119,7 +119,7 @@ class Disk:
         )
 
     @property
-    def told(self):
+    def reloaded(self):
         return self.log.read_text().splitlines() if self.log.exists() else []
 
 
@@ -150,13 +150,13 @@ def test_what_is_due_is_made_anew_as_the_plan_wants_it(tmp_path, of, name):
             assert issued_at(disk.pem(leaf)) >= NOW
             life = certificate.not_valid_after_utc - issued_at(disk.pem(leaf))
             assert life == timedelta(days=365)
-    # Who reads one only when told has been, and the record says what it has read.
-    told = certificates.TOLD if of is DEFAULT else ()
-    assert disk.told == [
+    # Who reads one only when reloaded has been, and the record says what it has read.
+    reloaded = certificates.RELOADED if of is DEFAULT else ()
+    assert disk.reloaded == [
         f"--quiet {verb} clusterctl-{component.name}.service"
-        for component, verb in zip(told, ("try-restart", "try-reload-or-restart"), strict=False)
+        for component, verb in zip(reloaded, ("try-restart", "try-reload-or-restart"), strict=False)
     ]
-    for component in told:
+    for component in reloaded:
         unit = f"clusterctl-{component.name}.service"
         assert disk.recorded(component.name, "unit")[unit] == disk.digest(component.name, unit)
 
@@ -167,7 +167,7 @@ def test_what_has_more_than_a_third_of_its_life_left_is_left_alone(tmp_path):
     done = disk.renew()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.[ck][re][ty]")} == before
-    assert disk.told == []
+    assert disk.reloaded == []
 
 
 def test_a_key_that_is_not_the_certificates_is_replaced_with_it(tmp_path):
@@ -185,7 +185,7 @@ def test_a_run_that_was_killed_before_it_told_anybody_is_finished_by_the_next(tm
     record = disk.read(f"{paths.RECORD}/haproxy").replace(b"\tbefore", b"\trenewed")
     disk.write(f"{paths.RECORD}/haproxy", record, 0o644)
     disk.renew()
-    assert disk.told == ["--quiet try-reload-or-restart clusterctl-haproxy.service"]
+    assert disk.reloaded == ["--quiet try-reload-or-restart clusterctl-haproxy.service"]
 
 
 def test_what_another_authority_has_signed_is_warned_of_and_left_for_the_operator(tmp_path):
@@ -210,7 +210,7 @@ def test_where_nobody_here_can_sign_it_is_said_what_to_type_and_nothing_is_touch
     assert all(line.startswith("<4>") for line in warnings)
     assert any("kubelet-client.crt has 64 days left" in line for line in warnings)
     assert [disk.pem(leaf) for leaf in disk.leaves] == before
-    assert disk.told == []
+    assert disk.reloaded == []
 
 
 def test_metrics_say_when_each_certificate_ends_also_after_a_failure(tmp_path):
@@ -249,11 +249,11 @@ def test_while_an_operator_is_at_work_nothing_is_touched(tmp_path):
 def test_no_other_unit_has_to_be_told_of_a_new_certificate():
     for of in (DEFAULT, SEPARATE):
         for one in of.machines:
-            told = {line[0] for line in certificates._told(of, one, TRUST, PLAIN)}
+            reloaded = {line[0] for line in certificates._reloads(of, one, TRUST, PLAIN)}
             for component in COMPONENTS:
                 if not component.wanted(of, one):
                     continue
                 state = component.state(of, one, TRUST, PLAIN)
                 paths_of = {leaf.cert_path for leaf in state.leaves}
                 for unit in state.units:
-                    assert unit.name in told or not paths_of & set(reads(unit, state))
+                    assert unit.name in reloaded or not paths_of & set(reads(unit, state))

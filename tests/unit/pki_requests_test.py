@@ -188,7 +188,7 @@ def intermediate():
 def test_an_authority_in_between_comes_with_those_above_it():
     between = intermediate()
     (finding,) = signed.authority_findings("x.crt", between, NOW)
-    assert "who has signed CN=between is not in the file" in finding.what
+    assert "the authority that signed CN=between is not in the file" in finding.what
     assert list(signed.authority_findings("x.crt", between + ca().certificate, NOW)) == []
 
 

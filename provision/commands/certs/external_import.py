@@ -204,10 +204,10 @@ def _read(
         for leaf, request in leaves.items():
             where = requests.file_name(name, leaf, "crt")
             file = directory / where
-            laid = known and external_authority.ready(leaf, known, look[name], now)
+            valid = known and external_authority.ready(leaf, known, look[name], now)
             if file.is_file():
                 read.setdefault(name, []).append(Signed(where, leaf, request, file.read_bytes()))
-            elif not laid:
+            elif not valid:
                 hint = f"it is the certificate for the request {file.with_suffix('.csr').name}"
                 findings.append(Finding(where, "is missing", hint))
     # New authorities are imported alone, before the certificates that they signed.

@@ -33,14 +33,14 @@ METRICS = f"{paths.METRICS}/clusterctl-certs.prom"
 # Seconds that a machine waits for a master's approval; every master checks every five minutes.
 PATIENCE = 1800
 # Components whose units read a certificate only at a start or a reload.
-TOLD = (REGISTRY, HAPROXY)
+RELOADED = (REGISTRY, HAPROXY)
 
 
-def _told(
+def _reloads(
     cluster: Cluster, machine: Machine, trust: Trust, facts: Facts
 ) -> Iterator[tuple[str, ...]]:
     """Give the units to reload or restart: (unit, component, systemctl's verb, *files it reads)."""
-    for component in TOLD:
+    for component in RELOADED:
         if not component.wanted(cluster, machine):
             continue
         state = component.state(cluster, machine, trust, facts)
@@ -90,7 +90,7 @@ def _program(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> 
             instances=group.INSTANCES if group.GROUP.wanted(cluster, machine) else "",
             bootstrappers=group.BOOTSTRAPPERS,
             clients=[leaf.common_name for leaf in clients],
-            units=list(_told(cluster, machine, trust, facts)),
+            units=list(_reloads(cluster, machine, trust, facts)),
         ),
         mode=0o755,
     )
