@@ -82,7 +82,7 @@ def clusterctl(lab: Ec2Lab, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_cluster_on_ec2_comes_from_nothing_and_leaves_nothing(lab: Ec2Lab) -> None:
+def test_up_creates_a_cluster_on_ec2_and_down_deletes_everything(lab: Ec2Lab) -> None:
     planned = clusterctl(lab, "plan", "-o", "json")
     assert planned.returncode == 2, planned.stderr
     assert json.loads(planned.stdout)["machines_to_make"] == ["m1", "w1"]

@@ -101,7 +101,9 @@ def private_keys(text: str) -> set[str]:
     return found
 
 
-def test_it_is_built_of_what_openssl_has_signed(lab: Lab, office: Office, tmp_path: Path) -> None:
+def test_a_cluster_is_built_with_certificates_that_openssl_signed(
+    lab: Lab, office: Office, tmp_path: Path
+) -> None:
     said = refused(lab, "up", "--yes", code=5)
     assert "certs csr" in said
     lab.clusterctl("certs csr", "-o", tmp_path)
@@ -143,7 +145,7 @@ def test_it_is_built_of_what_openssl_has_signed(lab: Lab, office: Office, tmp_pa
         assert lab.on(machine, f"ls -A {REQUESTS}") == ""
 
 
-def test_no_key_of_an_authority_is_anywhere(lab: Lab, office: Office) -> None:
+def test_no_machine_or_cache_has_an_authoritys_key(lab: Lab, office: Office) -> None:
     theirs = {office.public(name) for name in AUTHORITIES}
     words = "find / -xdev -type f -size -200k ! -path '/usr/*' ! -path '/proc/*' -print0"
     grep = "xargs -0 grep -lsE -e '-----BEGIN .*PRIVATE KEY' | xargs -r cat"

@@ -36,7 +36,7 @@ def paths(lab: Lab) -> set[str]:
 
 
 @long(90)
-def test_a_bare_machine_with_a_sudo_user_becomes_a_cluster_and_is_given_back(
+def test_a_bare_machine_with_a_sudo_user_becomes_a_cluster_and_down_restores_it(
     bare: Lab, tmp_path: Path
 ) -> None:
     bare.clusterctl("machines up")

@@ -35,7 +35,7 @@ def site(lab: Lab, kubectl_binary: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @long(125)
-def test_an_up_that_is_killed_in_some_phases_is_finished_by_the_next(lab: Lab) -> None:
+def test_the_next_up_finishes_one_that_was_killed_in_a_phase(lab: Lab) -> None:
     """Sampling chooses the phases. This test is first in the file: it creates the cluster."""
     wanted = sampled("up is killed in the phase")
 

@@ -267,7 +267,9 @@ def test_the_firewall_lets_in_what_is_needed_and_nothing_else(strict: Strict) ->
     assert strict.theirs.kubectl("logs", "web").returncode == 0
 
 
-def test_rules_that_lock_the_operator_out_are_undone_and_the_cause_named(strict: Strict) -> None:
+def test_firewall_rules_that_lock_the_operator_out_are_undone_and_the_cause_is_named(
+    strict: Strict,
+) -> None:
     strict.write_inventory(firewall={"ssh_from": ["192.0.2.0/24"]})
     failed = strict.clusterctl("up", "--yes", check=False)
     assert failed.returncode == 10
@@ -283,7 +285,9 @@ def test_rules_that_lock_the_operator_out_are_undone_and_the_cause_named(strict:
 
 
 @long(140)
-def test_no_secret_shows_while_everything_runs(strict: Strict, tmp_path: Path) -> None:
+def test_no_process_or_file_exposes_a_secret_while_commands_run(
+    strict: Strict, tmp_path: Path
+) -> None:
     before = len(strict.canaries)
     snapshot = tmp_path / "snapshot"
     for command in ("status", "check", "audit", "certs list", "trust fetch"):
@@ -352,7 +356,7 @@ def found_on(lab: Lab, machine: str, needles: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if not proper.match(line)]
 
 
-def test_down_removes_our_table_and_nobody_elses(strict: Strict) -> None:
+def test_down_removes_only_clusterctls_own_nft_table(strict: Strict) -> None:
     strict.write_inventory(firewall=True)
     strict.clusterctl("up", "--yes")
     ours, theirs = "table inet clusterctl-firewall", "table inet somebody-elses"

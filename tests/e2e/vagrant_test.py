@@ -60,7 +60,7 @@ def engine_objects() -> set[str]:
     return {name for name in names if name.startswith("test-vagrant-")}
 
 
-def test_machines_of_vagrant_become_a_cluster_and_go_without_a_trace(
+def test_vagrant_machines_become_a_cluster_and_down_removes_every_trace(
     vagrant: Lab, kubectl_binary: Path, tmp_path: Path
 ) -> None:
     vagrant.up()

@@ -179,7 +179,7 @@ def test_a_file_that_is_not_what_its_checksum_says_is_refused(mirror, catalogue)
     assert "SHA256SUMS says" in message
 
 
-def test_somebody_elses_signature_is_refused(mirror, catalogue):
+def test_a_signature_of_another_publisher_is_refused(mirror, catalogue):
     kubelet = f"/dl.k8s.io/v{VERSION}/bin/linux/amd64/kubelet"
     mirror.publish(kubelet, ("somebody@example.org", "https://accounts.google.com"))
     message = refused(lock(mirror, catalogue), catalogue)

@@ -186,7 +186,7 @@ def test_official_tells_machines_where_to_download_and_asks_for_nothing(known, u
     assert upstream.asked == []
 
 
-def test_what_nobody_publishes_as_a_file_is_built_beside_what_is_downloaded(known):
+def test_unpublished_artifacts_are_built_while_others_are_downloaded(known):
     told = []
     progress = Silent()
     progress.note = told.append
@@ -544,7 +544,7 @@ def test_the_helper_gets_a_page_over_http(tools, upstream):
     assert run(tools / "wget", "-qO-", f"http://{upstream.host}/none").returncode == 1
 
 
-def test_pause_reaps_orphans_and_ends_when_told(tmp_path):
+def test_pause_reaps_orphans_and_ends_on_a_signal(tmp_path):
     """In its own process namespace it is process 1, as in a pod that shares its processes."""
     wanted = [("pause/pause", ARCH)]
     made = prepare(ArtifactsSource(source="build"), "1.36.3", wanted, Silent())
@@ -605,7 +605,7 @@ def test_what_does_not_compile_is_reported_with_the_compilers_words(
     assert [p for p in empty_cache.rglob("*") if p.is_file() and p.suffix != ".lock"] == []
 
 
-def test_without_go_and_a_way_to_install_it_the_user_is_told(empty_cache, tmp_path, monkeypatch):
+def test_without_go_and_a_package_of_it_the_error_names_go(empty_cache, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ArtifactError, match="needs Go") as caught:
         prepare(ArtifactsSource(source="build"), "1.36.3", [("pause/pause", ARCH)], Silent())

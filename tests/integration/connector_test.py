@@ -84,14 +84,14 @@ def test_a_machine_with_another_key_than_its_pin_is_refused(pyinfra, inventory, 
     assert "REMOTE HOST IDENTIFICATION HAS CHANGED" in output
 
 
-def test_a_machine_whose_key_nobody_knows_is_refused(pyinfra, inventory):
+def test_a_machine_with_an_unknown_host_key_is_refused(pyinfra, inventory):
     path = inventory([None, None])
     result = pyinfra(f"@clusterctl/{path}", "exec", "--", "echo", "reached=$((1+1))")
     assert "reached=2" not in result.stdout + result.stderr
     assert "known_hosts" in result.stderr
 
 
-def test_a_bad_inventory_is_told_in_our_words(pyinfra, tmp_path):
+def test_a_bad_inventory_is_reported_with_clusterctls_own_message(pyinfra, tmp_path):
     (tmp_path / "bad.py").write_text('cluster = {"name": "x", "netwoks": {}}\nmasters = ["m1"]\n')
     result = pyinfra("@clusterctl/bad.py", "debug-inventory")
     assert result.returncode != 0
@@ -99,7 +99,7 @@ def test_a_bad_inventory_is_told_in_our_words(pyinfra, tmp_path):
     assert "Traceback" not in result.stdout + result.stderr
 
 
-def test_pyinfra_alone_understands_an_inventory_of_own_machines(pyinfra):
+def test_plain_pyinfra_reads_an_inventory_of_static_machines(pyinfra):
     result = pyinfra(str(SHIPPED / "machines.py"), "debug-inventory")
     output = result.stdout + result.stderr
     assert result.returncode == 0, output

@@ -257,7 +257,7 @@ def test_a_seed_that_lost_its_power_is_given_up(place, said, message):
     assert len(silent) == 2  # one of them from `reach`
 
 
-def test_who_asks_a_seed_that_waits_itself_is_patient(seed):
+def test_a_machine_waits_for_a_seed_that_still_waits_itself(seed):
     content = os.urandom(100_000)
     item = seed.artifact("kubelet", content)
     late = threading.Timer(3, lambda: seed.receive(packed(content)))
@@ -268,7 +268,7 @@ def test_who_asks_a_seed_that_waits_itself_is_patient(seed):
     assert done.returncode == 0, done.stderr
 
 
-def test_where_the_seed_cannot_be_reached_the_program_says_so_and_fails_nothing(place):
+def test_an_unreachable_seed_is_reported_and_fails_nothing(place):
     done = place.take(place.artifact("kubelet", b"x"))
 
     assert (done.returncode, done.stdout) == (0, "clusterctl-unreachable\n")

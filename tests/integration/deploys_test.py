@@ -123,7 +123,7 @@ def test_a_member_without_data_is_refused(inventory):
         on(inventory, "mv /var/lib/etcd/kept /var/lib/etcd/member && systemctl start etcd")
 
 
-def test_a_computer_without_the_keys_is_told_how_to_get_them(tmp_path):
+def test_a_computer_without_the_keys_gets_the_command_that_fetches_them(tmp_path):
     copy = tmp_path / "copy.py"
     copy.write_text(
         'cluster = {"name": "deploys"}\nmasters = [("n1", {"ssh_hostname": "192.0.2.1"})]\n'

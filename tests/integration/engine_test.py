@@ -112,7 +112,9 @@ def test_a_dry_run_executes_nothing_and_says_what_would_change(engine, tmp_path)
     assert list(tmp_path.glob("m*")) == []
 
 
-def test_one_machine_failing_does_not_stop_the_others_and_all_failures_are_told(engine, tmp_path):
+def test_one_failing_machine_does_not_stop_the_others_and_all_failures_are_reported(
+    engine, tmp_path
+):
     progress = Recorder()
 
     def deploy(machine):
@@ -269,7 +271,7 @@ def test_stream_sends_files_one_after_the_other_and_counts_the_bytes(engine, tmp
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("odd")])
-def test_what_cannot_be_read_here_ends_the_command_at_once_and_is_what_is_said(engine, error):
+def test_an_unreadable_local_file_ends_the_command_at_once_with_that_error(engine, error):
     def source():
         yield b"begin\n"
         raise error
@@ -354,13 +356,13 @@ def test_a_closed_port_is_refused(ground):
     assert "connection refused" in error.message
 
 
-def test_a_name_that_does_not_resolve_is_told(ground):
+def test_a_name_that_does_not_resolve_is_reported(ground):
     error = connect_failure(ground.machine(0, hostname="no-such-host.invalid"), ground.known_hosts)
 
     assert "no-such-host.invalid of m1 does not resolve" in error.message
 
 
-def test_a_port_that_speaks_something_else_is_told(ground, monkeypatch):
+def test_a_port_with_another_protocol_is_reported(ground, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer():

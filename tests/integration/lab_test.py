@@ -260,7 +260,7 @@ def test_a_machine_added_to_the_inventory_moves_no_other(full, inventory, ssh):
         engine.run("rm", "--force", "--time=0", Lab().container(larger, "m0"))
 
 
-def test_machines_of_another_image_are_not_taken_for_ours(full, inventory):
+def test_machines_of_another_image_are_not_adopted(full, inventory):
     with pytest.raises(MachinesError, match="'full'") as caught:
         Lab().create(draft_of(inventory, "m1", image="bare"), Silent())
     assert "machines down" in caught.value.hint

@@ -90,7 +90,7 @@ def until(condition, seconds=60):
         time.sleep(0.1)
 
 
-def test_who_comes_second_is_refused_and_told_who_is_at_work(session, other, lock, inventory):
+def test_a_second_operator_is_refused_and_sees_who_holds_the_lock(session, other, lock, inventory):
     with pytest.raises(RefusedError) as caught, hold(session, "up", lock=lock):
         pytest.fail("two at once")
     assert f"bob@{os.uname().nodename} (process {other.pid})" in caught.value.message
@@ -98,7 +98,7 @@ def test_who_comes_second_is_refused_and_told_who_is_at_work(session, other, loc
     assert f"clusterctl unlock {inventory}" in caught.value.hint
 
 
-def test_who_was_refused_has_taken_nothing_away(session, other, lock):
+def test_a_refused_operator_leaves_the_lock_alone(session, other, lock):
     with pytest.raises(RefusedError), hold(session, "up", lock=lock):
         pass
     assert [holder.user for holder in holders(session, lock=lock).values()] == ["bob"]
@@ -120,7 +120,7 @@ def test_ctrl_c_gives_the_lock_back(session, other, lock):
     assert not Path(lock).exists()
 
 
-def test_who_died_on_this_computer_is_followed_though_the_machine_has_not_heard(session, lock):
+def test_the_lock_of_a_run_that_died_on_this_computer_is_free_at_once(session, lock):
     with subprocess.Popen(["true"]) as dead:
         pass
     mine = replace(this_operator("clusterctl up"), pid=dead.pid)
@@ -133,7 +133,7 @@ def test_who_died_on_this_computer_is_followed_though_the_machine_has_not_heard(
     assert not Path(lock).exists()
 
 
-def test_who_died_elsewhere_is_not(session, lock):
+def test_the_lock_of_a_run_that_died_elsewhere_stays(session, lock):
     elsewhere = Holder("bob", os.uname().nodename, 1, "clusterctl up", computer="another/1")
     with subprocess.Popen(
         ["sh", "-c", take(elsewhere, lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -185,7 +185,7 @@ def test_a_run_takes_its_own_lock_over_where_the_machine_has_not_heard_of_the_br
     assert not Path(lock).exists()
 
 
-def test_a_run_that_comes_back_to_a_lock_of_somebody_else_stops(session, lock, ground):
+def test_a_run_that_reconnects_and_finds_another_operators_lock_stops(session, lock, ground):
     def locked_by_another_meanwhile():
         with hold(session, "up", lock=lock):
             ground.servers[0].stop()

@@ -158,7 +158,7 @@ def test_an_empty_change_touches_nothing(engine):
     assert engine.metrics.round_trips == before
 
 
-def test_a_unit_that_fails_is_told_with_its_journal_and_can_be_mended(engine):
+def test_a_failed_unit_is_reported_with_its_journal_and_can_be_repaired(engine):
     broken = ComponentChange(
         component="broken",
         files=(unit("broken.service", "echo no space left on device; exit 1"),),
@@ -305,7 +305,7 @@ def test_an_artifact_that_is_not_what_its_pin_says_is_installed_nowhere(engine, 
     assert out(engine, "systemctl is-active clusterctl-artifacts || true") == "inactive"
 
 
-def test_a_machine_that_dies_in_a_phase_is_told_and_the_others_finish(ground, log):
+def test_a_machine_that_dies_in_a_phase_is_reported_and_the_others_finish(ground, log):
     with Engine(ground.cluster, ground.known_hosts, log, timeout=60) as engine:
         engine.fetch(lambda _: "true", engine.cluster.machines)
         container = Machines().container(ground.draft, "m3")

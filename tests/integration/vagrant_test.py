@@ -102,7 +102,7 @@ def test_vagrant_finds_the_vagrantfile_valid_and_takes_machines_from_the_invento
         assert [item for item in own if item in resources] == resources
 
 
-def test_vagrant_called_by_hand_is_told_where_its_notes_are(told, tmp_path):
+def test_vagrant_called_by_hand_names_the_variable_to_export(told, tmp_path):
     environment = told("libvirt")
     notes = environment.pop("VAGRANT_DOTFILE_PATH")
     # Without a copy, Vagrant would leave an empty folder in the checkout.

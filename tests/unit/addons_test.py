@@ -69,7 +69,7 @@ def test_addons_that_are_switched_off_are_not_there():
     assert set(named(cluster(addons=off))) == {"access", "network-policy-warning"}
 
 
-def test_a_plug_in_of_ones_own_comes_early_and_word_for_word():
+def test_a_custom_plug_in_is_applied_early_and_unchanged():
     text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: mine}\n"
     networks = Networks(plugin="custom", manifests=(Path("/net/cilium.yaml"),))
     found = named(cluster(networks=networks, files=Files(manifests=(text,))))
@@ -201,7 +201,7 @@ def test_labels_are_set_once_the_node_is_there(tmp_path):
     }
 
 
-def test_a_taint_is_ours_before_it_is_set_and_until_it_has_gone(tmp_path):
+def test_a_taint_is_recorded_as_managed_before_it_is_set_and_until_it_is_deleted(tmp_path):
     change = NodeChange({}, ("new=1:NoSchedule",), ("old:NoExecute",), ((), ("new:NoSchedule",)))
 
     done, calls = run(addons.mark_nodes({"w1": change}), tmp_path)

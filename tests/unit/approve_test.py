@@ -186,7 +186,7 @@ def test_only_what_ec2_says_of_an_instance_is_approved(verdict, line, said):
 
 
 @pytest.mark.parametrize("line", [joining("i-1"), serving("i-1", "10.0.0.7")])
-def test_what_ec2_said_minutes_ago_does_not_count(verdict, line):
+def test_an_old_answer_of_ec2_does_not_count(verdict, line):
     assert verdict(line, old=300) == ""
 
 

@@ -219,7 +219,7 @@ def test_a_file_that_cannot_be_placed_fails_the_run_and_the_final_record_is_not_
     assert machine.left() == []
 
 
-def test_ill_health_is_a_failure_that_shows_what_the_check_said(machine, tmp_path):
+def test_a_failed_health_check_shows_its_output(machine, tmp_path):
     change = ComponentChange(
         component="c", health="echo connection refused; false", health_timeout=1, record="after\n",
         record_before="before\n",

@@ -210,7 +210,7 @@ def test_a_docker_archive_becomes_an_image_of_the_same_layers(tmp_path):
     assert manifest["layers"][0]["digest"] == digest(layer_bytes(b"hello"))
 
 
-def test_of_several_images_the_one_that_was_named_is_taken(tmp_path):
+def test_the_named_image_of_several_is_used(tmp_path):
     archive = docker_archive(tmp_path / "in.tar", {"app:1": b"one", "app:2": b"two"})
     out = layout_from_archive(archive, "docker.io/library/app:2", tmp_path / "out.tar")
     _, manifest = manifest_of(read(out), "docker.io/library/app", "2")

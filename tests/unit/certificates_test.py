@@ -180,7 +180,7 @@ def test_a_key_that_is_not_the_certificates_is_replaced_with_it(tmp_path):
     assert problem(leaf, disk.pem(leaf), TRUST, datetime.now(UTC)) is None
 
 
-def test_a_run_that_was_killed_before_it_told_anybody_is_finished_by_the_next(tmp_path):
+def test_the_next_run_reloads_units_that_a_killed_run_did_not_reload(tmp_path):
     disk = Disk(tmp_path, DEFAULT, "w1", age_days=0)
     record = disk.read(f"{paths.RECORD}/haproxy").replace(b"\tbefore", b"\trenewed")
     disk.write(f"{paths.RECORD}/haproxy", record, 0o644)
@@ -199,7 +199,7 @@ def test_what_another_authority_has_signed_is_warned_of_and_left_for_the_operato
     assert [disk.pem(leaf) for leaf in disk.leaves] == before
 
 
-def test_where_nobody_here_can_sign_it_is_said_what_to_type_and_nothing_is_touched(tmp_path):
+def test_with_an_external_authority_the_warning_names_the_commands_and_nothing_is_touched(tmp_path):
     of = cluster(master("m1"), worker("w1"), certificates=Certificates(authority="external"))
     disk = Disk(tmp_path, of, "w1", age_days=300)
     before = [disk.pem(leaf) for leaf in disk.leaves]
@@ -246,7 +246,7 @@ def test_while_an_operator_is_at_work_nothing_is_touched(tmp_path):
     assert [disk.pem(leaf) for leaf in disk.leaves] == before
 
 
-def test_no_other_unit_has_to_be_told_of_a_new_certificate():
+def test_no_other_unit_needs_a_reload_for_a_new_certificate():
     for of in (DEFAULT, SEPARATE):
         for one in of.machines:
             reloaded = {line[0] for line in certificates._reloads(of, one, TRUST, PLAIN)}

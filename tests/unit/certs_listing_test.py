@@ -26,7 +26,7 @@ def answer(*files, configs=""):
     return text + configs
 
 
-def test_a_leaf_says_whose_it_is_what_for_and_who_signed_it():
+def test_a_leaf_shows_its_owner_purpose_and_signer():
     (seen,) = listing.parse("m1", answer((f"{PKI}/apiserver.crt", APISERVER.certificate)))
 
     assert (seen.machine, seen.path) == ("m1", f"{PKI}/apiserver.crt")

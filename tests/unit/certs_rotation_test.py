@@ -74,7 +74,7 @@ def test_the_old_key_is_not_forgotten_unless_it_was_seen_that_nothing_needs_it(
     assert why in raised.value.failures[0].cause
 
 
-def test_a_secret_that_somebody_has_changed_meanwhile_is_no_failure(rewritten):
+def test_a_secret_that_changed_meanwhile_is_no_failure(rewritten):
     rewritten(replace=f"cat >/dev/null; echo '{CONFLICT}' >&2; exit 1")
 
 

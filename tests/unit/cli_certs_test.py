@@ -51,14 +51,14 @@ def planning(told, *plans):
 PLAN, OTHER = SimpleNamespace(empty=False), SimpleNamespace(empty=False, other=True)
 
 
-def test_nobody_is_asked_who_has_the_lock_since_a_question_stops_its_heartbeat(told):
+def test_the_question_comes_before_the_lock_since_it_would_stop_the_heartbeat(told):
     prepare = planning(told, PLAN, PLAN)
     with certs_commands._agreed(session(told), "certs renew", prepare, yes=False):
         told.append("worked")
     assert told == ["planned", "asked", "locked", "planned", "worked", "unlocked"]
 
 
-def test_machines_that_changed_while_the_question_stood_are_left_alone(told):
+def test_machines_that_changed_during_the_question_are_left_alone(told):
     prepare = planning(told, PLAN, OTHER)
     with (
         pytest.raises(RefusedError, match="changed after you confirmed"),
@@ -69,7 +69,7 @@ def test_machines_that_changed_while_the_question_stood_are_left_alone(told):
 
 
 @pytest.mark.parametrize(("source", "yes"), [(LAB, False), (STATIC, True)])
-def test_who_is_not_asked_is_planned_for_once(told, source, yes):
+def test_without_a_question_the_plan_is_made_once(told, source, yes):
     prepare = planning(told, PLAN)
     with certs_commands._agreed(session(told, source), "certs renew", prepare, yes=yes):
         told.append("worked")

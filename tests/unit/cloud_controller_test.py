@@ -53,7 +53,7 @@ def content(path, of=ON_EC2):
 
 
 @pytest.mark.parametrize("interfaces_first", [True, False])
-def test_a_node_is_told_its_instance_zone_and_type_unless_it_says_its_instance(
+def test_a_node_gets_its_instance_zone_and_type_unless_it_has_an_instance(
     tmp_path, interfaces_first
 ):
     wanted = {"10.0.0.5": ("i-zzz", "eu-central-1a"), "10.0.0.6": ("i-aaa", "eu-central-1b")}
@@ -92,7 +92,7 @@ def test_it_is_on_masters_on_ec2_and_nowhere_else():
     assert "cloud-controller" not in {m.name for m in manifests(DEFAULT, trust())}
 
 
-def test_what_nobody_publishes_has_a_recipe_and_is_needed_on_ec2_only():
+def test_the_unpublished_controller_has_a_recipe_and_is_needed_only_on_ec2():
     pinned = {name for name, _ in catalogue.catalogue().pins("1.36.3")}
     assert set(artifacts_of(ON_EC2, trust())) - pinned == recipes.UNPUBLISHED
     assert not set(artifacts_of(DEFAULT, trust())) & recipes.UNPUBLISHED
@@ -100,7 +100,7 @@ def test_what_nobody_publishes_has_a_recipe_and_is_needed_on_ec2_only():
         assert recipes.plan(name, "arm64", "1.36.3").version
 
 
-def test_its_certificates_are_of_the_table_and_its_user_is_who_the_rules_name():
+def test_its_certificates_are_in_the_table_and_its_user_is_in_the_rules():
     leaves = table.node_leaves(ON_EC2, ON_EC2.machine("m1"))
     assert set(state().leaves) <= set(leaves)
     (text,) = (m.content for m in manifests(ON_EC2, trust()) if m.name == "cloud-controller")
@@ -127,7 +127,7 @@ def test_masters_are_targets_of_load_balancers_only_where_ordinary_pods_run_on_t
     assert node.NO_TARGET not in node.labels(DEFAULT, DEFAULT.machine("m1"))
 
 
-def test_rules_that_the_controller_made_are_not_ours_to_close():
+def test_rules_that_the_cloud_controller_made_are_left_alone():
     ranges = [
         {"CidrIp": "0.0.0.0/0", "Description": "kubernetes.io/rule/nlb/client=a1"},
         {"CidrIp": "192.0.2.0/24", "Description": "somebody's"},

@@ -144,7 +144,7 @@ def test_a_port_beyond_loopback_must_say_who_may_connect(listens):
         Port(61000, "metrics", listens=listens)
 
 
-def test_a_port_on_loopback_lets_in_nobody_else():
+def test_a_port_on_loopback_may_allow_no_remote_clients():
     with pytest.raises(ValueError, match="61000.*loopback only"):
         Port(61000, "metrics", allow=(Allow(Who.MACHINES),), listens=Listens.LOOPBACK)
 

@@ -43,7 +43,7 @@ def test_it_is_on_every_master_unless_it_is_turned_off():
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_its_program_is_one_that_every_shell_can_read(name, shell):
+def test_every_shell_can_parse_the_program(name, shell):
     program = files(state(ALL[name]))[backup.PROGRAM].content
 
     done = subprocess.run([shell, "-n"], input=program, capture_output=True, check=False)
@@ -70,7 +70,7 @@ def taken(days, cluster_="demo", machine_="m1"):
     return snapshot_file.name(cluster_, when, machine_)
 
 
-def test_as_many_are_kept_as_it_says_and_none_that_is_older():
+def test_as_many_snapshots_are_kept_as_configured_and_none_that_is_older():
     names = [taken(days) for days in (0, 1, 2, 3, 40, 50)]
 
     assert gone(names, keep=10, days=30) == {*names[4:]}
@@ -117,7 +117,7 @@ def test_a_host_is_known_by_its_pinned_key():
     assert files(state(SSH))[backup.KNOWN_HOSTS].content == b"[192.0.2.9]:2222 ssh-ed25519 AAAA\n"
 
 
-def test_snapshots_hold_the_inventory_and_are_for_the_cluster_and_whom_else_it_names():
+def test_snapshots_contain_the_inventory_and_are_encrypted_for_every_recipient():
     other = age.recipient(age.identity(Trust.create("other", NOW)))
     found = files(state(Backup(recipients=(other,))))
 
@@ -221,14 +221,14 @@ def test_a_try_after_a_failed_copy_copies_what_is_there_and_a_new_day_has_its_ow
     assert first in master_.taken
 
 
-def test_who_asks_for_a_snapshot_gets_one_whatever_has_not_been_copied(tmp_path):
+def test_a_requested_snapshot_is_taken_even_if_an_earlier_copy_failed(tmp_path):
     master_ = Master(tmp_path)
     assert not master_.run("retry")
     assert not master_.run(later=1)
     assert len(master_.taken) == 2
 
 
-def test_a_snapshot_that_is_not_there_any_more_is_not_what_a_retry_copies(tmp_path):
+def test_a_retry_does_not_copy_a_deleted_snapshot(tmp_path):
     master_ = Master(tmp_path)
     assert not master_.run("retry")
     (master_.backups / master_.taken[0]).unlink()

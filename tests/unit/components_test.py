@@ -97,7 +97,7 @@ def test_the_probe_asks_for_every_unit_and_package(of, one, facts):
 
 
 @pytest.mark.parametrize(("of", "one", "facts"), ALL)
-def test_secrets_are_closed_and_every_file_with_one_says_so(of, one, facts):
+def test_files_with_secrets_are_marked_secret_and_readable_only_by_their_owner(of, one, facts):
     secrets = [trust().encryption_key.encode(), trust().network_key.encode(), b"PRIVATE KEY"]
 
     for state in wanted(of, one, facts).values():
@@ -260,7 +260,7 @@ def test_a_password_of_the_proxy_is_in_a_closed_file_and_in_no_unit():
     assert "Environment" not in none
 
 
-def test_mirrors_are_tried_after_the_masters_and_a_registry_of_ones_own_has_a_file():
+def test_mirrors_are_tried_after_the_masters_and_a_custom_registry_has_a_file():
     of = cluster(registry_mirrors={"registry.corp": ("mirror.corp",), "quay.io": ()})
     states = wanted(of, of.machine("w1"))
 

@@ -12,7 +12,7 @@ from tests.world import DEFAULT, cluster, trust
 INVENTORIES = Path(__file__).parents[2] / "inventories"
 
 
-def test_everything_is_wanted_for_each_architecture_and_nothing_twice():
+def test_every_artifact_is_wanted_once_for_each_architecture():
     found = wanted(DEFAULT, trust(), {"arm64", "amd64"})
 
     names = {name for name, _ in found}
@@ -28,7 +28,7 @@ def test_without_kube_proxy_it_is_not_wanted():
     assert ("kubernetes/kube-proxy", "amd64") not in wanted(without, trust(), ["amd64"])
 
 
-def test_machines_need_not_exist_for_it_to_be_known(tmp_path):
+def test_the_artifacts_are_known_before_the_machines_exist(tmp_path):
     lab = artifacts_for(read(INVENTORIES / "ha.py"), ["amd64"])
 
     assert lab == wanted(DEFAULT, trust(), ["amd64"])

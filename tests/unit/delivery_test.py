@@ -50,13 +50,13 @@ def test_what_was_sent_is_no_failure_and_its_takers_go_on(group):
 
 
 @pytest.mark.parametrize("error", [ClusterctlError("broken"), UnreachableError("broken")])
-def test_when_sending_fails_nobody_waits_for_the_rest(group, error):
+def test_after_a_failed_send_no_machine_waits_for_the_rest(group, error):
     engine = Engine(error)
     assert delivery._push(engine, group, Silent()).cause == "broken"
     assert engine.told == [f"systemctl --quiet stop {delivery.UNIT}"]
 
 
-def test_when_there_is_no_room_here_that_is_said_once(group, monkeypatch, capfd):
+def test_a_full_local_disk_is_reported_once(group, monkeypatch, capfd):
     def full(_):
         raise OSError(28, "No space left on device")
 

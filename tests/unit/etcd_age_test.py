@@ -68,7 +68,7 @@ def test_what_was_encrypted_for_a_key_is_opened_by_it_and_by_no_other(plain, tmp
         age.decrypt(tmp_path / "file", tmp_path / "no", [other])
 
 
-def test_a_file_that_is_cut_off_is_said_to_be(plain, tmp_path):
+def test_a_truncated_file_is_reported_as_truncated(plain, tmp_path):
     mine = age.identity(trust())
     age.encrypt(plain, tmp_path / "file", [age.recipient(mine)])
     whole = (tmp_path / "file").read_bytes()
@@ -111,7 +111,7 @@ def test_a_computer_that_was_busy_when_age_measured_it_is_measured_again(too_muc
     assert answers == []
 
 
-def test_what_is_too_much_work_is_said_to_be_and_not_that_it_is_damaged(
+def test_a_work_factor_that_is_too_high_is_reported_as_such_not_as_damage(
     too_much, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(age, "_PAUSE", 0)

@@ -26,7 +26,7 @@ def test_a_place_is_read_from_its_url(to, found):
     assert place(Backup(to=to)) == found
 
 
-def test_an_endpoint_of_ones_own_counts_with_or_without_a_slash():
+def test_a_custom_endpoint_counts_with_or_without_a_slash():
     for url in ("http://minio:9000", "http://minio:9000/"):
         found = place(Backup(to="s3://bucket/x", s3_endpoint=url))
         assert found == S3Place("http://minio:9000", "bucket", "x/")

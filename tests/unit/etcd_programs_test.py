@@ -58,7 +58,7 @@ PROGRAMS = all_of(cluster(), cluster().masters[0])
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_a_program_is_one_that_every_shell_can_read(name, shell):
+def test_every_shell_can_parse_the_program(name, shell):
     done = subprocess.run(
         [shell, "-n"], check=False, input=PROGRAMS[name], text=True, capture_output=True
     )
@@ -92,7 +92,7 @@ def play(tools, **programs_):
         (tools / name).chmod(0o755)
 
 
-def test_no_room_for_a_snapshot_is_said_and_nothing_is_left(tmp_path):
+def test_a_full_disk_is_reported_and_no_snapshot_is_left(tmp_path):
     tools = tmp_path / "tools"
     status = """echo '[{"Status":{"dbSize":104857600}}]'"""
     play(tools, df=FULL, etcdctl=status, etcdutl="exit 0", zstd="cat")

@@ -179,7 +179,7 @@ def test_what_was_written_since_the_data_came_is_not_restored_away(fleet, piece)
     assert all("acknowledged" in fleet.data(name) for name in MEMBERS)
 
 
-def test_no_marker_goes_before_all_run_and_nothing_that_was_kept_before_all_markers(fleet):
+def test_markers_are_deleted_once_all_members_run_and_old_data_after_all_markers(fleet):
     fleet.type()
     order = [k for _, p in fleet.ran for k in ("start apiserver", RELEASE, CLEAN) if k in p]
     assert order == ["start apiserver"] * 3 + [RELEASE] * 3 + [CLEAN] * 3
@@ -230,7 +230,7 @@ def test_a_machine_that_does_not_say_whether_it_has_the_data_is_not_taken_to_lac
     assert fleet.did(MARKER) == []
 
 
-def test_data_that_are_brought_anew_get_revisions_that_nobody_has_seen(fleet):
+def test_data_restored_again_get_higher_revisions_than_before(fleet):
     fleet.broken = {"m3": DATA}
     with pytest.raises(PhaseError):
         fleet.type()
@@ -263,7 +263,7 @@ def installing(fleet, monkeypatch):
     return fleet
 
 
-def test_who_is_away_takes_no_part_and_the_others_are_installed_around_their_data(installing):
+def test_an_unreachable_member_is_left_out_and_the_others_are_installed_with_their_data(installing):
     outlook = installing.type()
 
     assert outlook.fresh
@@ -281,7 +281,7 @@ def test_who_is_away_takes_no_part_and_the_others_are_installed_around_their_dat
 
 
 @pytest.mark.parametrize("why", ["unfit", "artifacts", "plan", "unsigned"])
-def test_what_stands_against_it_is_said_before_anything_is_stopped(installing, monkeypatch, why):
+def test_a_restore_is_refused_before_anything_is_stopped(installing, monkeypatch, why):
     def refuse(*_):
         raise RefusedError(why)
 
@@ -322,7 +322,7 @@ def test_a_restore_that_was_cut_off_while_it_installed_goes_on_installing(instal
     assert installing.judged["m1"].etcd_formed
 
 
-def test_who_answers_again_is_not_started_with_the_data_that_it_had(installing):
+def test_a_member_that_answers_again_is_not_started_with_its_old_data(installing):
     look = installing.session.observe()
     outlook = restore.assess(installing.session, look, installing.snapshot)
     installing.away = set()
@@ -357,7 +357,7 @@ def test_in_place_the_cluster_keeps_its_keys_and_so_does_the_cache(fleet):
     assert fleet.kept == []
 
 
-def test_in_place_secrets_that_nobody_could_read_are_refused(fleet):
+def test_an_in_place_restore_refuses_secrets_that_no_key_decrypts(fleet):
     having(fleet, rotated(Part.ENCRYPTION))
     with pytest.raises(RefusedError, match="rotate-key"):
         fleet.type()

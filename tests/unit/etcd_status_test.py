@@ -106,7 +106,7 @@ def test_members_of_two_clusters_are_never_called_healthy():
     assert finding.fatal
 
 
-def test_one_is_told_before_the_quota_is_reached_and_when_half_the_file_is_empty():
+def test_status_warns_before_the_quota_is_reached_and_when_half_the_file_is_empty():
     nearly = said("m1", dbSize=60 << 20, dbSizeInUse=59 << 20)
     holes = said("m2", dbSize=300 << 20, dbSizeInUse=100 << 20, dbSizeQuota=8 << 30)
 
@@ -117,6 +117,6 @@ def test_one_is_told_before_the_quota_is_reached_and_when_half_the_file_is_empty
     assert all("etcd defrag" in f.hint for f in findings)
 
 
-def test_an_answer_that_cannot_be_read_is_said_so():
+def test_an_unreadable_answer_is_reported():
     assert "cannot be read" in parse("m1", "@@ status\n{").error
     assert parse("m1", "").error == "no answer"

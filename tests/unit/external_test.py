@@ -84,7 +84,7 @@ def test_no_machine_has_an_authoritys_key_or_signs():
         assert kubelet.cert_path in files["/etc/kubernetes/kubelet.conf"]
 
 
-def test_nobody_may_ask_for_certificates_and_people_are_service_accounts():
+def test_no_node_may_request_certificates_and_admins_are_service_accounts():
     text = desired(OF, OF.machine("m1"), WITHOUT_KEYS, LAB)["manifests"].files
     access = next(f.content.decode() for f in text if f.path.endswith("access.yaml"))
     assert "node-bootstrapper" not in access
@@ -136,7 +136,7 @@ def test_what_was_signed_for_something_else_is_not_used():
         external_authority.obtain(leaf, WITHOUT_KEYS, view, NOW)
 
 
-def test_beside_an_authority_of_ones_own_nothing_from_elsewhere_is_used():
+def test_a_certificate_of_another_authority_is_never_used():
     machine = OF.machine("m1")
     leaf = table.apiserver(OF, machine)
     view = laid(look(OF, disks(OF))["m1"], machine, [leaf])
@@ -169,7 +169,7 @@ def issued_by(plan):
     }
 
 
-def test_a_certificate_that_is_due_stops_nobody_and_is_warned_of():
+def test_a_due_certificate_is_a_warning_and_stops_no_run():
     observed = installed()
     late = NOW + timedelta(days=300)
     plan = planned(observed, late)
@@ -249,7 +249,7 @@ def test_while_they_are_in_use_authorities_change_in_the_one_order_that_works():
 
 
 @pytest.mark.parametrize("days", [400, 3700], ids=["leaves", "authorities"])
-def test_what_has_expired_is_replaced_together_with_who_has_signed_it(days):
+def test_expired_certificates_are_replaced_together_with_their_authority(days):
     now = NOW + timedelta(days=days)
     new, alone = successor(now)
     assert order(formed(installed()), alone, now) == []
@@ -287,7 +287,7 @@ def others(of, observed, known=None, renewal=None):
     return external_import._others(look, plan), external_import._late(look, plan, known or trust())
 
 
-def test_certificates_and_who_reads_them_are_nothing_else():
+def test_renewed_certificates_and_their_readers_count_as_no_other_change():
     of, observed = converged()
     everything = Renewal(frozenset(), NOW + timedelta(days=1))
     assert others(of, observed, renewal=everything) == ((), False)

@@ -60,7 +60,7 @@ def test_ssh_is_open_to_all_on_every_machine_where_it_listens(of):
         assert '    tcp dport { 22, 2222 } accept comment "SSH"' in text
 
 
-def test_ssh_is_open_to_those_alone_whom_the_inventory_names():
+def test_ssh_is_open_only_to_sources_in_the_inventory():
     of = cluster(firewall=Firewall(ssh_from=("10.0.0.0/8", "192.0.2.7/32")))
     text = rules(of, "w1")
 
@@ -144,7 +144,7 @@ def test_nft_understands_the_rules(of, name):
     assert checked.returncode == 0, checked.stderr
 
 
-def test_a_firewall_that_is_no_longer_wanted_goes_and_nothing_else():
+def test_switching_the_firewall_off_removes_only_the_firewall():
     machines = disks(ON)
     converge(ON, machines)
     plan = plan_of(DEFAULT, look(DEFAULT, machines))
@@ -236,7 +236,7 @@ def of(said, name):
     return [what for machine, what in said if machine == name]
 
 
-def test_rules_are_enabled_only_once_somebody_has_got_past_them(phase):
+def test_rules_are_enabled_only_after_a_new_connection_got_through(phase):
     run, said = phase
     run({})
     for master_ in ("m1", "m2", "m3"):

@@ -102,7 +102,7 @@ def turn(tmp_path):
 RUNNING = ("i-1", "running", "10.0.0.7", "true")
 
 
-def test_who_joins_gets_a_token_and_no_check_of_its_packets(turn, tmp_path):
+def test_a_joining_worker_gets_a_token_and_its_source_check_is_off(turn, tmp_path):
     calls = turn(RUNNING, nodes={"m1": False})
     assert (tmp_path / "work/instances").read_text() == "i-1 running 10.0.0.7 true\n"
     assert "Action=ModifyInstanceAttribute" in calls
@@ -122,14 +122,14 @@ def test_who_joins_gets_a_token_and_no_check_of_its_packets(turn, tmp_path):
     assert not (tmp_path / "work/token").exists()
 
 
-def test_who_has_joined_is_marked_once(turn):
+def test_a_joined_worker_is_labelled_once(turn):
     calls = turn(RUNNING, nodes={"m1": False, "i-1": False})
     assert "label node i-1 --overwrite node-role.kubernetes.io/worker= clusterctl/group=" in calls
     assert "label node" not in turn(RUNNING, nodes={"m1": False, "i-1": True})
 
 
 @pytest.mark.parametrize("state", ["shutting-down", "terminated", None])
-def test_the_node_of_who_is_gone_goes(turn, state):
+def test_the_node_of_a_terminated_instance_is_deleted(turn, state):
     gone = [("i-1", state, "", "")] if state else []
     other = ("i-2", "running", "10.0.0.8", "false")
     calls = turn(*gone, other, nodes={"m1": False, "w1": False, "i-1": True, "i-2": True})
@@ -138,7 +138,7 @@ def test_the_node_of_who_is_gone_goes(turn, state):
 
 
 @pytest.mark.parametrize("state", ["pending", "running", "stopping", "stopped"])
-def test_the_node_of_who_may_come_back_stays(turn, state):
+def test_the_node_of_a_stopped_instance_stays(turn, state):
     calls = turn(("i-1", state, "10.0.0.7", "false"), nodes={"m1": False, "i-1": True})
     assert "delete node" not in calls
 
@@ -149,12 +149,12 @@ def test_nodes_that_are_not_the_groups_are_not_touched(turn):
     assert "label node" not in calls
 
 
-def test_half_a_list_says_nothing_of_who_is_not_on_it(turn):
+def test_a_partial_list_of_instances_deletes_no_node(turn):
     calls = turn(RUNNING, nodes={"i-1": True, "i-2": True}, more="<nextToken>n</nextToken>")
     assert "delete node" not in calls
 
 
-def test_an_authority_is_not_taken_away_from_workers_that_nobody_gives_the_new_one():
+def test_an_authority_is_not_dropped_while_group_workers_lack_the_new_one():
     of = cluster(master("m1"), source="ec2")
     others = (NodeView("m1", ready=True),)
     refuse_cutting_off(of, ApiView(ready=True, nodes=others))

@@ -64,7 +64,7 @@ def test_a_free_lock_is_taken_and_given_back_without_a_trace(taking, lock):
     assert not Path(lock).exists()
 
 
-def test_who_comes_second_is_told_who_holds_it(taking):
+def test_a_second_run_sees_who_holds_the_lock(taking):
     assert said(taking(ME)) == "held"
     holder = parse(said(taking(OTHER)))
     assert (holder.user, holder.host, holder.pid) == ("alice", "laptop", 4711)
@@ -130,7 +130,7 @@ def test_freeing_ends_the_holders_program_and_tells_it_why(taking, lock):
     assert said(taking(OTHER)) == "held"
 
 
-def test_freeing_a_free_lock_kills_nobody(lock):
+def test_freeing_a_free_lock_kills_no_process(lock):
     with subprocess.Popen(["sleep", "60"]) as stranger:
         Path(lock).write_text(f"alice\tlaptop\t1\tup\t0\t{stranger.pid}\n")
         assert run(free(lock)).returncode == 0
@@ -139,7 +139,7 @@ def test_freeing_a_free_lock_kills_nobody(lock):
     assert not Path(lock).exists()
 
 
-def test_freeing_never_kills_who_is_not_the_holder(taking, lock):
+def test_freeing_kills_no_process_but_the_holder(taking, lock):
     assert said(taking(ME)) == "held"
     with subprocess.Popen(["sleep", "60"]) as stranger:
         # As it is for a moment after a new holder has come: the text is still the old one's.

@@ -65,7 +65,7 @@ def test_whatever_the_file_raises_is_an_inventory_error(refuse, line):
     assert finding.where.endswith("inventory.py:1")
 
 
-def test_everything_wrong_is_told_at_once(refuse):
+def test_all_mistakes_are_reported_at_once(refuse):
     findings = refuse(
         """
         cluster = {"name": "My Cluster", "kubernets": "1.36.3", "api": {"vip": "here"},

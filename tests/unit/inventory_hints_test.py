@@ -79,7 +79,7 @@ def test_no_two_forms_have_the_same_words():
 @pytest.mark.parametrize("name", FORMS)
 @FEW
 @given(data=st.data())
-def test_a_text_of_another_form_is_told_the_words_of_that_form(name, data):
+def test_a_value_of_another_form_gets_the_hint_of_its_own_rule(name, data):
     model, path, field = FIELDS[name]
     (rule,) = FORMS[name]
     text = data.draw(st.text("aA0-_./: ", max_size=60).filter(lambda t: not rule.matches(t)))
@@ -131,7 +131,7 @@ def test_whatever_a_field_is_set_to_the_hint_is_in_our_own_words(name, value):
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_misspelt_field_is_told_the_right_name(name):
+def test_a_misspelt_field_gets_the_right_name_as_hint(name):
     model, path, _ = FIELDS[name]
     *section, last = path
     wrong = f"{last}x"

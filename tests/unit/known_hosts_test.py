@@ -98,6 +98,6 @@ def test_lines_that_paramiko_cannot_read_do_not_cost_the_others(tmp_path, home):
     assert len(file.read_text().splitlines()) == 1
 
 
-def test_where_nobody_knows_a_key_the_file_is_there_and_empty(tmp_path):
+def test_without_known_keys_the_file_exists_and_is_empty(tmp_path):
     file = known_hosts.write([Ssh(hostname="192.0.2.7")], tmp_path / "known_hosts")
     assert file.read_text() == ""

@@ -174,7 +174,7 @@ def test_containers_of_both_engines_are_understood():
     assert parse_containers("[]") == parse_containers("") == ()
 
 
-def test_a_failing_command_says_what_it_said_without_its_arguments(tmp_path):
+def test_a_failing_command_shows_its_output_without_its_arguments(tmp_path):
     engine = tmp_path / "engine"
     engine.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")
     engine.chmod(0o755)

@@ -111,7 +111,7 @@ def test_what_aws_does_not_know_everywhere_yet_is_asked_again(monkeypatch, code,
         ("UnauthorizedOperation", "no"),
     ],
 )
-def test_what_time_does_not_mend_is_said_at_once(monkeypatch, code, text):
+def test_permanent_errors_are_not_retried(monkeypatch, code, text):
     monkeypatch.setattr(account.time, "sleep", lambda _: pytest.fail("tried again"))
 
     def call():
@@ -154,7 +154,7 @@ def test_machines_of_each_side_are_spread_over_the_zones_in_the_inventorys_order
     ]  # fmt: skip
 
 
-def test_a_new_master_goes_where_no_other_is(tmp_path):
+def test_a_new_master_gets_a_zone_without_a_master(tmp_path):
     there = {"m2": instance(B, "10.0.16.5"), "m3": instance(C, "10.0.32.5")}
     given = draft(tmp_path, masters=["m2", "m3", "m4"])
 
@@ -275,7 +275,7 @@ class Answers:
         ),
     ],
 )
-def test_a_machine_that_has_ended_is_said_with_the_reason_and_not_asked_for_again(steps, answers):
+def test_a_terminated_machine_is_reported_with_the_reason_and_not_requested_again(steps, answers):
     spent = []
 
     with pytest.raises(MachinesError, match=r"instance m1 \(i-1\) has ended: .*Volume limit"):
@@ -459,9 +459,7 @@ def test_a_region_of_another_partition_is_refused(tmp_path, region, partition):
 @pytest.mark.parametrize(
     ("ssh", "hint"), [("public", "`ssh_from`"), ("ssm", "describe-instance-information")]
 )
-def test_what_to_look_at_when_nobody_can_log_in_fits_the_way_there(
-    tmp_path, monkeypatch, ssh, hint
-):
+def test_the_hint_after_a_failed_login_fits_the_ssh_route(tmp_path, monkeypatch, ssh, hint):
     (tmp_path / "bin").mkdir()
     refusing = tmp_path / "bin" / "ssh"
     refusing.write_text("#!/bin/sh\necho Connection timed out >&2\nexit 255\n")

@@ -62,7 +62,7 @@ def test_a_larger_network_that_contains_all_labs_is_no_obstacle():
     assert free_subnet("x", [IPv4Network("10.0.0.0/8")]) == free_subnet("x", [])
 
 
-def test_no_free_network_says_so():
+def test_without_a_free_network_the_error_names_the_cause():
     with pytest.raises(MachinesError, match="all of 10.77.0.0/16 is in use"):
         free_subnet("x", [SUPERNET])
 

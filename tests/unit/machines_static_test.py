@@ -30,14 +30,14 @@ def listening():
         yield server.getsockname()[1]
 
 
-def test_a_given_address_is_taken_and_ssh_goes_where_it_is_told():
+def test_a_given_address_is_used_and_ssh_connects_to_the_given_host():
     given = host("a", address=IPv4Address("192.0.2.1"), ssh={"hostname": "a.invalid"})
     located = Static().locate(draft(given))["a"]
     assert located.address == IPv4Address("192.0.2.1")
     assert located.ssh.hostname == "a.invalid"
 
 
-def test_ssh_goes_to_the_given_address_when_nothing_else_is_said():
+def test_ssh_connects_to_the_given_address_by_default():
     located = Static().locate(draft(host("a", address=IPv4Address("192.0.2.1"))))["a"]
     assert located.ssh.hostname == "192.0.2.1"
 

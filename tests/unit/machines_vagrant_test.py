@@ -99,7 +99,7 @@ def test_states_are_read_among_all_else_that_vagrant_says():
         ("saved", "stopped"),
     ],
 )
-def test_every_providers_word_for_a_state_has_one_of_ours(word, state):
+def test_every_providers_state_maps_to_a_state_of_clusterctl(word, state):
     assert state_of(word) == state
 
 

@@ -75,7 +75,7 @@ def test_what_is_refused_would_have_lost_the_quorum_or_everything(there, data):
 
 
 @given(memberships())
-def test_somebody_joins_only_a_cluster_that_is_whole_and_is_never_its_end(there):
+def test_a_member_joins_only_a_healthy_cluster_and_never_costs_the_quorum(there):
     if not against_join(there):
         assert set(there.healthy) == set(there.voters)
         # A voter more, and even if it fails at once the others are a quorum, from two on.
@@ -120,7 +120,7 @@ THREE = cluster(master("m1"), master("m2"), master("m3"))
 ALL = tuple(member(name) for name in ("m1", "m2", "m3"))
 
 
-def test_healthy_is_who_answers_and_is_on_the_list():
+def test_a_member_is_healthy_if_it_answers_and_is_listed():
     there = membership(THREE, seen(THREE, {"m1": etcd("m1", *ALL), "m3": etcd("m3", *ALL)}))
     assert there is not None
     assert set(there.voters) == {"m1", "m2", "m3"}
@@ -132,7 +132,7 @@ def test_without_a_quorum_nothing_is_known():
     assert membership(THREE, seen(THREE, {"m1": etcd("m1", *ALL, healthy=False)})) is None
 
 
-def test_a_member_that_has_not_started_goes_by_its_address():
+def test_a_member_that_has_not_started_is_known_by_its_address():
     added = member("m3", learner=True, started=False)
     there = membership(THREE, seen(THREE, {"m1": etcd("m1", *ALL[:2], added)}))
     assert there is not None
@@ -172,5 +172,5 @@ def test_without_a_quorum_a_member_with_data_is_started():
     assert standing(view, None, formed=True) is Standing.MEMBER
 
 
-def test_where_no_cluster_ever_was_everybody_is_a_founder():
+def test_without_any_earlier_cluster_every_machine_is_a_founder():
     assert standing(Observed("m1"), None, formed=False) is Standing.FOUNDER

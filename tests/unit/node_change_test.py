@@ -37,7 +37,7 @@ def test_a_new_node_gets_its_labels_and_its_kubelet_brings_the_taints():
     assert found.ours == (("disk", ROLE, "zone"), ("gpu:NoSchedule",))
 
 
-def test_what_is_taken_out_goes_and_what_differs_is_set():
+def test_removed_labels_are_deleted_and_changed_ones_are_set():
     found = change(of(labels={"zone": "b"}, taints=(Taint(key="gpu", value="no"),)), there())
 
     assert found.labels == {"zone": "b", "disk": None}
@@ -45,7 +45,7 @@ def test_what_is_taken_out_goes_and_what_differs_is_set():
     assert found.untaint == ()
 
 
-def test_a_taint_that_is_taken_out_goes():
+def test_a_taint_removed_from_the_inventory_is_deleted():
     found = change(of(labels={"zone": "a", "disk": "nvme"}), there())
 
     assert (found.labels, found.taints, found.untaint) == ({}, (), ("gpu:NoSchedule",))
@@ -72,7 +72,7 @@ def test_labels_and_taints_of_others_stay():
     assert change(of(), view).untaint == ("gpu:NoSchedule",)
 
 
-def test_a_node_that_does_not_say_what_is_ours_is_told():
+def test_a_node_without_the_record_of_managed_labels_gets_one():
     found = change(BEFORE, there(annotations={}))
 
     assert (found.labels, found.taints, found.untaint) == ({}, (), ())

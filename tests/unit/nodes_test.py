@@ -33,7 +33,7 @@ def seen(of=THREE, *, off=()):
     }
 
 
-def test_a_worker_may_always_leave():
+def test_a_worker_may_always_be_removed():
     refuse_leaving(THREE, seen(), THREE.machine("w1"))
     refuse_leaving(THREE, {}, THREE.machine("w1"))
 
@@ -50,7 +50,7 @@ def test_a_healthy_master_stays_while_another_is_away():
     assert "m2" in refused.value.hint
 
 
-def test_without_a_quorum_nobody_leaves():
+def test_without_a_quorum_no_member_may_leave():
     views = {name: replace(v, etcd=None) for name, v in seen(off=("m2", "m3")).items()}
     with pytest.raises(RefusedError) as refused:
         refuse_leaving(THREE, views, THREE.machine("m2"))
@@ -94,7 +94,7 @@ def test_a_node_that_was_ready_a_moment_ago_is_not_well_when_its_machine_is_gone
     assert health(THREE, emptied, worker1) == ()
 
 
-def test_a_removal_brings_in_no_worker_that_has_yet_to_join():
+def test_a_removal_adds_no_worker_that_has_not_joined_yet():
     larger = cluster(*THREE.machines, worker("w3"), worker("w4"), worker("w5"))
     views = seen(larger, off=("w5",))
     views["w4"] = replace(views["w4"], registered=False)

@@ -88,7 +88,7 @@ def test_units_are_those_recorded_and_those_asked_for():
     assert (units["ssh.service"].restarts, units["ssh.service"].digest) == (5, "")
 
 
-def test_a_unit_whose_table_somebody_has_flushed_does_not_run():
+def test_a_unit_whose_nft_table_was_flushed_counts_as_stopped():
     masquerade = "clusterctl-masquerade.service"
 
     def seen_with(tables):
@@ -271,7 +271,7 @@ def test_what_we_recorded_is_not_foreign():
     )
 
 
-def test_routes_of_the_pods_are_not_foreign_on_a_machine_of_ours():
+def test_pod_routes_are_not_foreign_on_a_machine_of_the_cluster():
     routes = (
         "default via 10.77.0.1 dev eth0\n"
         "10.77.0.0/16 dev eth0 proto kernel\n"

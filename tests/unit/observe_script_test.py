@@ -360,7 +360,7 @@ def test_without_root_the_error_says_so(record):
 
 @as_root
 @pytest.mark.parametrize("shell", SHELLS)
-def test_somebody_at_the_virtual_address_is_noticed_by(shell, record, monkeypatch):
+def test_another_host_at_the_virtual_address_is_noticed_by(shell, record, monkeypatch):
     refuses = Query(address="10.0.0.1", vip="127.0.0.1")  # nobody listens, and that is an answer
     nobody = Query(address="10.0.0.1", vip="192.0.2.77")
 
@@ -382,7 +382,7 @@ def test_a_holder_of_the_virtual_address_is_not_asked_about_it(record, monkeypat
 
 @as_root
 @pytest.mark.parametrize("shell", SHELLS)
-def test_tables_of_ours_that_nftables_has_are_seen_by(shell, record):
+def test_clusterctls_own_nft_tables_are_seen_by(shell, record):
     query = Query(address="127.0.0.1")
     made = 'nft add table ip clusterctl; nft add table ip other; exec "$0" -c "$1"'
 

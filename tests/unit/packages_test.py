@@ -48,7 +48,7 @@ def apt_get(tmp_path):
     return run
 
 
-def test_who_holds_apts_locks_is_waited_for(apt_get):
+def test_the_program_waits_for_holders_of_apts_locks(apt_get):
     assert apt_get(APT_UPDATE, said=[LOCKED, LOCKED]) == (0, "", ["-qq -y update"] * 3)
     code, _, (_, again) = apt_get(APT_INSTALL, "zstd", "nftables", said=[LOCKED])
     assert (code, again.split()[-4:]) == (

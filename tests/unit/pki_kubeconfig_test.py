@@ -50,7 +50,7 @@ def named(config: dict, key: str) -> dict:
 
 @UNHURRIED
 @given(EXISTING)
-def test_merging_keeps_all_that_is_not_ours_and_adds_all_that_is(existing: dict) -> None:
+def test_merging_keeps_other_entries_and_adds_the_clusters_own(existing: dict) -> None:
     new = yaml.safe_load(NEW)
     merged = yaml.safe_load(kubeconfig.merge(yaml.safe_dump(existing), NEW))
     for key in ("clusters", "users", "contexts"):

@@ -143,7 +143,7 @@ def test_a_group_too_many_is_another_subject():
 @pytest.mark.parametrize(
     "content", [b"", b"none", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
 )
-def test_what_is_no_certificate_is_said_to_be_none(content):
+def test_content_that_is_no_certificate_is_reported(content):
     assert found(SERVING, content) == ["a/m1.x.crt: is not a certificate in PEM"]
     assert "is not a certificate" in str(next(signed.authority_findings("x.crt", content, NOW)))
 
@@ -286,7 +286,7 @@ def test_a_request_for_something_else_has_a_new_key_and_forgets_what_was_signed(
     assert not (shell.directory / "kube-apiserver.crt").exists()
 
 
-def test_what_was_signed_lies_beside_its_key(shell):
+def test_a_signed_certificate_is_stored_beside_its_key(shell):
     shell(requests.request_program([SERVING, CLIENT]))
     signed = {leaf: certificate(leaf) for leaf in (SERVING, CLIENT)}
     shell(requests.store_program(), requests.store_input(signed))

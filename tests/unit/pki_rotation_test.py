@@ -61,7 +61,7 @@ def verifies(bundle, chain, tmp_path):
 
 
 @pytest.mark.parametrize("part", AUTHORITY_PARTS)
-def test_from_one_stage_to_the_next_everybody_is_accepted_by_everybody(part, tmp_path):
+def test_from_one_stage_to_the_next_all_machines_accept_each_other(part, tmp_path):
     authority = AUTHORITIES[part]
     seen = [t for t in stages(part) if t.rotation(part)]
 
@@ -89,14 +89,14 @@ def test_in_the_end_the_old_one_counts_no_more(part, tmp_path):
 
 
 @pytest.mark.parametrize("stage", [2, 3, 4])
-def test_who_knows_only_the_old_authority_still_knows_the_apiserver(stage, tmp_path):
+def test_clients_that_trust_only_the_old_authority_still_trust_the_apiserver(stage, tmp_path):
     seen = stages(Part.KUBERNETES)
     chain = issue(table.apiserver(OF, M1), seen[stage], LATER).certificate
 
     assert verifies(seen[0].bundle(Authority.KUBERNETES), chain, tmp_path)
 
 
-def test_nothing_is_issued_anew_until_everybody_accepts_the_new_one():
+def test_no_certificate_is_reissued_until_all_machines_accept_the_new_authority():
     before, introduced, active, *_ = stages(*AUTHORITY_PARTS)
 
     for authority in Authority:

@@ -187,7 +187,7 @@ def test_etcds_keys_are_etcds_and_lie_apart_from_those_of_root() -> None:
             assert leaf.cert_path.startswith(f"{paths.ETCD_PKI}/") is in_etcd
 
 
-def test_the_proxys_key_lies_where_haproxy_looks_for_it() -> None:
+def test_the_proxys_key_is_where_haproxy_looks_for_it() -> None:
     probe = table.proxy_probe(CLUSTER, CLUSTER.workers[0])
     assert probe.key_path == f"{probe.cert_path}.key"
 
@@ -211,7 +211,7 @@ def test_a_master_without_etcd_is_a_client_of_etcd_only() -> None:
     assert names == {"apiserver-etcd-client"}
 
 
-def test_a_persons_certificate_lives_for_hours_and_is_on_no_machine(tmp_path: Path) -> None:
+def test_a_users_certificate_expires_within_hours_and_is_on_no_machine(tmp_path: Path) -> None:
     now = datetime.now(UTC)
     trust = Trust.create("ha", now)
     leaf = table.user("jane", ("clusterctl:admins", "developers"), hours=8)

@@ -415,7 +415,7 @@ def test_a_key_that_others_may_have_read_is_issued_anew(name, leaf):
 
 
 @pytest.mark.parametrize(("name", "leaf"), everything("leaves"))
-def test_a_key_that_is_missing_or_not_ours_is_issued_anew(name, leaf):
+def test_a_missing_or_foreign_key_is_issued_again(name, leaf):
     _, seen = converged(SMALL)
     files = seen[name].files
     foreign = replace(files[leaf.key_path], sha256="")
@@ -638,7 +638,7 @@ def test_an_empty_machine_that_the_cluster_does_not_know_joins():
     assert forming(plan) == set()
 
 
-def test_nobody_joins_while_a_member_is_away():
+def test_no_member_joins_while_another_is_unreachable():
     five = cluster(*(master(f"m{i}") for i in range(1, 5)))
     seen = look(five, built(five))
     seen["m4"] = replace(seen["m4"], etcd_data=False, etcd_formed=False)

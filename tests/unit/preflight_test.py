@@ -207,7 +207,7 @@ def test_a_machine_that_cannot_be_looked_at_says_why(error, words, hint):
     assert finding.fatal
 
 
-def test_that_a_new_machine_does_not_reach_one_that_is_off_is_no_fault_of_its_own():
+def test_a_new_machine_is_not_blamed_for_not_reaching_one_that_is_off():
     off = unreachable("m2", "no route to host", off=True)
     new = seen(reaches={str(SECOND.address): False})
     member = seen(WORKER, whose={"etcd_formed": True})
@@ -223,7 +223,7 @@ def test_the_hint_that_came_with_the_error_is_kept():
     "port",
     [6443, 2379, 2380, 2381, 10250, 10248, 10256, 10249, 10257, 10259, 7443, 7480, 5000, 7490],
 )
-def test_a_port_of_ours_that_something_else_holds_is_an_error(port):
+def test_a_needed_port_that_another_process_holds_is_an_error(port):
     held = Port("tcp", "*", port, "nginx", "nginx.service")
 
     finding = only(judge(seen(ports=(held, replace(held, address="::")))))
@@ -254,7 +254,7 @@ def test_a_port_clashes_only_at_the_address_that_is_wanted(held, clash):
     assert bool(judge(seen(ports=(held,)))) is clash
 
 
-def test_ports_that_units_of_ours_hold_are_free():
+def test_ports_held_by_the_clusters_own_units_count_as_free():
     ports = (
         Port("tcp", "*", 6443, "kube-apiserver", "kube-apiserver.service"),
         Port("tcp", "127.0.0.1", 7443, "haproxy", "clusterctl-haproxy.service"),
@@ -275,7 +275,7 @@ def test_ports_that_units_of_ours_hold_are_free():
     ]
 
 
-def test_the_pods_own_routes_and_addresses_are_no_overlap_on_a_machine_of_ours():
+def test_pod_routes_and_addresses_are_no_overlap_on_a_machine_of_the_cluster():
     values = {"routes": ("10.244.3.0/24",), "addresses": ("10.0.0.11", "10.244.3.1")}
 
     assert judge(seen(whose=OURS, **values)) == []
@@ -283,7 +283,7 @@ def test_the_pods_own_routes_and_addresses_are_no_overlap_on_a_machine_of_ours()
 
 
 @pytest.mark.parametrize("attribute", ["hostname", "machine_id"])
-def test_what_two_machines_share_is_told_once_naming_both(attribute):
+def test_a_value_that_two_machines_share_is_reported_once_naming_both(attribute):
     twin = getattr(host(MASTER), attribute)
 
     findings = judge(seen(MASTER), seen(SECOND, **{attribute: twin}))
@@ -297,7 +297,7 @@ def test_what_two_machines_share_is_told_once_naming_both(attribute):
     ("name", "command"),
     [("firewalld", "systemctl disable --now firewalld"), ("ufw", "ufw disable")],
 )
-def test_somebody_elses_firewall_stops_a_new_machine_and_not_one_that_runs(name, command):
+def test_a_foreign_firewall_stops_a_new_machine_but_not_one_that_runs(name, command):
     new = only(judge(seen(firewalls=(name,))))
     ours = only(judge(seen(firewalls=(name,), whose=OURS), fingerprint="f00d"))
 
@@ -306,7 +306,7 @@ def test_somebody_elses_firewall_stops_a_new_machine_and_not_one_that_runs(name,
     assert command in new.hint
 
 
-def test_what_selinux_keeps_from_working_is_told_with_the_command():
+def test_a_selinux_denial_is_reported_with_the_command_that_allows_it():
     off = ("haproxy_connect_any", "keepalived_connect_any")
     container = replace(FACTS, container=True)
 
@@ -443,14 +443,14 @@ def test_a_virtual_address_outside_of_the_masters_network_is_found():
     assert "10.0.0.0/24, which 10.0.1.100 is not an address of" in finding.what
 
 
-def test_a_virtual_address_that_somebody_else_has_is_found_once():
+def test_a_virtual_address_that_another_host_has_is_reported_once():
     finding = only(virtual(seen(MASTER, vip_answers=True), seen(SECOND, vip_answers=True)))
 
     assert finding.fatal
     assert "another machine answers at 10.0.0.100" in finding.what
 
 
-def test_a_virtual_address_that_a_master_of_ours_has_is_its_own():
+def test_a_virtual_address_held_by_a_master_is_no_conflict():
     holder = seen(SECOND, addresses=("10.0.0.12", "10.0.0.100"))
 
     assert virtual(seen(MASTER, vip_answers=True), holder) == []

@@ -47,7 +47,7 @@ def command(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_a_terminal_that_goes_is_as_ctrl_c(command, number):
+def test_a_closed_terminal_ends_the_command_like_ctrl_c(command, number):
     process, scratch = command
     assert (scratch / "plain").exists()
     assert scratch.stat().st_mode & 0o777 == 0o700
@@ -58,7 +58,7 @@ def test_a_terminal_that_goes_is_as_ctrl_c(command, number):
     assert not scratch.exists()
 
 
-def test_what_a_killed_run_has_left_goes_and_what_a_living_one_has_stays(command, tmp_path):
+def test_files_of_a_killed_run_are_removed_and_those_of_a_live_run_stay(command, tmp_path):
     process, scratch = command
     with private_file.scratch(tmp_path) as mine:
         private_file.sweep(tmp_path)

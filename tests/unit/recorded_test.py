@@ -76,7 +76,7 @@ def test_a_virtual_address_that_is_taken_out_takes_keepalived_along():
     assert ("dir", paths.CONFIG) in removal.forget
 
 
-def test_without_kube_proxy_its_binary_goes_too():
+def test_without_kube_proxy_its_binary_is_pruned_too():
     found = becomes(edited(networks=Networks(proxy_mode="none")))
 
     for name in ("m1", "w1"):
@@ -85,7 +85,7 @@ def test_without_kube_proxy_its_binary_goes_too():
         assert found[name]["artifacts"].paths == ("/usr/local/bin/kube-proxy",)
 
 
-def test_another_network_takes_the_place_of_ours():
+def test_another_network_plug_in_replaces_the_built_in_one():
     found = becomes(edited(networks=Networks(plugin="custom")))
 
     for name in ("m1", "w1"):
@@ -100,7 +100,7 @@ def test_another_network_takes_the_place_of_ours():
     assert not found["m1"]["manifests"].whole
 
 
-def test_the_file_of_an_addon_that_is_switched_off_goes():
+def test_the_file_of_an_addon_that_is_switched_off_is_pruned():
     found = becomes(edited(addons=Addons(local_path=False)))
 
     assert found["m1"]["manifests"] == Removal(
@@ -146,7 +146,7 @@ def test_members_and_nodes_are_left_as_they_are(roles):
     assert becomes(after, built(before))["m3"] == {}
 
 
-def test_a_file_that_a_newer_version_does_not_have_goes_and_its_unit_stops():
+def test_a_file_that_a_newer_version_dropped_is_pruned_and_its_unit_stops():
     machines = copy.deepcopy(built(ONE))
     old = "file\t/etc/clusterctl/old.conf\nunit\told.service\tdigest\ndir\t/etc/old\nuser\told\n"
     machines["m1"].records["haproxy"] += old
@@ -162,7 +162,7 @@ def test_a_file_that_a_newer_version_does_not_have_goes_and_its_unit_stops():
 @pytest.mark.parametrize(
     "path", ["/etc", "/etc/kubernetes", paths.ETCD_DATA, paths.KUBELET_DATA, "/var/lib"]
 )
-def test_what_holds_something_that_is_wanted_stays_whoever_named_it(path):
+def test_a_recorded_path_that_contains_a_wanted_file_stays(path):
     machines = copy.deepcopy(built(ONE))
     machines["m1"].records["haproxy"] += f"leftover\t{path}\n"
     machines["m1"].records["gone"] = f"leftover\t{path}\n"

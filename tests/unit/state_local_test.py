@@ -63,7 +63,7 @@ def test_keys_that_lay_open_are_sealed_by_the_next_command(cache, tmp_path, monk
     assert b"PRIVATE KEY" not in contents(cache)
 
 
-def test_a_wrong_passphrase_is_said_to_be_wrong(cache, tmp_path, monkeypatch):
+def test_a_wrong_passphrase_is_reported(cache, tmp_path, monkeypatch):
     monkeypatch.setenv(seal.PASSPHRASE_FILE, secret(tmp_path / "key", "right"))
     cache.keep(trust())
     secret(tmp_path / "key", "wrong")
@@ -72,7 +72,7 @@ def test_a_wrong_passphrase_is_said_to_be_wrong(cache, tmp_path, monkeypatch):
         cache.trust()
 
 
-def test_sealed_keys_without_a_key_and_with_nobody_to_ask_say_what_to_set(
+def test_encrypted_keys_without_a_passphrase_or_a_terminal_name_the_variable_to_set(
     cache, tmp_path, monkeypatch
 ):
     identity = pyrage.x25519.Identity.generate()

@@ -97,7 +97,7 @@ def test_each_unit_is_stopped_before_what_it_needs(root, name):
         assert stopped.index(unit) < stopped.index(needed), (unit, needed)
 
 
-def test_what_the_record_names_goes_and_the_rest_stays(root):
+def test_recorded_paths_are_removed_and_others_stay(root):
     ours = put(root / "etc" / "ours" / "file")
     foreign = put(root / "etc" / "theirs")
     cert, key = put(root / "etc" / "ours" / "a.crt"), put(root / "etc" / "ours" / "a.key")
@@ -127,7 +127,7 @@ def test_what_the_record_names_goes_and_the_rest_stays(root):
     assert not any("flush" in call or "restart" in call for call in calls)
 
 
-def test_a_file_that_a_killed_run_left_half_written_goes_too(root):
+def test_a_partial_file_of_a_killed_run_is_removed_too(root):
     half = put(root / "etc" / "file.clusterctl-new")
     record(root, ("file", f"{root}/etc/file"))
 
@@ -156,7 +156,7 @@ def test_directories_of_the_system_stay_even_when_they_are_empty(root):
     assert script.parent.exists()
 
 
-def test_packages_and_users_of_ours_go(root):
+def test_packages_and_users_that_clusterctl_added_are_removed(root):
     record(root, ("package", "haproxy"), ("package", "bird2"), ("user", "etcd"))
 
     done, calls = run(root)
@@ -240,7 +240,7 @@ def test_a_part_is_removed_and_leaves_the_record_the_rest_stays(root):
     }
 
 
-def test_a_component_that_goes_whole_is_cleaned_up_and_its_record_goes(root):
+def test_a_pruned_component_is_cleaned_up_and_its_record_removed(root):
     shared = put(root / "etc" / "shared")
     lines = (
         ("file", str(put(root / "etc" / "own" / "file"))),

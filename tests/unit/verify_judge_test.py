@@ -74,7 +74,7 @@ def test_members_must_be_those_of_the_inventory():
     )
 
 
-def test_who_is_away_may_have_been_given_up_as_a_member():
+def test_an_unreachable_machine_may_be_missing_from_the_member_list():
     view = healthy_etcd(DEFAULT)
     seen = {n: o for n, o in healthy().items() if n != "m3"}
     for name in ("m1", "m2"):

@@ -74,7 +74,7 @@ esac
 @pytest.mark.parametrize("awk", ["mawk", "gawk", "busybox awk"])
 @pytest.mark.parametrize("interfaces_first", [True, False])
 @pytest.mark.parametrize("together", [True, False])
-def test_every_instance_has_its_own_address_in_whatever_order_they_are_told(
+def test_every_instance_has_its_own_address_in_any_order_of_the_answer(
     tmp_path, awk, interfaces_first, together
 ):
     wanted = {"10.0.0.5": "i-zzz", "10.0.0.6": "i-aaa", "10.0.0.7": "i-mmm"}

@@ -57,14 +57,14 @@ def test_whatever_ends_that_the_apiserver_does_not_stay_stopped(error):
     assert engine.told == [STOP, START_ANYHOW]
 
 
-def test_one_that_could_not_be_stopped_well_is_started_again():
+def test_an_apiserver_that_did_not_stop_cleanly_is_started_again():
     engine = Engine(stop=1)
     with pytest.raises(PhaseError, match="stop kube-apiserver"), drained(engine):
         pytest.fail("its member is restarted")
     assert engine.told == [STOP, START_ANYHOW]
 
 
-def test_what_is_said_is_what_ended_it_though_the_machine_is_gone():
+def test_the_original_error_is_reported_even_if_the_machine_is_unreachable():
     engine = Engine(no_block=UnreachableError("m1 is off"))
     with pytest.raises(PhaseError, match="no quorum"), drained(engine):
         raise PhaseError("no quorum", [])

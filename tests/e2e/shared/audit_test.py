@@ -128,7 +128,7 @@ def test_daemons_run_with_the_flags_of_the_benchmark(ha: Lab) -> None:
             assert set(api["tls-cipher-suites"].split(",")) <= CIPHERS
 
 
-def test_files_are_closed_and_belong_to_whom_they_should(ha: Lab) -> None:
+def test_files_have_the_right_mode_and_owner(ha: Lab) -> None:
     for machine in ha.addresses():
         files_are_closed(ha, machine, master=machine in masters(ha))
 
@@ -158,7 +158,7 @@ def files_are_closed(ha: Lab, machine: str, *, master: bool) -> None:
 
 
 @pytest.mark.parametrize("machine", ["m1", "w1"])
-def test_a_kubelet_says_itself_what_it_runs_with(ha: Lab, machine: str) -> None:
+def test_the_kubelets_configz_shows_the_hardened_settings(ha: Lab, machine: str) -> None:
     raw = ha.kubectl("get", "--raw", f"/api/v1/nodes/{machine}/proxy/configz").stdout
     config = json.loads(raw)["kubeletconfig"]
     assert config["authentication"]["anonymous"]["enabled"] is False
@@ -178,7 +178,7 @@ def test_a_kubelet_says_itself_what_it_runs_with(ha: Lab, machine: str) -> None:
     assert config["seccompDefault"] is True
 
 
-def test_the_provider_that_encrypts_is_a_strong_one_with_one_key_on_all_masters(ha: Lab) -> None:
+def test_all_masters_encrypt_secrets_with_one_strong_provider_and_key(ha: Lab) -> None:
     path = "/etc/kubernetes/encryption.yaml"
     first = f"grep -A1 providers: {path} | tail -n 1 | tr -cd a-z; sha256sum < {path}"
     seen = {ha.on(name, first) for name in masters(ha)}
@@ -202,7 +202,7 @@ def opened(ha: Lab) -> Iterator[str]:
     ha.on("m1", f"chmod 600 {path}")
 
 
-def test_audit_names_a_file_that_was_opened_and_the_command_that_closes_it(
+def test_audit_names_a_file_with_a_loose_mode_and_the_command_that_fixes_it(
     ha: Lab, opened: str
 ) -> None:
     seen = ha.clusterctl("audit", check=False)
@@ -214,7 +214,7 @@ def test_audit_names_a_file_that_was_opened_and_the_command_that_closes_it(
     }
 
 
-def test_namespaces_refuse_what_is_not_baseline_and_warn_of_what_is_not_restricted(ha: Lab) -> None:
+def test_namespaces_refuse_pods_below_baseline_and_warn_below_restricted(ha: Lab) -> None:
     pod = ("run", "p", "--image=docker.io/library/busybox:1.37", "--dry-run=server")
     ha.kubectl("create", "namespace", "plain")
     try:
@@ -227,7 +227,7 @@ def test_namespaces_refuse_what_is_not_baseline_and_warn_of_what_is_not_restrict
         ha.kubectl("delete", "namespace", "plain", "--wait=false")
 
 
-def test_a_pod_that_asks_for_no_seccomp_profile_has_the_runtimes(ha: Lab) -> None:
+def test_a_pod_without_a_seccomp_profile_gets_the_runtimes_default(ha: Lab) -> None:
     ha.kubectl(
         "run", "seccomp", "--image=docker.io/library/busybox:1.37", "--restart=Never",
         "--", "cat", "/proc/self/status",
@@ -252,7 +252,7 @@ def test_old_versions_of_tls_are_refused(ha: Lab, port: int) -> None:
     assert "alert protocol version" in seen.stderr
 
 
-def test_etcd_answers_nobody_without_a_certificate_of_its_own_authority(ha: Lab) -> None:
+def test_etcd_refuses_clients_without_a_certificate_of_its_own_authority(ha: Lab) -> None:
     address = ha.addresses()["m1"]
     without = run("curl", "-sk", "-m", "5", f"https://{address}:2379/health", check=False)
     assert without.returncode != 0
@@ -270,7 +270,7 @@ def test_an_administrator_cannot_profile_the_apiserver(ha: Lab) -> None:
     assert seen.returncode != 0
 
 
-def test_a_token_of_a_pod_is_bound_to_it_and_lives_an_hour(ha: Lab) -> None:
+def test_a_pods_token_is_bound_to_the_pod_and_expires_within_an_hour(ha: Lab) -> None:
     token = ha.kubectl("create", "token", "default").stdout
     payload = token.split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -278,7 +278,7 @@ def test_a_token_of_a_pod_is_bound_to_it_and_lives_an_hour(ha: Lab) -> None:
     assert claims["iss"] == "https://kubernetes.default.svc.cluster.local"
 
 
-def test_the_audit_log_says_who_touched_a_secret_and_not_what_is_in_it(ha: Lab) -> None:
+def test_the_audit_log_names_the_user_who_read_a_secret_but_not_its_content(ha: Lab) -> None:
     ha.kubectl("create", "secret", "generic", "watched", "--from-literal=password=canary-7f3a")
     try:
         log = "/var/log/kubernetes/audit.log"

@@ -34,7 +34,7 @@ def asleep() -> Iterator[Lab]:
 @pytest.fixture(scope="module", autouse=True)
 def expiring(request: pytest.FixtureRequest) -> None:
     """Create that cluster first, if a test uses it. It expires while the other tests run."""
-    last = test_a_cluster_whose_certificates_have_all_expired_is_brought_back
+    last = test_a_cluster_recovers_after_all_its_certificates_expired
     if any(item.name == last.__name__ for item in request.session.items):
         request.getfixturevalue("asleep")
 
@@ -64,7 +64,7 @@ def new_kubeconfig(lab: Lab) -> None:
     lab.clusterctl("kubeconfig", "-o", lab.kubeconfig)
 
 
-def test_the_list_has_every_certificate_with_the_day_that_openssl_shows(ha: Lab) -> None:
+def test_the_list_has_every_certificate_with_the_date_that_openssl_shows(ha: Lab) -> None:
     rows = listed(ha)
     for machine in ("m1", "w1"):
         shown = ha.on(machine, f"for f in $({FIND}); do echo $f; openssl x509 -noout -enddate "
@@ -101,7 +101,7 @@ def test_everything_is_renewed_with_new_keys_and_no_request_fails(ha: Lab) -> No
     assert ha.clusterctl("plan").returncode == 0
 
 
-def test_a_machine_that_is_away_stops_a_replacement_before_it_begins(ha: Lab) -> None:
+def test_an_unreachable_machine_stops_a_replacement_before_it_begins(ha: Lab) -> None:
     run(ENGINE, "pause", ha.container("w2"))
     try:
         done = ha.clusterctl("certs rotate-ca", "--ca", "front-proxy", check=False)
@@ -187,7 +187,7 @@ def test_every_secret_is_encrypted_with_the_new_key(ha: Lab) -> None:
 
 
 @long(250)
-def test_a_cluster_whose_certificates_have_all_expired_is_brought_back(asleep: Lab) -> None:
+def test_a_cluster_recovers_after_all_its_certificates_expired(asleep: Lab) -> None:
     asleep.clusterctl("machines up")
     until(
         "all leaves expired",

@@ -133,7 +133,7 @@ def test_a_second_up_changes_and_restarts_nothing(ha: Lab) -> None:
 
 
 @long(70)
-def test_a_file_changed_by_hand_is_what_plan_shows_and_up_repairs(ha: Lab) -> None:
+def test_plan_shows_a_file_changed_by_hand_and_up_repairs_it(ha: Lab) -> None:
     path = "/etc/kubernetes/audit-policy.yaml"
     ha.on("m2", f"echo '# by hand' >> {path}")
     before = starts(ha)
@@ -168,7 +168,7 @@ def test_status_says_healthy_in_its_exit_code_and_names_one_leader(ha: Lab) -> N
     assert sum(member["leader"] for member in status["etcd"].values()) == 1
 
 
-def test_etcd_has_three_voting_members_by_its_own_word(ha: Lab) -> None:
+def test_etcdctl_lists_three_voting_members(ha: Lab) -> None:
     listed = ha.on("m1", f"{ETCDCTL} member list -w json")
     members = json.loads(listed)["members"]
     assert sorted(m["name"] for m in members) == ["m1", "m2", "m3"]
@@ -189,7 +189,7 @@ def test_openssl_trusts_the_apiserver_under_every_name_that_clients_use(
         assert "Verify return code: 0 (ok)" in seen.stdout
 
 
-def test_nobody_gets_in_without_a_certificate(ha: Lab) -> None:
+def test_requests_without_a_certificate_are_refused(ha: Lab) -> None:
     endpoint = json.loads(ha.clusterctl("status", "-o", "json").stdout)["endpoints"]["clients"]
     code = run("curl", "-sk", "-o", "/dev/null", "-w", "%{http_code}", f"{endpoint}/api").stdout
     assert code == "401"
@@ -200,7 +200,7 @@ def test_nobody_gets_in_without_a_certificate(ha: Lab) -> None:
     assert code == "401"
 
 
-def test_keys_are_closed_to_others_on_every_machine(ha: Lab) -> None:
+def test_only_the_owner_can_read_the_keys_on_every_machine(ha: Lab) -> None:
     for name in ha.addresses():
         found = ha.on(
             name,
@@ -275,15 +275,13 @@ def test_kubectl_top_shows_every_node(ha: Lab) -> None:
     until("kubectl top nodes", shown, 90)
 
 
-def test_whoever_makes_a_network_policy_is_warned(ha: Lab) -> None:
+def test_the_apiserver_warns_when_a_network_policy_is_created(ha: Lab) -> None:
     made = ha.kubectl("apply", "-f", "-", stdin=POLICY)
     assert "does not enforce NetworkPolicy" in made.stderr
     ha.kubectl("delete", "networkpolicy", "deny")
 
 
-def test_an_image_of_ones_own_runs_after_it_was_pushed(
-    ha: Lab, artifacts: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_pushed_image_runs(ha: Lab, artifacts: dict[str, Path], tmp_path: Path) -> None:
     # Any static program will do.
     (tmp_path / "age").write_bytes(artifacts["age/age"].read_bytes())
     (tmp_path / "age").chmod(0o755)
@@ -301,7 +299,7 @@ def test_an_image_of_ones_own_runs_after_it_was_pushed(
     ha.kubectl("delete", "pod", "own", "--wait=false")
 
 
-def test_a_kubeconfig_is_merged_into_the_users_own_and_lives_for_hours(
+def test_kubeconfig_merges_into_the_users_file_and_expires_within_hours(
     ha: Lab, tmp_path: Path
 ) -> None:
     own = tmp_path / "config"
@@ -320,14 +318,12 @@ def test_a_kubeconfig_is_merged_into_the_users_own_and_lives_for_hours(
     assert "system:masters" not in who
 
 
-def test_kubectl_runs_on_a_master_without_one_here(ha: Lab) -> None:
+def test_kubectl_runs_on_a_master_if_this_computer_has_none(ha: Lab) -> None:
     seen = ha.clusterctl("kubectl", "--", "get", "nodes", "-o", "name").stdout
     assert seen.split() == ["node/m1", "node/m2", "node/m3", "node/w1", "node/w2"]
 
 
-def test_a_new_operators_computer_takes_the_keys_over_from_the_masters(
-    ha: Lab, monkeypatch
-) -> None:
+def test_a_new_operators_computer_copies_the_keys_from_the_masters(ha: Lab, monkeypatch) -> None:
     from provision.local.cache import Cache
 
     before = ha.on("m1", "sha256sum /etc/kubernetes/pki/ca.key /etc/kubernetes/pki/sa.key")

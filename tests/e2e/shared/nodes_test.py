@@ -39,7 +39,7 @@ def ssh_stopped(lab: Lab, machine: str) -> Iterator[None]:
         run(ENGINE, "exec", lab.container(machine), "systemctl", "start", "ssh.service")
 
 
-def test_a_machine_that_does_not_answer_is_left_out_and_the_others_are_looked_after(
+def test_up_leaves_an_unreachable_machine_out_and_maintains_the_others(
     ha: Lab,
 ) -> None:
     path = "/etc/kubernetes/scheduler.conf"
@@ -56,7 +56,7 @@ def test_a_machine_that_does_not_answer_is_left_out_and_the_others_are_looked_af
 
 
 @long(100)
-def test_a_master_that_burnt_down_is_replaced_with_one_command(ha: Lab) -> None:
+def test_one_command_replaces_a_lost_master(ha: Lab) -> None:
     ha.kubectl("create", "configmap", "before-the-fire", "--from-literal=kept=yes")
     ha.destroy("m2")
 
@@ -76,7 +76,7 @@ def test_a_master_that_burnt_down_is_replaced_with_one_command(ha: Lab) -> None:
     assert ha.clusterctl("plan", check=False).returncode == 0
 
 
-def test_a_machine_that_is_well_is_not_replaced(ha: Lab) -> None:
+def test_node_replace_refuses_a_healthy_machine(ha: Lab) -> None:
     refused = ha.clusterctl("node replace", "m1", "--yes", check=False)
     assert refused.returncode == 5
     assert "its etcd member is healthy" in refused.stderr
@@ -95,7 +95,7 @@ def logins(ha: Lab) -> dict[str, int]:
 
 
 @long(65)
-def test_a_worker_leaves_and_comes_back(ha: Lab) -> None:
+def test_a_worker_is_removed_and_added_again(ha: Lab) -> None:
     ha.clusterctl("node remove", "w2", "--yes")
     assert ready(ha) == {"m1", "m2", "m3", "w1"}
     assert ha.container("w2") not in containers()
@@ -111,7 +111,7 @@ def test_a_worker_leaves_and_comes_back(ha: Lab) -> None:
     assert ha.clusterctl("plan", check=False).returncode == 0
 
 
-def test_what_must_not_be_is_refused_and_nothing_changes(ha: Lab) -> None:
+def test_unsafe_commands_are_refused_and_change_nothing(ha: Lab) -> None:
     for arguments, why in (
         (("node remove", "w9", "--yes"), "has no machine 'w9'"),
         (("node replace", "w9", "--yes"), "has no machine 'w9'"),

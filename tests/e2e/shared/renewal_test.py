@@ -148,7 +148,9 @@ def renewed(ha: Lab) -> Renewed:
     return Renewed(before, {machine: leaves(ha, machine) for machine in before}, answered)
 
 
-def test_a_cluster_that_nobody_touches_renews_what_is_due(ha: Lab, renewed: Renewed) -> None:
+def test_a_cluster_renews_its_due_certificates_without_an_operator(
+    ha: Lab, renewed: Renewed
+) -> None:
     for machine, old in renewed.before.items():
         assert all(leaf.days_left < 61 for leaf in old.values())
         new = renewed.after[machine]
@@ -163,7 +165,7 @@ def test_a_cluster_that_nobody_touches_renews_what_is_due(ha: Lab, renewed: Rene
     assert ha.clusterctl("status", check=False).returncode == 0
 
 
-def test_a_node_gets_no_certificate_but_for_what_it_has(ha: Lab) -> None:
+def test_a_node_gets_certificates_only_for_its_own_name_and_addresses(ha: Lab) -> None:
     other = ha.addresses()["w2"]
     wanted = (
         ("kubelet-serving", "server auth", "/O=system:nodes/CN=system:node:w1", f"DNS:w1,IP:{other}"),
@@ -197,7 +199,7 @@ def test_a_node_gets_no_certificate_but_for_what_it_has(ha: Lab) -> None:
     ha.kubectl("delete", "csr", *verdicts)
 
 
-def test_what_could_not_be_renewed_is_said_in_the_journal_and_as_an_event(ha: Lab) -> None:
+def test_a_failed_renewal_is_in_the_journal_and_in_an_event(ha: Lab) -> None:
     path = "/etc/etcd/pki/peer.crt"
     make_old(ha, "m3", 59.5, f"echo {path}")
     key = f"{PKI}/etcd/ca.key"
@@ -220,7 +222,7 @@ def test_what_could_not_be_renewed_is_said_in_the_journal_and_as_an_event(ha: La
 
 
 @long(70)
-def test_everybody_shows_the_certificate_that_is_there(ha: Lab, renewed: Renewed) -> None:
+def test_each_server_presents_its_renewed_certificate(ha: Lab, renewed: Renewed) -> None:
     """This test is at the end: apiservers and kubelets look for a new certificate once a minute."""
     for machine, port, path in SHOWN:
         until(

@@ -58,7 +58,7 @@ def test_one_surviving_master_gives_a_new_operator_everything(ha: Lab, newcomer:
     assert len(nodes.split()) == 5
 
 
-def test_nobody_who_answers_is_told_and_nothing_is_made(newcomer: Lab) -> None:
+def test_trust_fetch_fails_and_copies_no_keys_if_no_master_is_reachable(newcomer: Lab) -> None:
     text = newcomer.inventory.read_text()
     newcomer.inventory.write_text(text.replace("'ssh_port': 22}", "'ssh_port': 2299}"))
     refused = newcomer.clusterctl("trust fetch", check=False)

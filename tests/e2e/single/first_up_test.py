@@ -51,7 +51,7 @@ def working(lab: Lab) -> Iterator[subprocess.Popen[str]]:
         run.communicate()
 
 
-def test_the_second_operator_is_refused_and_a_killed_one_is_no_obstacle(
+def test_a_second_operator_is_refused_but_a_killed_run_blocks_no_other(
     machine: Lab, colleague: Lab
 ) -> None:
     assert machine.on("n1", "ls -d /etc/kubernetes 2>/dev/null || true") == "", "not the first up"

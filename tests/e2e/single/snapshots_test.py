@@ -96,9 +96,7 @@ def test_a_master_takes_whole_and_encrypted_snapshots_by_a_timer(lab: Lab, taken
         assert content(where.removeprefix("/")) == sha256(lab, where)
 
 
-def test_a_copy_goes_elsewhere_over_ssh_and_a_snapshot_is_verified_from_it(
-    lab: Lab, taken: str
-) -> None:
+def test_a_snapshot_is_copied_over_ssh_and_verified_from_the_copy(lab: Lab, taken: str) -> None:
     assert names(lab, COPIES) == [taken]
     assert sha256(lab, f"{COPIES}/{taken}") == sha256(lab, f"{BACKUPS}/{taken}")
     listed = json.loads(lab.clusterctl("etcd list", "-o", "json").stdout)
@@ -114,7 +112,7 @@ def test_a_copy_goes_elsewhere_over_ssh_and_a_snapshot_is_verified_from_it(
     assert on(lab, "ls /var/lib/clusterctl/verify") == ""
 
 
-def test_old_ones_go_and_those_of_others_stay(lab: Lab, taken: str) -> None:
+def test_old_snapshots_are_deleted_and_files_of_other_clusters_stay(lab: Lab, taken: str) -> None:
     for directory in (BACKUPS, COPIES):
         on(lab, f"cd {directory} && touch {ANCIENT} {ANOTHERS} notes.txt")
 
@@ -129,7 +127,7 @@ def test_old_ones_go_and_those_of_others_stay(lab: Lab, taken: str) -> None:
     on(lab, f"cd / && rm {BACKUPS}/{ANOTHERS} {COPIES}/{ANOTHERS}")
 
 
-def test_what_cannot_be_copied_is_kept_and_said(lab: Lab, taken: str) -> None:
+def test_a_snapshot_that_cannot_be_copied_is_kept_and_reported(lab: Lab, taken: str) -> None:
     before = names(lab, BACKUPS)
     on(lab, f"mv {COPIES} {COPIES}.away")
 
@@ -144,7 +142,7 @@ def test_what_cannot_be_copied_is_kept_and_said(lab: Lab, taken: str) -> None:
     assert "/srv/copies" in why
 
 
-def test_without_room_there_is_no_half_snapshot(lab: Lab, taken: str) -> None:
+def test_a_full_disk_leaves_no_partial_snapshot(lab: Lab, taken: str) -> None:
     before = names(lab, BACKUPS)
     for directory, command in (
         (f"{BACKUPS}/.work/snapshot", lambda: on(lab, "clusterctl-backup 2>&1 || true")),
@@ -157,7 +155,7 @@ def test_without_room_there_is_no_half_snapshot(lab: Lab, taken: str) -> None:
     assert names(lab, BACKUPS) == before
 
 
-def test_a_copy_goes_to_s3_and_comes_back_from_there(lab: Lab, moto: Moto) -> None:
+def test_a_snapshot_is_copied_to_s3_and_read_from_there(lab: Lab, moto: Moto) -> None:
     iam = moto.client("iam")
     allowed = [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]
     iam.create_user(UserName="backup")
@@ -197,7 +195,7 @@ def test_a_copy_goes_to_s3_and_comes_back_from_there(lab: Lab, moto: Moto) -> No
     assert hashlib.sha256(body).hexdigest() == kept
 
 
-def test_an_s3_that_refuses_is_said_and_the_snapshot_is_kept(lab: Lab, moto: Moto) -> None:
+def test_a_refusal_by_s3_is_reported_and_the_snapshot_is_kept(lab: Lab, moto: Moto) -> None:
     before = objects(moto)
     credentials = "/etc/clusterctl/backup/curl"
     on(lab, f"sed -i.kept 's/^\\(user.*\\)\"$/\\1wrong\"/' {credentials}")
@@ -293,7 +291,7 @@ def test_bad_snapshots_are_refused_and_nothing_is_touched(lab: Lab, tmp_path: Pa
     assert lab.clusterctl("plan").returncode == 0
 
 
-def test_a_cluster_goes_back_to_a_copy_on_its_own_machines(lab: Lab) -> None:
+def test_a_cluster_is_restored_from_a_copy_on_its_own_machines(lab: Lab) -> None:
     lab.clusterctl("kubectl", "--", "create", "configmap", "after", "--from-literal=a=b")
     on(lab, f"rm {BACKUPS}/*")
 
@@ -304,7 +302,7 @@ def test_a_cluster_goes_back_to_a_copy_on_its_own_machines(lab: Lab) -> None:
 
 
 @long(65)
-def test_a_cluster_whose_machines_are_all_gone_comes_back_from_a_copy(lab: Lab) -> None:
+def test_a_cluster_that_lost_all_machines_is_restored_from_a_copy(lab: Lab) -> None:
     fingerprint = sha256(lab, "/etc/kubernetes/pki/ca.crt")
     lab.destroy("n1")
 

@@ -17,7 +17,7 @@ UNTOUCHED = "systemctl show -p MainPID --value etcd containerd kubelet kube-prox
 VIRTUAL = "ip -4 -o address show dev eth0 | awk '$4 ~ /\\/32$/ {print $4}'"
 
 
-def test_a_virtual_address_and_an_addon_go_with_all_that_was_theirs(lab: Lab) -> None:
+def test_a_virtual_address_and_an_addon_are_pruned_with_all_their_files(lab: Lab) -> None:
     addons = {"metrics_server": False, "local_path": True}
     set_inventory(api={"vip": "auto"}, addons=addons)
     lab.up()

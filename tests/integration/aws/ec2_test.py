@@ -253,7 +253,7 @@ def test_everything_around_a_cluster_is_made_as_the_inventory_says(moto, proxy, 
     assert len(group["VPCZoneIdentifier"].split(",")) == 3
 
 
-def test_ports_are_open_to_whom_the_inventory_says_and_no_further(moto, proxy, fresh, tmp_path):
+def test_ports_are_open_only_to_sources_in_the_inventory(moto, proxy, fresh, tmp_path):
     fresh().make(draft_of(tmp_path), Silent())
 
     groups = {
@@ -411,7 +411,7 @@ def test_what_scale_refuses(moto, proxy, tmp_path, workers, group, expected):
     assert proxy.changes == []
 
 
-def test_workers_of_the_group_are_told_at_their_start_how_to_join(moto, proxy, fresh, tmp_path):
+def test_workers_of_the_group_get_the_join_program_at_their_start(moto, proxy, fresh, tmp_path):
     fresh().make(draft_of(tmp_path), Silent())
 
     (one, _) = (i for i in instances(moto) if i not in named(moto).values())
@@ -604,7 +604,7 @@ def test_a_replacement_that_is_killed_in_between_is_finished_at_the_same_place(
     assert [named(moto)["w4"][what] for what in ("PrivateIpAddress", "Placement")] == place
 
 
-def test_a_machine_that_is_off_has_its_public_address_before_anybody_logs_in(
+def test_a_stopped_machine_has_its_public_address_before_the_first_login(
     moto, proxy, fresh, tmp_path, monkeypatch
 ):
     draft = small(tmp_path)
@@ -639,7 +639,7 @@ def pending(seen, waited):
     return replace(seen, instances={"m1": one})
 
 
-def test_what_services_have_made_goes_first(moto, proxy, fresh, tmp_path):
+def test_objects_that_services_created_are_deleted_first(moto, proxy, fresh, tmp_path):
     draft = small(tmp_path)
     fresh().make(draft, Silent())
     ec2, elb = moto.client("ec2"), moto.client("elbv2")
@@ -759,7 +759,7 @@ def test_what_blocks_a_removal_is_named(moto, proxy, fresh, tmp_path, monkeypatc
         ("CreateRole", 403, "AccessDenied", "no right to call CreateRole", "docs/ec2.md"),
     ],
 )
-def test_what_aws_refuses_is_said_with_what_to_ask_for(
+def test_a_refusal_by_aws_is_reported_with_a_hint(
     moto, proxy, fresh, tmp_path, action, status, code, message, hint
 ):
     draft = small(tmp_path)
@@ -833,7 +833,7 @@ def test_rights_that_are_missing_are_named_all_at_once_before_anything_is_made(
     assert ours(moto) == {}
 
 
-def test_everything_wrong_with_an_inventory_is_said_at_once(moto, proxy, fresh, tmp_path):
+def test_all_mistakes_of_an_inventory_are_reported_at_once(moto, proxy, fresh, tmp_path):
     draft = draft_of(
         tmp_path, masters=[("m1", {"ssh_user": "admin"})], workers=[], zones=ZONES[:1],
         image="ami-00000000000000000", master_type="t9.huge", key_pair="mine",
@@ -884,7 +884,7 @@ def test_a_network_that_overlaps_is_refused(moto, proxy, fresh, tmp_path):
         draft_of(tmp_path, network="10.244.0.0/16")
 
 
-def test_a_bucket_of_somebody_else_is_refused(moto, proxy, fresh, tmp_path):
+def test_a_bucket_of_another_account_is_refused(moto, proxy, fresh, tmp_path):
     proxy.errors["HeadBucket"] = (403, "403", "Forbidden")
     with pytest.raises(
         (PreflightError, MachinesError), match="HeadBucket|belongs to another account"
@@ -1003,7 +1003,7 @@ def test_up_asks_before_it_spends_money(moto, proxy, tmp_path):
         ("InvalidClientTokenId", CREDENTIALS, "AWS does not know these credentials"),
     ],
 )
-def test_credentials_that_do_not_work_are_said_in_one_line(
+def test_unusable_credentials_are_reported_in_one_line(
     moto, proxy, tmp_path, code, environment, expected
 ):
     if code:

@@ -107,7 +107,7 @@ def test_another_computer_has_the_keys_and_nowhere_do_they_lie_open(
     assert b"PRIVATE KEY" not in content + kept
 
 
-def test_of_two_operators_who_make_a_new_cluster_at_once_both_get_the_same_keys(given):
+def test_two_operators_who_create_a_cluster_at_once_get_the_same_keys(given):
     mine, theirs = trust(), Trust.create("demo", NOW)
     assert mine != theirs
 
@@ -136,7 +136,7 @@ def test_keys_are_not_shared_unsealed(moto, given, monkeypatch):
     assert objects(moto) == {}
 
 
-def test_who_has_another_identity_is_told_so(given, tmp_path):
+def test_an_operator_with_another_identity_gets_an_error(given, tmp_path):
     cache_of(given).keep(trust())
     (tmp_path / "identity").write_text(f"{pyrage.x25519.Identity.generate()}\n")
 
@@ -147,7 +147,7 @@ def test_who_has_another_identity_is_told_so(given, tmp_path):
 # The lock
 
 
-def test_the_second_operator_is_told_who_is_at_work_until_the_first_has_ended(moto, given):
+def test_a_second_operator_sees_who_holds_the_lock_until_the_first_ends(moto, given):
     with cache_of(given).hold(ALICE):
         with pytest.raises(RefusedError, match="alice@alices-laptop") as error:
             cache_of(given).hold(BOB).__enter__()
@@ -161,7 +161,7 @@ def test_the_second_operator_is_told_who_is_at_work_until_the_first_has_ended(mo
         assert cache_of(given).holder().user == "bob"
 
 
-def test_who_lives_keeps_the_lock_for_longer_than_a_silence_may_last(given):
+def test_a_running_operator_keeps_the_lock_beyond_the_silence_limit(given):
     with SharedCache(given, beat=0.3, life=2).hold(ALICE):
         gevent.sleep(5)
         with pytest.raises(RefusedError, match="alice"):
@@ -178,7 +178,7 @@ def killed(given, *computer):
     return other
 
 
-def test_who_was_killed_on_this_computer_is_followed_at_once(given):
+def test_the_lock_of_a_run_killed_on_this_computer_is_free_at_once(given):
     killed(given)
 
     assert cache_of(given).holder() is None
@@ -186,7 +186,7 @@ def test_who_was_killed_on_this_computer_is_followed_at_once(given):
         assert cache_of(given).holder().user == "bob"
 
 
-def test_the_lock_of_who_was_killed_elsewhere_falls_after_a_silence(given):
+def test_the_lock_of_a_run_killed_elsewhere_is_free_after_the_silence_limit(given):
     other = killed(given, "another/1")
 
     with pytest.raises(RefusedError, match=f"process {other.pid}"):
@@ -196,7 +196,7 @@ def test_the_lock_of_who_was_killed_elsewhere_falls_after_a_silence(given):
         assert cache_of(given).holder().user == "bob"
 
 
-def test_who_loses_the_lock_is_stopped(moto, given):
+def test_a_run_that_loses_the_lock_is_stopped(moto, given):
     def work():
         with SharedCache(given, beat=0.2).hold(ALICE):
             cache_of(given).free()
@@ -244,7 +244,7 @@ def ec2(tmp_path, state="s3://ours/clusters"):
     return write(tmp_path / "ec2.py", settings, "['m1']", state)
 
 
-def test_two_who_make_the_same_machines_at_once(moto, proxy, tmp_path):
+def test_two_operators_create_the_same_machines_at_once(moto, proxy, tmp_path):
     def vpcs():
         return [v for v in moto.client("ec2").describe_vpcs()["Vpcs"] if not v["IsDefault"]]
 
@@ -276,7 +276,7 @@ def test_two_who_make_the_same_machines_at_once(moto, proxy, tmp_path):
     assert len(vpcs()) == 1
 
 
-def test_a_bucket_that_is_not_there_is_said_before_anything_is_made(moto, proxy, tmp_path):
+def test_a_missing_bucket_is_reported_before_anything_is_created(moto, proxy, tmp_path):
     done = subprocess.run(
         [CLUSTERCTL, "up", ec2(tmp_path, "s3://not-there/x"), "--yes"],
         capture_output=True, text=True, timeout=120, check=False,
