@@ -31,7 +31,7 @@ from provision.model.look import Look
 from provision.observe import script
 from provision.pki import requests, table
 from provision.pki.trust import PATHS, Trust
-from provision.plan.external_authority import refusal
+from provision.plan.external_authority import refusal, refuse_own_authority
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class Session:
             if (wanted is None or m.name in wanted) and m.name not in gone
         ]
         fetched = self.engine.fetch(
-            lambda machine: probe(self.cluster, machine, reachability=reachability, deep=deep),
+            lambda machine: probe(
+                self.cluster, machine, reachability=reachability, deep=deep
+            ).program(),
             machines,
         )
         observed = {
@@ -110,16 +112,8 @@ class Session:
             RefusedError: the inventory says that the authority is external, and it is not.
         """
         trust = self._known_trust(look)
-        if trust and self.cluster.certificates.external and not trust.external:
-            message = (
-                f"{self.cluster.name} has authorities of its own, with their keys: the inventory "
-                "cannot make them external"
-            )
-            raise RefusedError(
-                message,
-                hint='take "authority": "external" out; it is for a cluster that is new '
-                f"(clusterctl down {self.cluster.inventory} takes this one apart)",
-            )
+        if trust:
+            refuse_own_authority(self.cluster, trust)
         return trust
 
     def _known_trust(self, look: Look) -> Trust | None:
@@ -186,7 +180,7 @@ _READ_TRUST = f"cd / && tar -cf - --ignore-failed-read {_TRUST_PATHS} 2>/dev/nul
 
 def probe(
     cluster: Cluster, machine: Machine, *, reachability: bool = False, deep: bool = False
-) -> str:
+) -> script.Query:
     """The probe of one machine: it asks for all that any cluster of clusterctl may have there."""
     asked = table.node_leaves(cluster, machine) if cluster.certificates.external else ()
     return script.query(
@@ -198,7 +192,7 @@ def probe(
         files=tuple(requests.key_path(leaf) for leaf in asked),
         reachability=reachability,
         deep=deep,
-    ).program()
+    )
 
 
 @contextmanager

@@ -47,6 +47,24 @@ def refusal(cluster: Cluster, what: str) -> RefusedError:
     )
 
 
+def refuse_own_authority(cluster: Cluster, trust: Trust) -> None:
+    """Check that the keys are those of an external authority, if the inventory says so.
+
+    Raises:
+        RefusedError: the cluster has the keys of its authorities.
+    """
+    if cluster.certificates.external and not trust.external:
+        message = (
+            f"{cluster.name} has authorities of its own, with their keys: the inventory cannot make "
+            "them external"
+        )
+        raise RefusedError(
+            message,
+            hint='take "authority": "external" out; it is for a cluster that is new '
+            f"(clusterctl down {cluster.inventory} takes this one apart)",
+        )
+
+
 def refuse_unsigned(
     cluster: Cluster, trust: Trust, observed: Mapping[str, Observed], plan: Plan, now: datetime
 ) -> None:

@@ -2,7 +2,8 @@
 
 Each deploy looks at its host, plans for this host alone with clusterctl's own functions, and
 carries out the plan with the deploys that `up` uses too. Only `up` knows the order of components,
-keeps the quorum, and lets members and nodes join. A deploy refuses changes that need these.
+keeps the quorum, and lets members and nodes join. A deploy refuses changes that need these: see
+`guards`.
 """
 
 from __future__ import annotations
@@ -19,30 +20,38 @@ from weakref import WeakKeyDictionary
 from pyinfra.api.deploy import deploy
 from pyinfra.api.exceptions import DeployError
 from pyinfra.api.host import Host
-from pyinfra.context import host
+from pyinfra.context import host, state
 
 from provision import artifacts, inventory
 from provision.apply.change import ComponentChange
 from provision.apply.delivery_programs import Want
 from provision.apply.deploys import install_artifacts, install_component, install_packages
 from provision.apply.make_change import component_change
+from provision.apply.session import probe
 from provision.artifacts.model import ArtifactSet
 from provision.desired import catalog
 from provision.desired.model import Component
+from provision.local.cache import Cache
+from provision.local.operators import gone
 from provision.local.progress import Silent
 from provision.machines.locate import locate
 from provision.machines.sources import source_of
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import ClusterctlError, RefusedError, TrustError, UnreachableError
 from provision.model.observed import Observed
-from provision.observe import script
 from provision.observe.parse import parse
 from provision.pki.trust import Trust
-from provision.plan.external_authority import obtain
+from provision.plan.external_authority import obtain, refuse_own_authority
 from provision.plan.machine import plan_machine
 from provision.plan.model import MachinePlan
 from provision.plan.quorum import Standing
 from provision.pyinfra_plugin.facts import MachineState
+from provision.pyinfra_plugin.guards import (
+    refuse_change,
+    refuse_component,
+    refuse_machine,
+    refuse_own,
+)
 
 INVENTORY = "clusterctl_inventory"
 
@@ -63,28 +72,46 @@ def component_deploy(component: Component) -> Callable[..., Any]:
 
 
 def _bring(component: Component) -> None:
-    cluster, trust = _cluster(_inventory())
+    path = _inventory()
+    cluster, trust, cache = _cluster(path)
     machine = _machine(cluster)
     if not component.wanted(cluster, machine):
         return
     observed = _look(cluster, machine)
-    _refuse(component, cluster, trust, observed)
     facts = observed.facts
     assert facts is not None  # noqa: S101 - it answered
-    ready = _artifacts(_inventory(), facts.arch)
-    state = component.state(cluster, machine, trust, facts)
+    holders = (h for h in (observed.holder, cache.holder()) if h and not gone(h))
+    refuse_machine(cluster, trust, observed, next(holders, None))
+    refuse_component(component, cluster, observed)
+    ready = _artifacts(path, facts.arch)
     now = datetime.now(UTC)
     plan = plan_machine(
         cluster, machine, trust, observed, ready, now, etcd=Standing.MEMBER, nodes=None
     )
-    if packages := tuple(p for p in state.packages if p in plan.packages):
+    together = [other.name for other in state.inventory.get_active_hosts()]
+    refuse_change(component, cluster, observed, plan, ready, together)
+    change = _change(component, plan, observed, cluster, trust, now)
+    wanted = component.state(cluster, machine, trust, facts)
+    if packages := tuple(p for p in wanted.packages if p in plan.packages):
         install_packages(packages=packages, os_family=facts.os_family)
-    if binaries := [b for b in state.binaries if b in plan.binaries]:
+    if binaries := [b for b in wanted.binaries if b in plan.binaries]:
         wants = [Want(b.artifact, b.path, facts.arch) for b in binaries]
         install_artifacts(
             items=tuple((ready.get(w.artifact, w.arch), w) for w in wants), proxy=cluster.proxy
         )
-    install_component(change=_change(component, plan, observed, cluster, trust, now))
+    install_component(change=change)
+
+
+@deploy("Component")
+def install_own_component(change: ComponentChange) -> None:
+    """Carry out an operator's own change: put its files in place and start its units.
+
+    Raises:
+        DeployError: the change has the name of a component of clusterctl, or a record.
+    """
+    with _as_deploy_error():
+        refuse_own(change)
+        install_component(change=change)
 
 
 def _change(
@@ -114,11 +141,12 @@ def _inventory() -> Path:
 
 
 @cache
-def _cluster(path: Path) -> tuple[Cluster, Trust]:
-    """The inventory's cluster, and its keys from this computer's cache.
+def _cluster(path: Path) -> tuple[Cluster, Trust, Cache]:
+    """The inventory's cluster, its keys from this computer's cache, and the cache.
 
     Raises:
         TrustError: this computer has no keys of the cluster.
+        RefusedError: the inventory says that the authority is external, and it is not.
     """
     draft = inventory.read(path)
     cluster, kept, _ = locate(source_of(draft), draft)
@@ -128,12 +156,13 @@ def _cluster(path: Path) -> tuple[Cluster, Trust]:
         raise TrustError(
             message, hint=f"clusterctl trust fetch {path}; clusterctl up {path} makes a new cluster"
         )
-    return cluster, trust
+    refuse_own_authority(cluster, trust)
+    return cluster, trust, kept
 
 
 @cache
 def _artifacts(path: Path, arch: str) -> ArtifactSet:
-    cluster, trust = _cluster(path)
+    cluster, trust, _ = _cluster(path)
     wanted = tuple((name, arch) for name in catalog.artifacts_of(cluster, trust))
     return artifacts.prepare(cluster.artifacts, cluster.kubernetes, wanted, Silent())
 
@@ -155,47 +184,13 @@ def _look(cluster: Cluster, machine: Machine) -> Observed:
         UnreachableError: the probe gave no answer.
     """
     if host not in _seen:
-        query = script.query(cluster, machine, units=catalog.UNITS, packages=catalog.PACKAGES)
         sent = time.time()
-        output = host.get_fact(MachineState, query=query)
+        output = host.get_fact(MachineState, query=probe(cluster, machine))
         _seen[host] = parse(machine.name, output, sent, time.time())
     observed = _seen[host]
     if not observed.reachable:
         raise UnreachableError(observed.error, hint="is root needed? Set _sudo")
     return observed
-
-
-def _refuse(component: Component, cluster: Cluster, trust: Trust, observed: Observed) -> None:
-    """Refuse a change that needs a look at the whole cluster.
-
-    Raises:
-        RefusedError: the change needs it. The hint is the command to use instead.
-    """
-    up = f"clusterctl up {cluster.inventory}"
-    if observed.fingerprint and observed.fingerprint != trust.fingerprint:
-        message = f"{observed.machine} belongs to another cluster: {observed.cluster}"
-        raise RefusedError(message, hint=f"clusterctl check {cluster.inventory} says more")
-    if observed.trust and observed.trust[0] > trust.generation:
-        message = f"{observed.machine} has newer keys than this computer"
-        raise RefusedError(message, hint=f"clusterctl trust fetch {cluster.inventory}")
-    if observed.holder:
-        message = f"another operator is changing this cluster: {observed.holder}"
-        raise RefusedError(message, hint="wait until it has finished")
-    if component.name == "firewall":
-        message = (
-            f"refusing to change the firewall of {observed.machine}: wrong rules would lock you out, "
-            "and this deploy cannot undo them"
-        )
-        raise RefusedError(message, hint=f"{up} changes the rules, and tests a new SSH connection")
-    if component.name == "etcd" and not (observed.etcd_data and observed.etcd_formed):
-        message = (
-            f"{observed.machine} has no etcd data: a member is formed or joined with the others"
-        )
-        raise RefusedError(message, hint=f"{up} does it")
-    asks = not cluster.certificates.external
-    if component.name == "kubelet" and asks and not observed.registered:
-        message = f"{observed.machine} is no node yet: a kubelet joins with a one-time token"
-        raise RefusedError(message, hint=f"{up} does it")
 
 
 @contextmanager
