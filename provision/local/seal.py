@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pyrage
 
-from provision.local import private_file
+from provision.local import age_files, private_file
 from provision.model.errors import RefusedError, TrustError
-from provision.pki import age
 
 PASSPHRASE_FILE = "CLUSTERCTL_PASSPHRASE_FILE"  # noqa: S105 - a name
 AGE_IDENTITY = "CLUSTERCTL_AGE_IDENTITY"
@@ -48,7 +47,7 @@ class Seal:
         """
         try:
             if self.passphrase:
-                return age.open_with_passphrase(content, self.passphrase)
+                return age_files.open_with_passphrase(content, self.passphrase)
             keys = [pyrage.x25519.Identity.from_str(text) for text in self.identities]
             return bytes(pyrage.decrypt(content, keys))
         except pyrage.DecryptError as error:
@@ -80,7 +79,7 @@ def wanted() -> Seal | None:
         return Seal(passphrase=first)
     if identity_file:
         private_file.read(Path(identity_file))
-        found = age.identities(Path(identity_file))
+        found = age_files.read_identities(Path(identity_file))
         if not found:
             raise RefusedError(f"{identity_file} has no identity", hint="age-keygen makes one")
         return Seal(identities=found)
@@ -93,8 +92,8 @@ def asked(path: Path) -> Seal:
     Raises:
         TrustError: there is no terminal, or the file was not encrypted with a passphrase.
     """
-    if not age.wants_passphrase(path) or not sys.stdin.isatty():
+    if not age_files.wants_passphrase(path) or not sys.stdin.isatty():
         message = f"the cache's keys, {path}, are encrypted"
-        name = PASSPHRASE_FILE if age.wants_passphrase(path) else AGE_IDENTITY
+        name = PASSPHRASE_FILE if age_files.wants_passphrase(path) else AGE_IDENTITY
         raise TrustError(message, hint=f"set {name}, the file that opens them")
     return Seal(passphrase=getpass.getpass(f"Passphrase of {path}: "))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provision.local import age_files
 from provision.model.errors import RefusedError
 from provision.pki import age
 from tests.world import trust
@@ -59,33 +60,33 @@ def test_a_key_gives_the_identity_that_earlier_versions_derived():
 
 def test_what_was_encrypted_for_a_key_is_opened_by_it_and_by_no_other(plain, tmp_path):
     mine, other = age.identity(trust()), str(pyrage.x25519.Identity.generate())
-    age.encrypt(plain, tmp_path / "file", [age.recipient(mine)])
+    age_files.encrypt(plain, tmp_path / "file", [age.recipient(mine)])
 
-    age.decrypt(tmp_path / "file", tmp_path / "back", [other, mine])
+    age_files.decrypt(tmp_path / "file", tmp_path / "back", [other, mine])
 
     assert (tmp_path / "back").read_bytes() == plain.read_bytes()
     with pytest.raises(RefusedError, match="none of 1 known keys"):
-        age.decrypt(tmp_path / "file", tmp_path / "no", [other])
+        age_files.decrypt(tmp_path / "file", tmp_path / "no", [other])
 
 
 def test_a_truncated_file_is_reported_as_truncated(plain, tmp_path):
     mine = age.identity(trust())
-    age.encrypt(plain, tmp_path / "file", [age.recipient(mine)])
+    age_files.encrypt(plain, tmp_path / "file", [age.recipient(mine)])
     whole = (tmp_path / "file").read_bytes()
     for length in (len(whole) - 1, len(whole) // 2, 210):
         (tmp_path / "file").write_bytes(whole[:length])
         with pytest.raises(RefusedError, match="damaged or cut off"):
-            age.decrypt(tmp_path / "file", tmp_path / "back", [mine])
+            age_files.decrypt(tmp_path / "file", tmp_path / "back", [mine])
 
 
 def test_a_passphrase_opens_what_it_closed_and_a_wrong_one_is_refused(plain, tmp_path):
-    age.encrypt_with_passphrase(plain, tmp_path / "file", "correct horse")
+    age_files.encrypt_with_passphrase(plain, tmp_path / "file", "correct horse")
 
-    assert age.wants_passphrase(tmp_path / "file")
-    age.decrypt_with_passphrase(tmp_path / "file", tmp_path / "back", "correct horse")
+    assert age_files.wants_passphrase(tmp_path / "file")
+    age_files.decrypt_with_passphrase(tmp_path / "file", tmp_path / "back", "correct horse")
     assert (tmp_path / "back").read_bytes() == plain.read_bytes()
     with pytest.raises(RefusedError, match="not the passphrase"):
-        age.decrypt_with_passphrase(tmp_path / "file", tmp_path / "back", "battery staple")
+        age_files.decrypt_with_passphrase(tmp_path / "file", tmp_path / "back", "battery staple")
 
 
 @pytest.fixture
@@ -107,31 +108,31 @@ def test_a_computer_that_was_busy_when_age_measured_it_is_measured_again(too_muc
             return answer
         raise answer
 
-    assert age.patiently(opening) == b"content"
+    assert age_files.patiently(opening) == b"content"
     assert answers == []
 
 
 def test_a_work_factor_that_is_too_high_is_reported_as_such_not_as_damage(
     too_much, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(age, "_PAUSE", 0)
+    monkeypatch.setattr(age_files, "_PAUSE", 0)
     file = pyrage.passphrase.encrypt(b"", "correct horse")
     (tmp_path / "file").write_bytes(re.sub(rb"(-> scrypt \S+) \d+", rb"\1 40", file))
 
     with pytest.raises(RefusedError, match="a much faster computer"):
-        age.decrypt_with_passphrase(tmp_path / "file", tmp_path / "back", "correct horse")
+        age_files.decrypt_with_passphrase(tmp_path / "file", tmp_path / "back", "correct horse")
 
 
 def test_a_file_for_a_key_asks_for_no_passphrase_and_another_kind_of_file_is_refused(
     plain, tmp_path
 ):
-    age.encrypt(plain, tmp_path / "file", [age.recipient(age.identity(trust()))])
+    age_files.encrypt(plain, tmp_path / "file", [age.recipient(age.identity(trust()))])
 
-    assert not age.wants_passphrase(tmp_path / "file")
+    assert not age_files.wants_passphrase(tmp_path / "file")
     with pytest.raises(RefusedError, match="not encrypted by age"):
-        age.wants_passphrase(plain)
+        age_files.wants_passphrase(plain)
     with pytest.raises(RefusedError, match="cannot be read"):
-        age.wants_passphrase(tmp_path / "absent")
+        age_files.wants_passphrase(tmp_path / "absent")
 
 
 def test_a_file_of_identities_is_read_as_age_keygen_writes_it(tmp_path):
@@ -139,7 +140,7 @@ def test_a_file_of_identities_is_read_as_age_keygen_writes_it(tmp_path):
     path = tmp_path / "keys"
     path.write_text(f"# created: today\n# public key: age1...\n{mine}\n\n")
 
-    assert age.identities(path) == (mine,)
+    assert age_files.read_identities(path) == (mine,)
     path.write_text("AGE-SECRET-KEY-1NONSENSE\n")
     with pytest.raises(RefusedError, match="not an identity"):
-        age.identities(path)
+        age_files.read_identities(path)

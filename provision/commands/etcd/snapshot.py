@@ -14,7 +14,7 @@ from provision.artifacts.cache import replacing
 from provision.commands.etcd import snapshot_file
 from provision.commands.etcd.status import Member, parse
 from provision.desired import etcd_programs
-from provision.local import identities, private_file
+from provision.local import age_files, identities, private_file
 from provision.model.cluster import Machine
 from provision.model.errors import Failure, PhaseError, RefusedError
 from provision.model.look import Look
@@ -95,9 +95,9 @@ def take(session: Session, target: Path | None, passphrase: str | None) -> Taken
         path = target or Path(name)
         with replacing(path) as temporary:
             if passphrase is None:
-                age.encrypt(plain, temporary, [age.recipient(age.identity(trust))])
+                age_files.encrypt(plain, temporary, [age.recipient(age.identity(trust))])
             else:
-                age.encrypt_with_passphrase(plain, temporary, passphrase)
+                age_files.encrypt_with_passphrase(plain, temporary, passphrase)
     size = path.stat().st_size
     return Taken(path, manifest, machine.name, size, time.monotonic() - began)
 

@@ -14,7 +14,7 @@ from provision.artifacts.catalogue import catalogue
 from provision.commands.etcd import snapshot_file
 from provision.commands.etcd.copies import fetch, listed
 from provision.commands.etcd.snapshot_file import Snapshot
-from provision.local import identities, private_file
+from provision.local import age_files, identities, private_file
 from provision.model.cluster import Cluster
 from provision.model.errors import RefusedError
 from provision.model.look import Look
@@ -58,10 +58,10 @@ def opened(session: Session, look: Look, chosen: str, keys: Keys) -> Iterator[Sn
             shown = _fetched(session, look, chosen, file)
         plain = directory / "plain"
         plain.touch(0o600)
-        if age.wants_passphrase(file):
-            age.decrypt_with_passphrase(file, plain, keys.passphrase())
+        if age_files.wants_passphrase(file):
+            age_files.decrypt_with_passphrase(file, plain, keys.passphrase())
         else:
-            age.decrypt(file, plain, _identities(session, look, keys))
+            age_files.decrypt(file, plain, _identities(session, look, keys))
         yield snapshot_file.unpack(plain, directory, shown)
 
 
@@ -69,9 +69,9 @@ def _identities(session: Session, look: Look, keys: Keys) -> tuple[str, ...]:
     trust = session.known_trust(look)
     known = [age.identity(trust)] if trust else []
     if identities.path().exists():
-        known += age.identities(identities.path())
+        known += age_files.read_identities(identities.path())
     if keys.identity:
-        known += age.identities(keys.identity)
+        known += age_files.read_identities(keys.identity)
     return tuple(dict.fromkeys(known))
 
 
