@@ -162,7 +162,7 @@ class Disk:
         self.records[change.component] = change.record
 
     def remove(self, removals, *, killed=False):
-        """Remove as `teardown.REMOVE` does.
+        """Remove as `teardown.PRUNE` does.
 
         Args:
             killed: stop before the record is shortened.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from provision.apply.checked import checked
+from provision.apply.programs import program
 from provision.apply.session import Session
 from provision.desired.components.etcd import etcdctl, peer_url
 from provision.model.cluster import Cluster, Machine
@@ -20,9 +21,8 @@ from provision.observe.parse_etcd import member_list
 
 PHASE = "etcd"
 # etcd changes its members only after the others have been connected for 5 s, and promotes a learner
-# only after it has caught up. Until then it answers with one of `_LATER`.
+# only after it has caught up.
 PATIENCE = 60  # seconds
-_LATER = "*unhealthy*|*'not enough started'*|*'in sync'*|*'too many learner'*|*timeout*|*'leader changed'*"
 
 
 def healthy_member(look: Look, *, but: str = "") -> Machine:
@@ -81,15 +81,8 @@ def seal(session: Session, machine: Machine, health: str) -> None:
     Args:
         health: the component's own check, which writes the mark.
     """
-    program = f"""\
-end=$(($(date +%s) + {PATIENCE}))
-until {{ {health}
-}} 2>/dev/null; do
-    [ "$(date +%s)" -lt "$end" ] || {{ echo 'it does not answer as a member' >&2; exit 1; }}
-    sleep 0.2
-done
-"""
-    _shell(session, machine, "wait until it answers as a member", program)
+    wait = program("member", health=health, patience=str(PATIENCE))
+    _shell(session, machine, "wait until it answers as a member", wait)
 
 
 def remove(session: Session, via: Machine, name: str) -> None:
@@ -119,23 +112,10 @@ def _ask(session: Session, via: Machine, step: str, subcommand: str) -> str:
 
 
 def _patiently(session: Session, via: Machine, step: str, subcommand: str) -> None:
-    """Run etcdctl, and again while etcd answers that it is too early (`_LATER`)."""
-    ctl = etcdctl(session.cluster, via)
-    program = f"""\
-end=$(($(date +%s) + {PATIENCE}))
-while :; do
-    out=$({ctl} {subcommand} 2>&1) && exit 0
-    case $out in
-    *'not found'*|*'not a learner'*) exit 0 ;;  # a run that was killed had done it
-    {_LATER}) [ "$(date +%s)" -lt "$end" ] || break ;;
-    *) break ;;
-    esac
-    sleep 0.3
-done
-echo "$out" >&2
-exit 1
-"""
-    _shell(session, via, step, program)
+    """Run etcdctl, and again while etcd answers that it is too early (`etcdctl.sh`)."""
+    command = f"{etcdctl(session.cluster, via)} {subcommand}"
+    repeat = program("etcdctl", command=command, patience=str(PATIENCE))
+    _shell(session, via, step, repeat)
 
 
 def _shell(session: Session, via: Machine, step: str, command: str) -> str:

@@ -45,7 +45,7 @@ def recorded(root):
 
 def run(root, *removals):
     """`down`, or the removal of these."""
-    program = teardown.REMOVE if removals else teardown.DOWN
+    program = teardown.PRUNE if removals else teardown.DOWN
     program = program.replace(paths.STATE, str(root / "state"))
     program = program.replace("'^/usr/'", f"'^{root}/usr/'")
     done = subprocess.run(

@@ -8,7 +8,7 @@ from pyinfra.api.command import StringCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
-from provision.apply.teardown import REMOVE, unwanted
+from provision.apply.teardown import PRUNE, unwanted
 from provision.plan.record import Removal
 
 
@@ -22,4 +22,4 @@ def remove(removals: tuple[Removal, ...]) -> Generator[StringCommand, None, None
     if not removals:
         host.noop("nothing is there that is not wanted")
         return
-    yield StringCommand(REMOVE, _stdin=unwanted(removals))
+    yield StringCommand(PRUNE, _stdin=unwanted(removals))
