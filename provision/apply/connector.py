@@ -12,7 +12,7 @@ from pyinfra.api.state import State
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command
 
-from provision.apply.install import SAY
+from provision.apply.install import COMPONENT, SAY
 from provision.apply.ssh import Answer, Link, with_sudo_password
 from provision.model.cluster import Cluster
 from provision.model.errors import ClusterctlError, UnreachableError
@@ -31,7 +31,7 @@ class Connector(SSHConnector):
         self.answer: Answer | None = None
         self.error: ClusterctlError | None = None
         self.progress: Callable[[str], None] = _ignore
-        self.step = ""
+        self.component = self.step = ""
         self.secret_output = False
 
     def connect(self) -> None:
@@ -86,9 +86,11 @@ class Connector(SSHConnector):
         return self.answer.code in success, CommandOutput(lines)
 
     def _hear(self, line: str) -> None:
-        if line.startswith(SAY):
+        if line.startswith(COMPONENT):
+            self.component, self.step = line.removeprefix(COMPONENT), ""
+        elif line.startswith(SAY):
             self.step = line.removeprefix(SAY)
-            self.progress(self.step)
+            self.progress(f"{self.component}: {self.step}" if self.component else self.step)
 
 
 def connector_of(host: Host) -> Connector:

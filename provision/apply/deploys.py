@@ -1,6 +1,8 @@
-"""Packages of the distribution, artifacts, and one component's files and units."""
+"""Packages of the distribution, artifacts, and the files and units of components."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from pyinfra.api.deploy import deploy
 from pyinfra.operations import dnf, server
@@ -82,7 +84,13 @@ def install_artifacts(items: tuple[tuple[Ready, Want], ...], proxy: HttpProxy) -
 @deploy("Component")
 def install_component(change: ComponentChange) -> None:
     """Put one component's files in place and start its units."""
-    apply(name=change.component, change=change)
+    apply(name=change.component, changes=(change,))
+
+
+@deploy("Components")
+def install_components(changes: Sequence[ComponentChange]) -> None:
+    """Put the files of components in place and start their units, by one program."""
+    apply(name=", ".join(change.component for change in changes), changes=changes)
 
 
 @deploy("Remove")

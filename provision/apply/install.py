@@ -1,14 +1,16 @@
-"""A component's change -> the bytes that do it on a machine: files and a shell program.
+"""Changes of components -> the bytes that make them on a machine: files and a shell program.
 
-The program is POSIX sh with coreutils, util-linux and systemd. It can be killed at any line:
-nothing is ever half written, and the next run finishes the job. The order ensures that:
+One program makes the changes of several components, since each reload of systemd takes a small
+machine a second, and each process some milliseconds. The program is POSIX sh with coreutils,
+util-linux and systemd. It can be killed at any line: nothing is ever half written, and the next run
+finishes the job. The order ensures that:
 
-1. It writes the record of what will be there. So teardown knows everything, and the hash of a key
+1. It writes the records of what will be there. So teardown knows everything, and the hash of a key
    in the record reveals a certificate whose key was not installed.
 2. It writes every new file beside its place, complete and with its final owner and mode. Then it
    renames all of them, keys after their certificates.
-3. It changes kernel, systemd and units, and waits for health. Only then it records the units'
-   digests.
+3. It changes kernel and systemd. Then it changes the units of one component after the other, and
+   waits for its health. Only then it records the digests of the component's units.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import base64
 import gzip
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import PurePosixPath
 from shlex import join, quote
 
@@ -26,8 +29,9 @@ from provision.desired.model import Directory, HostFile
 from provision.model import paths
 from provision.model.paths import NEW
 
-# Prefixes of lines for the engine: the program's current step, on stdout, and the journal of a unit
-# that failed, on stderr.
+# Prefixes of lines for the engine: the component that the program works on and its current step, on
+# stdout, and the journal of a unit that failed, on stderr.
+COMPONENT = "clusterctl-component: "
 SAY = "clusterctl: "
 JOURNAL = "clusterctl-journal: "
 
@@ -50,7 +54,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
-base64 -d | tar -xzf - -C "$work" || exit 1
+base64 -d | tar -xpzf - -C "$work" || exit 1
 {f"{prepare} || exit 1{chr(10)}" if prepare else ""}sh "$work/run" "$work"
 """
 
@@ -58,91 +62,109 @@ base64 -d | tar -xzf - -C "$work" || exit 1
 COMMAND = command()
 
 
-def payload(change: ComponentChange, record: str = paths.RECORD) -> str:
-    """The change as text: a gzipped tar in base64, since pyinfra's stdin is lines.
+def payload(changes: Sequence[ComponentChange], record: str = paths.RECORD) -> str:
+    """The changes as text: a gzipped tar in base64, since pyinfra's stdin is lines.
 
-    The same change gives the same text.
+    The same changes give the same text.
 
     Args:
+        changes: of different components.
         record: directory of the machine's record.
     """
-    files = [*change.files, *_issued(change)]
-    members = {"run": program(change, record).encode()}
-    members |= {f"files/{index}": file.content for index, file in enumerate(files)}
-    members |= {
-        name: text.encode()
-        for name, text in (
-            ("before", _before(change)),
-            ("record", change.record),
-            ("health", change.health),
-        )
-        if text
-    }
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in members.items():
+
+        def add(name: str, content: bytes, mode: int = 0o600) -> None:
             info = tarfile.TarInfo(name)
             info.size = len(content)
-            info.mode = 0o600
+            info.mode = mode
             tar.addfile(info, io.BytesIO(content))
+
+        add("run", program(changes, record).encode())
+        for index, file in enumerate(file for change in changes for file in _files(change)):
+            add(f"files/{index}", file.content)
+        for change in changes:
+            if change.record:
+                add(f"before/{change.component}", _before(change).encode(), 0o644)
+                add(f"after/{change.component}", change.record.encode(), 0o644)
+            if change.health:
+                add(f"health/{change.component}", change.health.encode())
     return base64.encodebytes(gzip.compress(raw.getvalue(), 6, mtime=0)).decode()
 
 
-def program(change: ComponentChange, record: str = paths.RECORD) -> str:
+def program(changes: Sequence[ComponentChange], record: str = paths.RECORD) -> str:
     """The shell program; its argument is the directory of the unpacked payload."""
-    return _PRELUDE + "".join(f"{line}\n" for line in _lines(change, record))
+    return _PRELUDE + "".join(f"{line}\n" for line in _lines(changes, record))
 
 
-def _lines(change: ComponentChange, record: str) -> Iterator[str]:
-    ours = quote(f"{record}/{change.component}")
-    if change.record:
+def _lines(changes: Sequence[ComponentChange], record: str) -> Iterator[str]:
+    if any(change.record for change in changes):
         yield f"install -d -m 0755 {quote(record)}"
-        yield f"record before {ours}"
-    yield from _place(change)
-    yield from _activate(change)
-    if change.record:
-        yield f"record record {ours}"
+        yield f"records {quote(record)}"
+    yield from _place(changes)
+    yield from _prepare(changes)
+    for change in changes:
+        yield from _activate(change)
+        if change.record:
+            ours = quote(f"{record}/{change.component}")
+            yield f'mv -fT "$work/after/{change.component}" {ours}'
 
 
-def _place(change: ComponentChange) -> Iterator[str]:
-    for user in change.users:
-        yield join(("user", user))
-    for directory in change.directories:
-        yield join(("install", "-d", *_access(directory), directory.path))
-    files = [*change.files, *_issued(change)]
-    if files:
-        yield f"say 'write {len(files)} files'"
-    here = {issued.leaf.key_path: issued.key_path for issued in change.issued if issued.key_path}
-    for index, file in enumerate(files):
-        yield join(("stage", here.get(file.path, str(index)), file.path, *_access(file)))
-    if files:
-        yield join(("sync", *(file.path + NEW for file in files)))
-    for file in files:
-        yield join(("mv", "-fT", file.path + NEW, file.path))
-    if change.remove:
-        yield join(("rm", "-f", "--", *change.remove))
+def _place(changes: Sequence[ComponentChange]) -> Iterator[str]:
+    index = 0
+    for change in changes:
+        files = _files(change)
+        if files or change.users or change.directories:
+            yield f"component {change.component}"
+        for user in change.users:
+            yield join(("user", user))
+        for access, directories in groupby(change.directories, key=_access):
+            yield join(("install", "-d", *access, *(entry.path for entry in directories)))
+        if files:
+            yield f"say 'write {len(files)} files'"
+        here = {i.leaf.key_path: i.key_path for i in change.issued if i.key_path}
+        for file in files:
+            yield join(("stage", here.get(file.path, str(index)), file.path, *_access(file)))
+            index += 1
+    new = [file.path for change in changes for file in _files(change)]
+    if new:
+        yield join(("sync", *(path + NEW for path in new)))
+    for path in new:
+        yield join(("mv", "-fT", path + NEW, path))
+    if gone := [path for change in changes for path in change.remove]:
+        yield join(("rm", "-f", "--", *gone))
 
 
-def _activate(change: ComponentChange) -> Iterator[str]:
-    for module in change.modules:
-        yield join(("load", module))
-    for key, value in change.sysctls:
-        path = key if "/" in key else key.replace(".", "/")
-        yield join(("kernel", f"/proc/sys/{path}", value))
-    units = tuple(dict.fromkeys((*change.restart, *change.reload, *change.start)))
+def _prepare(changes: Sequence[ComponentChange]) -> Iterator[str]:
+    """Change the kernel, and show systemd the new units."""
+    for change in changes:
+        for module in change.modules:
+            yield join(("load", module))
+        for key, value in change.sysctls:
+            path = key if "/" in key else key.replace(".", "/")
+            yield join(("kernel", f"/proc/sys/{path}", value))
     # Before systemd reloads, and without a reload of its own: each reload takes a small machine a
     # second.
-    if enabled := (*change.enable, *change.start):
+    if enabled := _each(changes, lambda c: (*c.enable, *c.start)):
         yield join(("systemctl", "--quiet", "--no-reload", "enable", *enabled))
-    if change.daemon_reload:
+    units = _each(changes, _units)
+    if any(change.daemon_reload for change in changes):
         yield "systemctl daemon-reload"
     elif units:
         yield join(("fresh", *units))
-    # These calls block, so that nothing polls while a unit gets ready. `settle` decides later if a
-    # unit failed, since it may succeed when systemd starts it a second time.
     if units:
         yield join(("systemctl", "reset-failed", *units)) + " 2>/dev/null || true"
-    yield f"deadline=$(($(date +%s) + {change.health_timeout}))"
+
+
+def _activate(change: ComponentChange) -> Iterator[str]:
+    """Change the component's units and wait for its health."""
+    units = _units(change)
+    if not units and not change.health:
+        return
+    yield f"component {change.component}"
+    yield f"limit {change.health_timeout}"
+    # These calls block, so that nothing polls while a unit gets ready. `settle` decides later if a
+    # unit failed, since it may succeed when systemd starts it a second time.
     for verb, names in (
         ("restart", change.restart),
         ("reload-or-restart", change.reload),
@@ -150,9 +172,23 @@ def _activate(change: ComponentChange) -> Iterator[str]:
     ):
         if names:
             yield f"say {quote(verb + ' ' + ' '.join(names))}"
-            yield f'timeout "$(left)" systemctl --quiet {verb} {join(names)} || true'
-    if units or change.health:
-        yield join(("settle", str(change.health_timeout), *units))
+            yield join(("unit", verb, *names))
+    yield join(("settle", *units))
+
+
+def _units(change: ComponentChange) -> tuple[str, ...]:
+    """The units that run when the change is made."""
+    return tuple(dict.fromkeys((*change.restart, *change.reload, *change.start)))
+
+
+def _each(
+    changes: Iterable[ComponentChange], of: Callable[[ComponentChange], tuple[str, ...]]
+) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for change in changes for name in of(change)))
+
+
+def _files(change: ComponentChange) -> tuple[HostFile, ...]:
+    return (*change.files, *_issued(change))
 
 
 def _access(entry: Directory | HostFile) -> tuple[str, ...]:
@@ -165,8 +201,6 @@ def _before(change: ComponentChange) -> str:
     Files within a leftover of the component are not added: `down` finds them there. Before a run
     that was cut off is finished, a program may make such a file again: a kubelet its certificate.
     """
-    if not change.record:
-        return ""
     before = change.record_before or change.record
     lines = (line.split("\t") for line in change.record.splitlines())
     whole = [line[1] for line in lines if line[0] == "leftover"]
@@ -187,12 +221,16 @@ set -eu
 umask 077
 work=$1
 
+component() {{ # NAME: work on it
+    component=$1
+    echo "{COMPONENT}$1"
+}}
+
 say() {{ echo "{SAY}$*"; }}
 
-record() {{ # FROM TO
-    install -m 0644 "$work/$1" "$2{NEW}"
-    sync "$2{NEW}"
-    mv -fT "$2{NEW}" "$2"
+records() {{ # DIRECTORY: write all records of what will be there; the final ones are ready
+    sync "$work"/before/* "$work"/after/*
+    mv -f "$work"/before/* "$1"
 }}
 
 user() {{ # NAME
@@ -208,9 +246,9 @@ stage() {{ # INDEX|FILE PATH ACCESS...: of the payload, or a key that this machi
     esac
     new="$2{NEW}"
     shift 2
-    rm -f -- "$new"
-    # install makes the file 0600, fills it, and only then sets owner and mode.
-    install "$@" "$from" "$new"
+    # install removes what is in the way, makes the file 0600, fills it, and only then sets owner
+    # and mode.
+    install -T "$@" "$from" "$new"
 }}
 
 load() {{ # MODULE
@@ -230,36 +268,57 @@ fresh() {{ # UNITS: systemd knows their files as they are, though a killed run d
     esac
 }}
 
-left() {{
-    seconds=$((deadline - $(date +%s)))
-    echo $((seconds > 1 ? seconds : 1))
+limit() {{ # SECONDS that the component has from now on until it is healthy
+    limit=$1
+    now
+    deadline=$((now + limit))
+}}
+
+now() {{ # in `now`: seconds since the machine started
+    read -r now _ </proc/uptime
+    now=${{now%.*}}
+}}
+
+unit() {{ # VERB UNITS
+    now
+    left=$((deadline - now))
+    timeout "$((left > 1 ? left : 1))" systemctl --quiet "$@" || true
 }}
 
 shown() {{ # UNIT PROPERTY
     systemctl show -p "$2" --value "$1"
 }}
 
-idle() {{ # UNITS: those that do not run
-    for unit; do
-        [ "$(shown "$unit" ActiveState)" = active ] || echo "$unit"
+healthy() {{ # UNITS: all run, and the component's own check succeeds; `states` has one per unit
+    states="" running=0
+    [ $# -eq 0 ] || states=$(systemctl is-active "$@") || true
+    for state in $states; do
+        [ "$state" = active ] || return 1
+        running=$((running + 1))
+    done
+    [ "$running" -eq $# ] || return 1
+    [ ! -e "$work/health/$component" ] ||
+        timeout 10 sh "$work/health/$component" >"$work/answer" 2>&1
+}}
+
+those() {{ # OPERATOR STATE UNITS: the units whose state in `states` is this, or is not
+    operator=$1 wanted=$2
+    shift 2
+    for state in $states; do
+        [ "$state" "$operator" "$wanted" ] && echo "$1"
+        shift
     done
 }}
 
-healthy() {{
-    [ ! -e "$work/health" ] || timeout 10 sh "$work/health" >"$work/answer" 2>&1
-}}
-
-settle() {{ # TIMEOUT UNITS
-    limit=$1
-    shift
+settle() {{ # UNITS
     say "wait until healthy"
-    until healthy && [ -z "$(idle "$@")" ]; do
-        stopped=""
-        for unit; do
-            ! systemctl --quiet is-failed "$unit" || stopped="$stopped $unit"
-        done
-        if [ -n "$stopped" ] || [ "$(date +%s)" -ge "$deadline" ]; then
-            guilty=${{stopped:-$(idle "$@")}}
+    pause=2
+    : >"$work/answer"
+    until healthy "$@"; do
+        stopped=$(those = failed "$@")
+        now
+        if [ -n "$stopped" ] || [ "$now" -ge "$deadline" ]; then
+            guilty=${{stopped:-$(those != active "$@")}}
             for unit in $guilty; do
                 echo "$unit is $(shown "$unit" ActiveState) ($(shown "$unit" SubState)," \\
                     "$(shown "$unit" Result))" >&2
@@ -272,7 +331,9 @@ settle() {{ # TIMEOUT UNITS
             done
             exit 1
         fi
-        sleep 0.2
+        # Each look takes a small machine time that the component needs.
+        sleep "$((pause / 10)).$((pause % 10))"
+        pause=$((pause < 8 ? pause + 1 : pause))
     done
 }}
 

@@ -79,7 +79,7 @@ def execute(
         connector = connector_of(host)
         connector.progress = partial(progress.update, host.name)
         for op_hash in host.op_hash_order:
-            connector.step = ""
+            connector.component = connector.step = ""
             progress.update(host.name, _name(state, op_hash))
             if not run_host_op(state, host, op_hash):
                 return _failure(state, host, op_hash)
@@ -138,7 +138,7 @@ def _failure(state: State, host: Host, op_hash: str) -> Failure:
     others = [line for line in meta.stderr_lines if not line.startswith(JOURNAL)]
     code = connector.answer.code if connector.answer else None
     silent = f"exit status {code}" if code else "the operation failed; the log has more"
-    name = _name(state, op_hash)
+    name = connector.component or _name(state, op_hash)
     return Failure(
         machine=host.name,
         step=f"{name}: {connector.step}" if connector.step else name,

@@ -118,7 +118,7 @@ def bundle(cluster: Cluster, trust: Trust, facts: Facts, artifacts: ArtifactSet)
         run=COMMAND,
         provisional=list(_provisional(leaves)),
         bring=quote(install.command(prepare=_FILL)),
-        components=[(change.component, install.payload(change)) for change in changes],
+        components=[(change.component, install.payload((change,))) for change in changes],
         client=KUBELET_CLIENT,
         bootstrap=node.BOOTSTRAP,
         token=TOKEN,

@@ -106,7 +106,7 @@ def unit(name: str, command: str, extra: str = "") -> HostFile:
 
 def run(engine: Engine, change: ComponentChange, machines=None):
     machines = machines or engine.cluster.machines[:1]
-    return engine.run("test", lambda _: apply(change=change, name=change.component), machines)
+    return engine.run("test", lambda _: apply(changes=(change,), name=change.component), machines)
 
 
 def out(engine: Engine, command: str, index: int = 0) -> str:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.apply.change import ComponentChange
-from provision.apply.install import COMMAND, command, payload, program
+from provision.apply.install import COMMAND, COMPONENT, command, payload, program
 from provision.desired.model import Directory, HostFile
 from provision.pki.leaf import Authority, Issued, Leaf, Usage
 
@@ -50,11 +50,11 @@ class Machine:
         self.state = root / "state"
         self.record = self.state / "record"
 
-    def apply(self, change: ComponentChange, **environ: str) -> subprocess.CompletedProcess[str]:
+    def apply(self, *changes: ComponentChange, **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["sh", "-c", command(str(self.state))],
             check=False,
-            input=payload(change, str(self.record)),
+            input=payload(changes, str(self.record)),
             env=os.environ | environ,
             capture_output=True,
             text=True,
@@ -67,6 +67,12 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path):
     return Machine(tmp_path)
+
+
+def other(root: Path) -> ComponentChange:
+    """A change of another component."""
+    files = (file(root / "o-1", b"1"), file(root / "o-2", b"2"))
+    return ComponentChange(component="o", files=files, record="o\n", record_before="o before\n")
 
 
 def mode(path: Path) -> int:
@@ -139,7 +145,7 @@ def test_a_key_is_never_readable_by_others_not_even_while_it_is_written(machine,
 
     subprocess.run(
         ["strace", "-f", "-qq", "-o", trace, "-e", "trace=openat,open,creat,fchmod,chmod,fchmodat", "sh", "-c", command(str(machine.state))],
-        input=payload(change, str(machine.record)), text=True, check=True,
+        input=payload((change,), str(machine.record)), text=True, check=True,
     )  # fmt: skip
 
     made = re.findall(r'etcd\.key\.clusterctl-new", [^)]*O_CREAT[^)]*, (0\d+)', trace.read_text())
@@ -147,10 +153,11 @@ def test_a_key_is_never_readable_by_others_not_even_while_it_is_written(machine,
     assert mode(tmp_path / "etcd.key") == 0o600
 
 
+@pytest.mark.parametrize("others", [(), (other,)], ids=["alone", "with another"])
 @pytest.mark.parametrize("victim", ["install", "sync", "mv", "rm"])
 @pytest.mark.parametrize("call", range(1, 9))
 def test_a_run_killed_anywhere_leaves_nothing_half_written_and_the_next_finishes(
-    machine, tmp_path, victim, call
+    machine, tmp_path, others, victim, call
 ):
     """A `victim` on PATH kills the program's shell at its n-th call."""
     etc = tmp_path / "etc"
@@ -175,7 +182,8 @@ def test_a_run_killed_anywhere_leaves_nothing_half_written_and_the_next_finishes
     )
     shim.chmod(0o755)
 
-    killed = machine.apply(change, PATH=f"{shims}:{os.environ['PATH']}")
+    changes = (*(make(tmp_path) for make in others), change)
+    killed = machine.apply(*changes, PATH=f"{shims}:{os.environ['PATH']}")
 
     def content(path: Path) -> bytes | None:
         return path.read_bytes() if path.exists() else None
@@ -192,12 +200,13 @@ def test_a_run_killed_anywhere_leaves_nothing_half_written_and_the_next_finishes
     if any((content(etc / "d/b"), content(etc / "etcd.crt"), content(etc / "a") == b"new a")):
         assert recorded.exists(), "a file came before its record"
 
-    done = machine.apply(change)
+    done = machine.apply(*changes)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(p.name for p in etc.iterdir()) == ["a", "d", "etcd.crt", "etcd.key"]
     assert content(etc / "a") == b"new a"
     assert recorded.read_text() == "unit\tx\tnew\n"
+    assert sorted(p.name for p in machine.record.iterdir()) == ["c", "o"][: len(changes)]
     assert machine.left() == []
 
 
@@ -232,6 +241,59 @@ def test_a_failed_health_check_shows_its_output(machine, tmp_path):
     assert (machine.record / "c").read_text() == "before\n"
 
 
+def test_components_are_changed_in_order_and_each_is_recorded_when_it_is_healthy(machine, tmp_path):
+    log, record = tmp_path / "log", machine.record
+
+    def change(name: str, health: str) -> ComponentChange:
+        health = f"echo {name} $(cat {record}/a {record}/b {record}/c) >>{log}; {health}"
+        return ComponentChange(
+            component=name, health=health, files=(file(tmp_path / name, b"new"),), health_timeout=1,
+            record=f"{name}-after\n", record_before=f"{name}-before\n",
+        )  # fmt: skip
+
+    done = machine.apply(
+        change("a", "true"), change("b", "echo refused; false"), change("c", "true")
+    )
+
+    # c was not begun, but the next run knows that it has to be.
+    looks = list(dict.fromkeys(log.read_text().splitlines()))
+    assert looks == ["a a-before b-before c-before", "b a-after b-before c-before"]
+    assert (done.returncode, done.stderr) == (1, "not healthy after 1 s\nrefused\n")
+    steps = [line for line in done.stdout.splitlines() if line.startswith(COMPONENT)]
+    assert steps[-1] == f"{COMPONENT}b"
+    assert [(record / name).read_text() for name in "abc"] == [
+        "a-after\n",
+        "b-before\n",
+        "c-before\n",
+    ]
+    assert mode(record / "a") == mode(record / "b") == 0o644
+    assert machine.left() == []
+
+    assert (
+        machine.apply(change("a", "true"), change("b", "true"), change("c", "true")).returncode == 0
+    )
+    assert [(record / name).read_text() for name in "abc"] == [
+        "a-after\n",
+        "b-after\n",
+        "c-after\n",
+    ]
+
+
+def test_systemd_reloads_once_whatever_the_number_of_components(tmp_path):
+    changes = [
+        ComponentChange(component=name, daemon_reload=True, start=(f"{name}.service",))
+        for name in ("one", "two")
+    ]
+
+    body = program(changes).rsplit("}\n", 1)[1]
+
+    assert body.count("daemon-reload") == 1
+    order = ["enable one.service two.service", "daemon-reload", "unit start one", "settle one",
+             "unit start two", "settle two"]  # fmt: skip
+    at = [body.index(step) for step in order]
+    assert at == sorted(at)
+
+
 def test_health_is_awaited(machine, tmp_path):
     ready = tmp_path / "ready"
     change = ComponentChange(
@@ -252,7 +314,7 @@ def test_two_runs_on_one_machine_go_one_after_the_other(machine, tmp_path):
 
     # Both have all they need before either is waited for: whichever comes first must not wait.
     for run in runs:
-        run.stdin.write(payload(change))
+        run.stdin.write(payload((change,)))
         run.stdin.close()
     assert [run.wait(60) for run in runs] == [0, 0]
 
@@ -261,7 +323,7 @@ def test_two_runs_on_one_machine_go_one_after_the_other(machine, tmp_path):
 
 def test_a_cut_off_payload_changes_nothing(machine, tmp_path):
     change = ComponentChange(component="c", files=(file(tmp_path / "f", os.urandom(100_000)),))
-    text = payload(change)
+    text = payload((change,))
 
     done = subprocess.run(
         ["sh", "-c", command(str(machine.state))],
@@ -280,7 +342,7 @@ def test_the_same_change_gives_the_same_bytes(tmp_path):
         component="c", files=(file(tmp_path / "f", b"x" * 1000),), record="r\n"
     )
 
-    assert payload(change) == payload(replace(change))
+    assert payload((change,)) == payload((replace(change),))
 
 
 def test_nothing_of_a_files_content_is_in_the_command_or_in_a_repr(tmp_path):
@@ -288,7 +350,7 @@ def test_nothing_of_a_files_content_is_in_the_command_or_in_a_repr(tmp_path):
         component="c", files=(file(tmp_path / "f", b"hunter2"),), issued=(issued(tmp_path),)
     )
 
-    assert "hunter2" not in repr(change) + COMMAND + program(change)
+    assert "hunter2" not in repr(change) + COMMAND + program((change,))
     assert "key\\n" not in repr(change)
 
 
@@ -314,10 +376,10 @@ def test_units_are_restarted_only_after_files_kernel_and_daemon_reload(tmp_path)
         record="r\n",
     )
 
-    body = program(change).rsplit("}\n", 1)[1]
+    body = program((change,)).rsplit("}\n", 1)[1]
 
     order = [
-        "record before",
+        "records ",
         "stage 0",
         "sync",
         "mv -fT",
@@ -326,11 +388,12 @@ def test_units_are_restarted_only_after_files_kernel_and_daemon_reload(tmp_path)
         "kernel /proc/sys/net/ipv4/conf/eth0.1/rp_filter 0",
         "systemctl --quiet --no-reload enable e.service s.service",
         "systemctl daemon-reload",
-        "systemctl --quiet restart r.service",
-        "systemctl --quiet reload-or-restart l.service",
-        "systemctl --quiet start s.service",
-        "settle 120 r.service l.service s.service",
-        "record record",
+        "limit 120",
+        "unit restart r.service",
+        "unit reload-or-restart l.service",
+        "unit start s.service",
+        "settle r.service l.service s.service",
+        'mv -fT "$work/after/c"',
     ]
     at = [body.index(step) for step in order]
     assert at == sorted(at)
@@ -343,7 +406,7 @@ def test_units_are_restarted_only_after_files_kernel_and_daemon_reload(tmp_path)
 def test_a_payload_holds_every_content_whatever_the_name(content, name):
     change = ComponentChange(component="c", files=(HostFile(f"/etc/{name}", content),))
 
-    raw = base64.b64decode(payload(change))
+    raw = base64.b64decode(payload((change,)))
 
     with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
         member = tar.extractfile("files/0")
@@ -356,7 +419,7 @@ def test_the_program_is_posix_sh(tmp_path):
 
     for shell in ("sh", "bash", "dash"):
         if shutil.which(shell):
-            subprocess.run([shell, "-n"], input=program(change), text=True, check=True)
+            subprocess.run([shell, "-n"], input=program((change,)), text=True, check=True)
 
 
 def test_what_is_made_anew_within_a_leftover_is_not_kept_in_mind_as_removed(tmp_path):
@@ -365,7 +428,7 @@ def test_what_is_made_anew_within_a_leftover_is_not_kept_in_mind_as_removed(tmp_
         remove=("/var/lib/kubelet/pki/kubelet-client-current.pem", "/etc/kubelet.old"),
         record="leftover\t/var/lib/kubelet\n",
     )
-    raw = base64.decodebytes(payload(change, str(tmp_path)).encode())
+    raw = base64.decodebytes(payload((change,), str(tmp_path)).encode())
     with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
-        before = tar.extractfile("before").read().decode()
+        before = tar.extractfile("before/kubelet").read().decode()
     assert before == "leftover\t/var/lib/kubelet\nleftover\t/etc/kubelet.old\n"

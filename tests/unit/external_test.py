@@ -117,7 +117,7 @@ def test_what_was_signed_is_put_with_the_machines_own_key_where_it_belongs():
     assert {i.leaf.name for i in issued} == {"etcd-server", "etcd-peer", "etcd-healthcheck-client"}
     change = component_change(component, issued, observed["m1"], OF, WITHOUT_KEYS)
     assert f"key\t/etc/etcd/pki/server.key\t{HASH}\n" in change.record
-    lines = program(change).splitlines()
+    lines = program((change,)).splitlines()
     staged = (
         "stage /var/lib/clusterctl/requests/etcd-server.key /etc/etcd/pki/server.key "
         "-m 0600 -o etcd -g etcd"

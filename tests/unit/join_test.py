@@ -114,7 +114,7 @@ def test_its_own_name_and_address_are_put_in_on_the_machine(tmp_path):
         pytest.skip("files are root's")
     done = subprocess.run(
         ["sh", "-c", install.command(str(tmp_path / "state"), prepare=self_join._FILL)],
-        input=install.payload(change, str(tmp_path / "record")),
+        input=install.payload((change,), str(tmp_path / "record")),
         env={**os.environ, "name": "i-1", "address": "10.0.0.7"},
         capture_output=True,
         text=True,

@@ -1,8 +1,8 @@
-"""Put one component's files in place and start its units: one operation, one command."""
+"""Put the files of components in place and start their units: one operation, one command."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 from pyinfra.api.command import StringCommand
 from pyinfra.api.operation import operation
@@ -15,13 +15,18 @@ _MARGIN = 120  # seconds for everything that is not waiting for health
 
 
 @operation()
-def apply(change: ComponentChange) -> Generator[StringCommand, None, None]:
-    """Carry out the change of one component on this machine.
+def apply(changes: Sequence[ComponentChange]) -> Generator[StringCommand, None, None]:
+    """Carry out changes of components on this machine, in this order.
 
-    `provision.plan.machine` has compared it with the machine. Contents of files, including keys,
+    `provision.plan.machine` has compared them with the machine. Contents of files, including keys,
     are sent on stdin only. The operation needs root: use `_sudo` if the login user is not root.
+
+    Args:
+        changes: of different components; those that are empty are left out.
     """
-    if change.empty:
-        host.noop(f"{change.component} is as it should be")
+    wanted = [change for change in changes if not change.empty]
+    if not wanted:
+        host.noop(f"{', '.join(change.component for change in changes)}: nothing to do")
         return
-    yield StringCommand(COMMAND, _stdin=payload(change), _timeout=change.health_timeout + _MARGIN)
+    timeout = sum(change.health_timeout for change in wanted) + _MARGIN
+    yield StringCommand(COMMAND, _stdin=payload(wanted), _timeout=timeout)

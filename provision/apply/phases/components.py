@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from provision.apply.change import ComponentChange
-from provision.apply.deploys import install_component
+from provision.apply.deploys import install_components
 from provision.apply.make_change import component_change
 from provision.apply.phases.run import Run, Work
 from provision.desired.catalog import in_phase
@@ -51,8 +51,7 @@ def install(work: Work, changes: Mapping[Machine, Sequence[ComponentChange]]) ->
     """
 
     def body(machine: Machine) -> None:
-        for change in changes[machine]:
-            install_component(change=change)
+        install_components(changes=changes[machine])
 
     work.on(body, tuple(changes))
 
