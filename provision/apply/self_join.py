@@ -31,9 +31,10 @@ from provision.model.cluster import Cluster, Machine, Role, Ssh
 from provision.model.facts import Facts
 from provision.model.observed import Observed, ObservedFile
 from provision.pki import kubeconfig
+from provision.pki.authority import Authority
 from provision.pki.leaf import WORDS, Leaf
 from provision.pki.table import KUBELET_CLIENT
-from provision.pki.trust import Authority, Trust
+from provision.pki.trust import Trust
 from provision.plan.machine import plan_machine
 from provision.plan.quorum import Standing
 

@@ -31,6 +31,7 @@ from provision.model.look import Look
 from provision.observe import script
 from provision.pki import requests, table
 from provision.pki.trust import PATHS, Trust
+from provision.pki.trust_files import read_trust
 from provision.plan.external_authority import refusal, refuse_own_authority
 
 
@@ -170,7 +171,7 @@ class Session:
                 for member in tar
                 if (content := tar.extractfile(member)) is not None
             }
-        return Trust.from_files(files, datetime.now(UTC))
+        return read_trust(files, datetime.now(UTC))
 
 
 _TRUST_PATHS = " ".join(path.removeprefix("/") for path in PATHS)

@@ -49,8 +49,8 @@ def kubeconfig(
     from provision.local import private_file
     from provision.pki import kubeconfig as kubeconfigs
     from provision.pki import table
+    from provision.pki.authority import Authority
     from provision.pki.leaf import issue
-    from provision.pki.trust import Authority
 
     if user.startswith("system:"):
         message = "--user: Kubernetes reserves names that begin with system:"

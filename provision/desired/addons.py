@@ -11,7 +11,8 @@ from provision.desired.render import render
 from provision.model import paths
 from provision.model.cluster import Cluster
 from provision.pki import table
-from provision.pki.trust import Authority, Trust
+from provision.pki.authority import Authority
+from provision.pki.trust import Trust
 
 # Service accounts for admins under an external authority: then clusterctl issues no certificates.
 ADMINS = "clusterctl-admins"

@@ -16,6 +16,7 @@ from provision.model import paths
 from provision.model.errors import TrustError
 from provision.model.holder import Holder
 from provision.pki.trust import Trust
+from provision.pki.trust_files import read_trust
 
 
 def identity(name: str, inventory: Path) -> str:
@@ -88,7 +89,7 @@ class Cache:
         else:
             return None
         try:
-            trust = Trust.from_files(files, datetime.now(UTC))
+            trust = read_trust(files, datetime.now(UTC))
         except TrustError as error:
             error.hint = f"move {self.path} away: it is a cache, and the masters have the original"
             raise

@@ -32,6 +32,7 @@ from provision.model.cluster import Inventory
 from provision.model.errors import MachinesError, RefusedError
 from provision.model.holder import BEAT, LIFE, Holder
 from provision.pki.trust import Trust
+from provision.pki.trust_files import read_trust
 
 KEYS, LOCK = "pki.age", "lock"
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
@@ -75,9 +76,7 @@ class SharedCache(Cache):
         opener = self._seal()
         answer = self._read(KEYS)
         return (
-            Trust.from_files(unpacked(opener.open(answer["Body"])), datetime.now(UTC))
-            if answer
-            else None
+            read_trust(unpacked(opener.open(answer["Body"])), datetime.now(UTC)) if answer else None
         )
 
     def keep(self, trust: Trust) -> None:

@@ -15,16 +15,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from provision.model.errors import TrustError
-from provision.pki.trust import (
+from provision.pki.authority import (
     BACKDATE,
     UNREADABLE,
     Authority,
-    Trust,
     authority_key_identifier,
     key_usage,
     new_key,
     private_pem,
 )
+from provision.pki.trust import Trust
 
 __all__ = [
     "Authority",

@@ -22,15 +22,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from provision.model.errors import TrustError
-from provision.pki.trust import (
-    AUTHORITIES,
+from provision.pki.authority import (
     BACKDATE,
-    Pair,
-    Part,
-    Rotation,
     Signer,
-    Stage,
-    Trust,
     authority_key_identifier,
     create_authority,
     key_usage,
@@ -38,6 +32,7 @@ from provision.pki.trust import (
     private_pem,
     public_pem,
 )
+from provision.pki.trust import AUTHORITIES, Pair, Part, Rotation, Stage, Trust
 
 __all__ = ["AUTHORITIES", "Part", "Stage", "advance", "begin", "reached"]
 

@@ -12,9 +12,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from provision.model.errors import Finding
+from provision.pki.authority import UNREADABLE
 from provision.pki.leaf import PURPOSES, WORDS, Leaf, issued_by, names, subject, usages
 from provision.pki.requests import authority_file, shown_subject
-from provision.pki.trust import UNREADABLE
 
 AGAIN = "run clusterctl certs csr: it makes a new request"
 

@@ -1,6 +1,7 @@
 """A cluster's secrets: its authorities, the service-account key pair, two symmetric keys.
 
-They are made once, with the cluster, and then read back from a master. `rotation` replaces them.
+They are made once, with the cluster, and then read back from a master (`trust_files`). `rotation`
+replaces them.
 """
 
 from __future__ import annotations
@@ -9,38 +10,23 @@ import base64
 import hashlib
 import json
 import secrets
-from binascii import Error as Base64Error
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    SECP256R1,
-    EllipticCurvePrivateKey,
-    generate_private_key,
-)
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from provision.model.errors import TrustError
 from provision.model.paths import PKI
-
-# Clocks of machines differ; preflight allows less than this.
-BACKDATE = timedelta(minutes=5)
-AUTHORITY_LIFE = timedelta(days=3650)
+from provision.pki.authority import (
+    Authority,
+    Signer,
+    create_authority,
+    new_key,
+    private_pem,
+    public_pem,
+)
 
 SA_KEY = f"{PKI}/sa.key"
 SA_PUB = f"{PKI}/sa.pub"
@@ -50,46 +36,6 @@ NETWORK_KEY = f"{PKI}/network.key"
 SIGNING_CA = f"{PKI}/signing-ca.crt"
 # kubeadm's layout has no place for the generation and for the replacements under way.
 STATE = f"{PKI}/trust.json"
-
-_RESTORE = "restore the file from another master or from a backup of the cluster's keys"
-
-# cryptography raises these for a damaged certificate, on loading it or on reading its extensions.
-UNREADABLE = (
-    ValueError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
-
-# Private keys that an authority may have: clusterctl makes ECDSA P-256, kubeadm makes RSA.
-SigningKey = EllipticCurvePrivateKey | RSAPrivateKey
-
-
-class Authority(StrEnum):
-    """A certificate authority of the cluster. The value is part of its common name."""
-
-    KUBERNETES = "kubernetes-ca"
-    ETCD = "etcd-ca"
-    FRONT_PROXY = "front-proxy-ca"
-
-    @property
-    def cert_path(self) -> str:
-        """Its certificate on every master."""
-        return f"{PKI}/{_STEMS[self]}.crt"
-
-    @property
-    def key_path(self) -> str:
-        """Its private key on every master, unless the authority is external."""
-        return f"{PKI}/{_STEMS[self]}.key"
-
-
-_STEMS = {
-    Authority.KUBERNETES: "ca",
-    Authority.ETCD: "etcd/ca",
-    Authority.FRONT_PROXY: "front-proxy-ca",
-}
-
 
 # All files of a cluster's trust, as every master has them.
 PATHS = (
@@ -101,32 +47,6 @@ PATHS = (
     NETWORK_KEY,
     STATE,
 )
-
-
-@dataclass(frozen=True)
-class Signer:
-    """An authority's certificate and private key, both PEM; without a key it is external.
-
-    For an external authority, `certificate` may have several certificates: those of the accepted
-    authorities, and those of the authorities above them.
-    """
-
-    certificate: bytes
-    key: bytes | None = field(repr=False)
-
-    @property
-    def accepted(self) -> list[x509.Certificate]:
-        """All certificates whose signatures count as this authority's."""
-        return x509.load_pem_x509_certificates(self.certificate)
-
-    @property
-    def x509(self) -> x509.Certificate:
-        """The certificate in use; of several, the first."""
-        return x509.load_pem_x509_certificate(self.certificate)
-
-    @property
-    def signing_key(self) -> SigningKey | None:
-        return None if self.key is None else load_signing_key(self.key)
 
 
 class Part(StrEnum):
@@ -242,46 +162,6 @@ class Trust:
             network_key=secrets.token_hex(24),
         )
 
-    @classmethod
-    def from_files(cls, files: Mapping[str, bytes], now: datetime) -> Trust:
-        """Read files: those that `files` returned, or kubeadm's plus clusterctl's two keys.
-
-        Args:
-            files: absolute path on a master -> content. An authority's key may be missing.
-            now: aware; an authority that has expired by then is refused.
-
-        Raises:
-            TrustError: names the file and what is wrong with it. An expired authority whose key
-                is elsewhere is no error here: each certificate that it has signed shows it.
-        """
-        state = _read_state(files)
-        service_account_key = _required(files, SA_KEY)
-        service_account_public = state.without_others(
-            Part.SERVICE_ACCOUNT, _required(files, SA_PUB)
-        )
-        _check_service_account(service_account_key, service_account_public)
-        files = {**files, **state.certificates(files)}
-        trust = cls(
-            kubernetes=_read_authority(files, Authority.KUBERNETES, now),
-            etcd=_read_authority(files, Authority.ETCD, now),
-            front_proxy=_read_authority(files, Authority.FRONT_PROXY, now),
-            service_account_key=service_account_key,
-            service_account_public=service_account_public,
-            encryption_key=_read_encryption_key(_required(files, ENCRYPTION_KEY)),
-            network_key=_read_network_key(_required(files, NETWORK_KEY)),
-            encryption_name=state.encryption_name,
-            cross=state.cross,
-            identity=state.identity,
-            generation=state.generation,
-            rotations=state.rotations,
-        )
-        if state.digest and state.digest != trust.digest:
-            raise TrustError(
-                f"{PKI} has files of different generations: what wrote them was stopped",
-                hint="another master, or the operator's cache, has them whole",
-            )
-        return trust
-
     @property
     def external(self) -> bool:
         """Whether every authority is external."""
@@ -379,206 +259,3 @@ class Trust:
             self.identity
             or hashlib.sha256(self.kubernetes.x509.public_bytes(Encoding.DER)).hexdigest()
         )
-
-
-def new_key() -> EllipticCurvePrivateKey:
-    return generate_private_key(SECP256R1())
-
-
-def private_pem(key: EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def load_signing_key(pem: bytes) -> SigningKey:
-    """Load an unencrypted RSA or ECDSA key.
-
-    Raises:
-        ValueError: the PEM is something else.
-    """
-    try:
-        key = load_pem_private_key(pem, password=None)
-    except (TypeError, UnsupportedAlgorithm) as error:  # TypeError: the key is encrypted
-        raise ValueError(str(error)) from error
-    if not isinstance(key, SigningKey):
-        raise ValueError("neither RSA nor ECDSA")  # noqa: TRY004 - one kind of error for callers
-    return key
-
-
-def public_pem(key: SigningKey) -> bytes:
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def create_authority(common_name: str, now: datetime) -> Signer:
-    key = new_key()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATE)
-        .not_valid_after(now + AUTHORITY_LIFE)
-        # At most one authority below it: an authority signs the one that replaces it.
-        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
-        .add_extension(key_usage(digital_signature=True, key_cert_sign=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    return Signer(certificate.public_bytes(Encoding.PEM), private_pem(key))
-
-
-def key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=key_cert_sign,
-        crl_sign=key_cert_sign,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def authority_key_identifier(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    """The extension by which a certificate names the key that signed it."""
-    try:
-        identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except x509.ExtensionNotFound:
-        return x509.AuthorityKeyIdentifier.from_issuer_public_key(
-            authority.public_key()  # type: ignore[arg-type] # RSA or ECDSA, else no signing key
-        )
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier.value)
-
-
-@dataclass(frozen=True)
-class _State:
-    """The content of the state file. Without that file, nothing was ever replaced."""
-
-    identity: str = ""
-    generation: int = 0
-    digest: str = ""
-    encryption_name: str = "key1"
-    cross: bytes = b""
-    rotations: tuple[Rotation, ...] = ()
-
-    def without_others(self, part: Part, content: bytes) -> bytes:
-        """The first entry of a bundle: the one in use."""
-        for rotation in self.rotations:
-            if rotation.part is part:
-                return content.removesuffix(rotation.other.public)
-        return content
-
-    def certificates(self, files: Mapping[str, bytes]) -> dict[str, bytes]:
-        return {
-            authority.cert_path: self.without_others(part, files[authority.cert_path])
-            for part, authority in AUTHORITIES.items()
-            if authority.cert_path in files
-        }
-
-
-def _read_state(files: Mapping[str, bytes]) -> _State:
-    if STATE not in files:
-        return _State()
-    try:
-        state = json.loads(files[STATE])
-        return _State(
-            identity=state["identity"],
-            generation=state["generation"],
-            digest=state["digest"],
-            encryption_name=state["encryption_name"],
-            cross=state["cross"].encode(),
-            rotations=tuple(
-                Rotation(
-                    Part(r["part"]),
-                    Stage(r["stage"]),
-                    Pair(r["public"].encode(), r["private"] and r["private"].encode()),
-                    r["since"] and datetime.fromisoformat(r["since"]),
-                )
-                for r in state["rotations"]
-            ),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise TrustError(f"{STATE} cannot be read", hint=_RESTORE) from None
-
-
-def _required(files: Mapping[str, bytes], path: str) -> bytes:
-    try:
-        return files[path]
-    except KeyError:
-        raise TrustError(f"{path} is missing", hint=_RESTORE) from None
-
-
-def _read_authority(files: Mapping[str, bytes], authority: Authority, now: datetime) -> Signer:
-    signer = Signer(_required(files, authority.cert_path), files.get(authority.key_path))
-    try:
-        certificate = signer.x509
-        is_authority = _is_authority(certificate)
-        public_key = certificate.public_key()
-    except UNREADABLE:
-        raise TrustError(f"{authority.cert_path} is not a PEM certificate", hint=_RESTORE) from None
-    if not is_authority:
-        raise TrustError(
-            f"{authority.cert_path} is not the certificate of an authority (no CA:TRUE)",
-            hint=_RESTORE,
-        )
-    # An expired external authority must still be read: a new certificate can then replace it.
-    if signer.key is not None and certificate.not_valid_after_utc <= now:
-        raise TrustError(
-            f"{authority.cert_path} expired on {certificate.not_valid_after_utc:%Y-%m-%d}",
-            hint="replace the authority, or check this computer's clock",
-        )
-    try:
-        key = signer.signing_key
-    except ValueError:
-        raise TrustError(
-            f"{authority.key_path} is not an unencrypted RSA or ECDSA private key in PEM",
-            hint=_RESTORE,
-        ) from None
-    if key is not None and key.public_key() != public_key:
-        raise TrustError(
-            f"{authority.key_path} does not belong to {authority.cert_path}", hint=_RESTORE
-        )
-    return signer
-
-
-def _is_authority(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
-
-
-def _check_service_account(private: bytes, public: bytes) -> None:
-    try:
-        key = load_signing_key(private)
-    except ValueError:
-        raise TrustError(
-            f"{SA_KEY} is not an unencrypted RSA or ECDSA private key in PEM", hint=_RESTORE
-        ) from None
-    try:
-        belongs = load_pem_public_key(public) == key.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        raise TrustError(f"{SA_PUB} is not a PEM public key", hint=_RESTORE) from None
-    if not belongs:
-        raise TrustError(f"{SA_KEY} does not belong to {SA_PUB}", hint=_RESTORE)
-
-
-def _read_encryption_key(content: bytes) -> str:
-    try:
-        length = len(base64.b64decode(content.strip(), validate=True))
-    except Base64Error:
-        length = 0
-    if length != 32:
-        raise TrustError(f"{ENCRYPTION_KEY} is not 32 bytes in base64", hint=_RESTORE)
-    return content.strip().decode()
-
-
-def _read_network_key(content: bytes) -> str:
-    key = content.strip()
-    # The key is written between quotes into the configuration of other programs.
-    if len(key) < 32 or not key.isalnum():
-        raise TrustError(f"{NETWORK_KEY} is not 32 or more letters and digits", hint=_RESTORE)
-    return key.decode()

@@ -21,11 +21,13 @@ from provision.model.observed import ObservedFile
 from provision.model.settings.components import Addons
 from provision.model.settings.security import Certificates, PodSecurity
 from provision.pki import table
+from provision.pki.authority import Signer
 from provision.pki.leaf import issue, problem
 from provision.pki.requests import all_paths, key_path, signed_path
 from provision.pki.rotation import Part, begin
 from provision.pki.signed import Signed
-from provision.pki.trust import Signer, Trust
+from provision.pki.trust import Trust
+from provision.pki.trust_files import read_trust
 from provision.plan import external_authority
 from provision.plan.make import make_plan
 from provision.plan.model import Renewal
@@ -205,7 +207,7 @@ def test_a_trust_from_elsewhere_is_the_same_after_it_was_read_back():
     )
     files = {path: file.content for path, file in made.files().items()}
     assert not [path for path in files if path.endswith("ca.key")]
-    again = Trust.from_files(files, NOW)
+    again = read_trust(files, NOW)
     assert again == made
     assert again.external
     assert not trust().external

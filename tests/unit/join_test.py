@@ -17,7 +17,7 @@ from provision.apply.change import ComponentChange
 from provision.artifacts.model import ArtifactSet
 from provision.desired.model import HostFile
 from provision.model.settings.ec2 import Ec2
-from provision.pki.trust import Authority
+from provision.pki.authority import Authority
 from tests.world import PLAIN, RHEL, artifacts, cluster, master, trust, worker
 
 CLUSTER = cluster(

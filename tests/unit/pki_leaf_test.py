@@ -10,8 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from provision.model.errors import TrustError
+from provision.pki.authority import Signer
 from provision.pki.leaf import Authority, Leaf, Usage, issue, problem
-from provision.pki.trust import Signer, Trust
+from provision.pki.trust import Trust
 
 # A busy machine is no counterexample.
 UNHURRIED = settings(deadline=None)

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from provision.model import paths
 from provision.model.settings.security import Certificates
 from provision.pki import requests, signed, table
+from provision.pki.authority import create_authority, key_usage, new_key
 from provision.pki.signed import Signed, findings_of
-from provision.pki.trust import create_authority, key_usage, new_key
 from tests.world import cluster, master, worker
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,8 +12,9 @@ from provision.model import paths
 from provision.model.cluster import Cluster, Machine, Role, Ssh
 from provision.model.settings.network import Api
 from provision.pki import table
+from provision.pki.authority import Authority
 from provision.pki.leaf import Leaf, Usage, issue
-from provision.pki.trust import Authority, Trust
+from provision.pki.trust import Trust
 
 MASTER = frozenset({Role.MASTER, Role.ETCD})
 WORKER = frozenset({Role.WORKER})

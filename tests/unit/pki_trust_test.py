@@ -8,8 +8,10 @@ import pytest
 
 from provision.model.errors import TrustError
 from provision.pki import table
+from provision.pki.authority import Authority
 from provision.pki.leaf import issue, problem
-from provision.pki.trust import SIGNING_CA, STATE, Authority, Trust
+from provision.pki.trust import SIGNING_CA, STATE, Trust
+from provision.pki.trust_files import read_trust
 
 NOW = datetime.now(UTC)
 PKI = "/etc/kubernetes/pki"
@@ -45,7 +47,7 @@ def other() -> Trust:
 
 
 def test_what_is_written_is_read_back_the_same(trust: Trust) -> None:
-    assert Trust.from_files(contents(trust), datetime.now(UTC)) == trust
+    assert read_trust(contents(trust), datetime.now(UTC)) == trust
 
 
 def test_files_lie_where_kubeadm_has_them_and_only_what_is_public_is_readable(trust: Trust) -> None:
@@ -132,14 +134,14 @@ def test_a_file_that_must_be_there_is_named_when_it_is_not(trust: Trust, name: s
     files = contents(trust)
     del files[f"{PKI}/{name}"]
     with pytest.raises(TrustError, match=f"^{PKI}/{name} is missing$"):
-        Trust.from_files(files, datetime.now(UTC))
+        read_trust(files, datetime.now(UTC))
 
 
 @pytest.mark.parametrize("authority", list(Authority))
 def test_an_authority_without_its_key_is_external(trust: Trust, authority: Authority) -> None:
     files = contents(trust)
     del files[authority.key_path]
-    external = Trust.from_files(files, datetime.now(UTC))
+    external = read_trust(files, datetime.now(UTC))
     assert external.authority(authority).key is None
     assert contents(external) == files
 
@@ -152,13 +154,13 @@ def test_the_key_of_another_authority_is_refused(
     with pytest.raises(
         TrustError, match=f"^{authority.key_path} does not belong to {authority.cert_path}$"
     ):
-        Trust.from_files(files, datetime.now(UTC))
+        read_trust(files, datetime.now(UTC))
 
 
 def test_a_service_account_key_of_another_cluster_is_refused(trust: Trust, other: Trust) -> None:
     files = contents(trust) | {f"{PKI}/sa.key": other.service_account_key}
     with pytest.raises(TrustError, match=f"^{PKI}/sa.key does not belong to {PKI}/sa.pub$"):
-        Trust.from_files(files, datetime.now(UTC))
+        read_trust(files, datetime.now(UTC))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_a_file_that_is_something_else_is_named(
 ) -> None:
     files = contents(trust) | {f"{PKI}/{name}": content}
     with pytest.raises(TrustError, match=f"^{PKI}/{name} {wrong}"):
-        Trust.from_files(files, datetime.now(UTC))
+        read_trust(files, datetime.now(UTC))
 
 
 def test_a_truncated_file_is_named(trust: Trust) -> None:
@@ -187,7 +189,7 @@ def test_a_truncated_file_is_named(trust: Trust) -> None:
             continue
         files = contents(trust) | {path: content[: len(content) // 2]}
         with pytest.raises(TrustError, match=f"^{path} "):
-            Trust.from_files(files, datetime.now(UTC))
+            read_trust(files, datetime.now(UTC))
 
 
 @pytest.mark.filterwarnings("ignore:Parsed a serial number")
@@ -199,7 +201,7 @@ def test_an_authoritys_certificate_with_any_bit_flipped_is_read_or_named(trust: 
         damaged[bit // 8] ^= 1 << bit % 8
         pem = ssl.DER_cert_to_PEM_cert(bytes(damaged)).encode()
         try:
-            Trust.from_files(by_hand(trust) | {f"{PKI}/ca.crt": pem}, datetime.now(UTC))
+            read_trust(by_hand(trust) | {f"{PKI}/ca.crt": pem}, datetime.now(UTC))
         except TrustError as error:
             messages.append(error.message)
     assert len(messages) > 1000
@@ -212,21 +214,21 @@ def test_a_key_under_a_passphrase_is_refused(trust: Trust, tmp_path: Path) -> No
     openssl("pkey", "-in", plain, "-aes256", "-passout", "pass:x", "-out", locked)
     files = contents(trust) | {f"{PKI}/ca.key": locked.read_bytes()}
     with pytest.raises(TrustError, match=r"ca\.key is not an unencrypted"):
-        Trust.from_files(files, datetime.now(UTC))
+        read_trust(files, datetime.now(UTC))
 
 
 def test_a_leaf_in_an_authoritys_place_is_refused(trust: Trust) -> None:
     leaf = issue(table.user("jane", (), 1), trust, NOW)
     files = contents(trust) | {f"{PKI}/ca.crt": leaf.certificate, f"{PKI}/ca.key": leaf.key}
     with pytest.raises(TrustError, match=r"ca\.crt is not the certificate of an authority"):
-        Trust.from_files(files, datetime.now(UTC))
+        read_trust(files, datetime.now(UTC))
 
 
 def test_an_expired_authority_is_refused() -> None:
     old = Trust.create("lab", NOW - timedelta(days=3650, minutes=1))
     with pytest.raises(TrustError, match=rf"^{PKI}/ca\.crt expired on \d{{4}}-\d\d-\d\d$"):
-        Trust.from_files(contents(old), datetime.now(UTC))
-    assert Trust.from_files(contents(old), NOW - timedelta(days=1)) == old
+        read_trust(contents(old), datetime.now(UTC))
+    assert read_trust(contents(old), NOW - timedelta(days=1)) == old
 
 
 def test_an_expired_authority_whose_key_is_elsewhere_is_read_so_that_it_can_be_replaced() -> None:
@@ -234,7 +236,7 @@ def test_an_expired_authority_whose_key_is_elsewhere_is_read_so_that_it_can_be_r
     files = contents(old)
     for authority in Authority:
         del files[authority.key_path]
-    assert Trust.from_files(files, datetime.now(UTC)).external
+    assert read_trust(files, datetime.now(UTC)).external
 
 
 @pytest.mark.parametrize("extensions", [True, False])
@@ -249,7 +251,7 @@ def test_an_rsa_authority_made_by_another_tool_is_used_as_it_is(
         f"{PKI}/ca.key": key.read_bytes(),
         f"{PKI}/ca.crt": certificate.read_bytes(),
     }
-    adopted = Trust.from_files(files, datetime.now(UTC))
+    adopted = read_trust(files, datetime.now(UTC))
     assert by_hand(adopted) == files
     now = datetime.now(UTC)
     leaf = table.user("jane", (), 1)

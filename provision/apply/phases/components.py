@@ -13,8 +13,8 @@ from provision.desired.components import etcd, haproxy, node
 from provision.desired.model import ComponentPhase, HostFile
 from provision.model.cluster import Machine
 from provision.pki import kubeconfig
+from provision.pki.authority import Authority
 from provision.pki.table import KUBELET_CLIENT
-from provision.pki.trust import Authority
 from provision.plan import external_authority
 
 SERVICES = in_phase(ComponentPhase.SERVICES)

@@ -21,6 +21,7 @@ from provision.commands.certs.external_requests import Requests, everywhere
 from provision.model.errors import CertificatesError, Finding, RefusedError, UnreachableError
 from provision.model.look import Look, reasons
 from provision.pki import requests, table
+from provision.pki.authority import UNREADABLE, Authority, Signer
 from provision.pki.leaf import Leaf, ends
 from provision.pki.requests import authority_file
 from provision.pki.signed import (
@@ -31,7 +32,7 @@ from provision.pki.signed import (
     shared_findings,
     signed_by_one_of,
 )
-from provision.pki.trust import UNREADABLE, Authority, Signer, Trust
+from provision.pki.trust import Trust
 from provision.plan import external_authority
 from provision.plan.make import make_plan
 from provision.plan.model import Plan

@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from provision.model.errors import RefusedError
 from provision.model.snapshot import Manifest
 from provision.pki.trust import Trust
+from provision.pki.trust_files import read_trust
 
 SUFFIX = ".tar.zst.age"
 _DATABASE = "etcd.db"
@@ -108,7 +109,7 @@ def unpack(source: Path, directory: Path, shown: str, trust: Trust | None = None
     if digest != manifest.sha256:
         raise _damaged(shown, "the SHA-256 of etcd's data is not that of the manifest")
     return Snapshot(
-        shown, manifest, trust or Trust.from_files(keys, datetime.now(UTC)), database, inventory
+        shown, manifest, trust or read_trust(keys, datetime.now(UTC)), database, inventory
     )
 
 

@@ -24,7 +24,8 @@ from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
 from provision.model.paths import NEW
 from provision.pki import table
-from provision.pki.trust import BACKDATE, Trust
+from provision.pki.authority import BACKDATE
+from provision.pki.trust import Trust
 
 PROGRAM = f"{paths.SBIN}/clusterctl-certs"
 RENEW = "clusterctl-certs"

@@ -23,8 +23,9 @@ from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
 from provision.pki import table
+from provision.pki.authority import Authority
 from provision.pki.leaf import Leaf
-from provision.pki.trust import Authority, Trust
+from provision.pki.trust import Trust
 
 UNIT = "etcd.service"
 CA = f"{paths.ETCD_PKI}/ca.crt"

@@ -18,7 +18,8 @@ from provision.desired.render import render
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
-from provision.pki.trust import Authority, Trust
+from provision.pki.authority import Authority
+from provision.pki.trust import Trust
 
 
 def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:

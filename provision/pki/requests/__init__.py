@@ -15,8 +15,8 @@ from importlib.resources import files as resources
 from provision.model import paths
 from provision.model.sections import Sections
 from provision.model.shell import with_parameters
+from provision.pki.authority import Authority
 from provision.pki.leaf import WORDS, Leaf
-from provision.pki.trust import Authority
 
 _INDEX = "INDEX.txt"
 
