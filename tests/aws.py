@@ -39,6 +39,7 @@ AMIS = [
     }
 ]
 POLICY = Path(__file__).parents[1] / "docs" / "ec2-policy.json"
+SERVER = Path(__file__).with_name("moto_server.py")
 READS = re.compile(r"(Describe|Get|List|Head)")
 
 
@@ -78,14 +79,18 @@ class Moto:
     key: str = "test"
     secret: str = "test"
 
+    clients: dict = field(default_factory=dict)
+
     def client(self, service, region=REGION):
-        return boto3.client(
-            service,
-            region_name=region,
-            endpoint_url=self.url,
-            aws_access_key_id=self.key,
-            aws_secret_access_key=self.secret,
-        )
+        if (service, region) not in self.clients:
+            self.clients[service, region] = boto3.client(
+                service,
+                region_name=region,
+                endpoint_url=self.url,
+                aws_access_key_id=self.key,
+                aws_secret_access_key=self.secret,
+            )
+        return self.clients[service, region]
 
     def user(self, name, policy):
         """Create a user with this policy; return the ID and the secret of an access key."""
@@ -115,7 +120,8 @@ def moto_server(directory, host="127.0.0.1", **environment):
     port = free_port()
     with (Path(directory) / "moto.log").open("w") as log:
         process = subprocess.Popen(
-            [Path(sys.executable).with_name("moto_server"), "-H", host, "-p", str(port)],
+            # -P: no module of the tests hides one that moto imports.
+            [sys.executable, "-P", SERVER, "-H", host, "-p", str(port)],
             env={**os.environ, "MOTO_AMIS_PATH": str(amis), **environment},
             stdout=log,
             stderr=log,
@@ -192,9 +198,19 @@ def proxy_of(moto, host="127.0.0.1"):  # noqa: C901
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Otherwise the content of each answer waits 40 ms for the receipt of its headers.
+        disable_nagle_algorithm = True
 
         def log_message(self, *args):
             pass
+
+        def setup(self):
+            super().setup()
+            self.to_moto = http.client.HTTPConnection(proxy.moto.url.split("/")[-1], timeout=60)
+
+        def finish(self):
+            self.to_moto.close()
+            super().finish()
 
         def handle_any(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -239,13 +255,9 @@ def proxy_of(moto, host="127.0.0.1"):  # noqa: C901
         def forward(self, body):
             skip = {"connection", "expect", "transfer-encoding"}
             headers = {k: v for k, v in self.headers.items() if k.lower() not in skip}
-            connection = http.client.HTTPConnection(proxy.moto.url.split("/")[-1], timeout=60)
-            try:
-                connection.request(self.command, self.path, body, headers)
-                answer = connection.getresponse()
-                return answer.status, answer.read(), dict(answer.headers)
-            finally:
-                connection.close()
+            self.to_moto.request(self.command, self.path, body, headers)
+            answer = self.to_moto.getresponse()
+            return answer.status, answer.read(), dict(answer.headers)
 
         def answer(self, status, content, headers):
             self.send_response(status)
