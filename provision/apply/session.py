@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import tarfile
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -37,7 +38,12 @@ from provision.plan.external_authority import refusal, refuse_own_authority
 
 @dataclass(frozen=True)
 class Session:
-    """What a command works with. `open_session` makes and ends it."""
+    """What a command works with. `open_session` makes and ends it.
+
+    Attributes:
+        created: names of the machines that were made for this command.
+        began: when it was opened, by `time.monotonic`, before any machine was made.
+    """
 
     draft: Draft
     source: MachineSource
@@ -47,6 +53,12 @@ class Session:
     progress: Progress
     log: RunLog
     created: tuple[str, ...] = ()
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def took(self) -> float:
+        """Wall seconds since the command began. Phases overlap: this is not their sum."""
+        return time.monotonic() - self.began
 
     def observe(
         self,
@@ -217,6 +229,7 @@ def open_session(
         RefusedError: machines are missing and `create` is False.
         MachinesError: missing machines could not be made.
     """
+    began = time.monotonic()
     draft = inventory.read(path)
     source = source_of(draft)
     found = source.missing(draft) if create else absent(source, draft)
@@ -236,4 +249,4 @@ def open_session(
     private_file.sweep(cache.directory())
     log = RunLog.create(cluster.name)
     with Engine(cluster, hosts, log) as engine:
-        yield Session(draft, source, cluster, cache, engine, progress, log, missing)
+        yield Session(draft, source, cluster, cache, engine, progress, log, missing, began)

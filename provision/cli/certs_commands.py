@@ -152,12 +152,11 @@ def _agreed(
 
 def _issued(report: Report, done: str, output: Output) -> None:
     if output is Output.JSON:
-        print_json({"issued": report.issued, "seconds": report.seconds})
+        print_json({"issued": report.issued, "seconds": report.seconds, "took": report.took})
         return
     count = sum(len(names) for names in report.issued.values())
-    seconds = sum(report.seconds.values())
     machines = f"{len(report.issued)} machines"
-    out.print(f"{count} certificates {done} on {machines}, in {seconds:.0f} s.")
+    out.print(f"{count} certificates {done} on {machines}, in {report.took:.0f} s.")
 
 
 @app.command(epilog="Example: clusterctl certs csr inventories/external.py -o requests")
@@ -245,8 +244,7 @@ def import_(
             done = external_import.import_signed(session, directory)
     count = sum(len(names) for names in (done.issued or done.waiting).values())
     if done.issued or not (done.waiting or done.others):
-        seconds = sum(done.seconds.values())
-        out.print(f"{count} certificates are in use, after {seconds:.0f} s.")
+        out.print(f"{count} certificates are in use, after {done.took:.0f} s.")
     else:
         out.print(f"{count} certificates are on their machines, and not in use yet. Next:")
         if done.others:
@@ -314,10 +312,16 @@ def rotate(
             trust = rotation.prepare(session, parts, distrust=distrust)
             report = rotation.carry_out(session, trust, parts, distrust=distrust)
     if output is Output.JSON:
-        print_json({"replaced": report.parts, "waiting": report.waiting, "seconds": report.seconds})
+        print_json(
+            {
+                "replaced": report.parts,
+                "waiting": report.waiting,
+                "seconds": report.seconds,
+                "took": report.took,
+            }
+        )
         return
-    seconds = sum(report.seconds.values())
-    out.print(f"{', '.join(report.parts)}: replaced, in {seconds:.0f} s.")
+    out.print(f"{', '.join(report.parts)}: replaced, in {report.took:.0f} s.")
     for part in report.waiting:
         out.print(f"The old key of {part} is still accepted, because its tokens are still valid.")
         out.print(

@@ -84,7 +84,7 @@ def up(
         name_log(session)
         run, warnings = converge.prepare(session)
         show_findings(warnings)
-        report = converge.Report({}, {}, warnings)
+        report = converge.Report({}, {}, session.took, warnings)
         if not converge.settled(run):
             ask = asks(session, yes=yes)
             if ask and not run.plan.empty:

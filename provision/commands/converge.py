@@ -38,10 +38,12 @@ class Report:
     Attributes:
         changed: machine -> components (and `packages`, `artifacts`) that changed there.
         seconds: phase -> wall time.
+        took: wall seconds from the command's start until the cluster was changed.
     """
 
     changed: dict[str, tuple[str, ...]]
     seconds: dict[str, float]
+    took: float
     warnings: tuple[Finding, ...] = ()
 
 
@@ -205,7 +207,7 @@ def up(run: Run) -> Report:
         )
         for name, plan in run.plan.machines.items()
     }
-    return Report({k: v for k, v in changed.items() if v}, run.seconds)
+    return Report({k: v for k, v in changed.items() if v}, run.seconds, run.session.took)
 
 
 def artifacts_for(draft: Draft, arches: Iterable[str]) -> tuple[tuple[str, str], ...]:

@@ -5,6 +5,7 @@ import json
 import platform
 import subprocess
 import sys
+import time
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -12,13 +13,18 @@ import pytest
 import typer.core
 import typer.main
 
+from provision.apply.session import Session
 from provision.artifacts.catalogue import catalogue
 from provision.cli import progress
 from provision.cli.app import app, main
 from provision.cli.confirm import confirm
+from provision.cli.options import Output
+from provision.cli.views.summaries import show_up
+from provision.commands.converge import Report
 from provision.drill import command
 from provision.inventory import read
 from provision.model.errors import RefusedError
+from tests.world import cluster
 
 
 def commands(command, *names):
@@ -45,6 +51,19 @@ REST = {
     ("certs", "csr"): ["-o", "out"],
     ("certs", "import"): ["."],
 }
+
+
+def test_the_last_line_of_up_has_the_wall_time_since_phases_overlap(capsys):
+    began = time.monotonic() - 60
+    session = Session(None, None, cluster(), None, None, None, SimpleNamespace(path=""), (), began)
+    took = session.took
+    report = Report({"m1": ("etcd",)}, {"services": 50.0, "etcd": 50.0}, took)
+
+    run = SimpleNamespace(plan=SimpleNamespace(absent={}), session=session)
+    show_up(session, run, report, Output.TABLE)
+
+    assert 60 <= took < 70
+    assert f"in {took:.0f} s." in capsys.readouterr().out
 
 
 def test_all_commands_are_found():

@@ -23,6 +23,7 @@ def show_up(session: Session, run: Run, report: Report, output: Output) -> None:
                 "created": list(session.created),
                 "left_out": dict(run.plan.absent),
                 "seconds": {name: round(s, 2) for name, s in report.seconds.items()},
+                "took": round(report.took, 2),
                 "endpoint": cluster.endpoint,
                 "artifacts": run.artifacts.source,
                 "log": str(session.log.path),
@@ -36,12 +37,11 @@ def show_up(session: Session, run: Run, report: Report, output: Output) -> None:
         out.print(f"{cluster.name}: nothing to change, {rest} matches the inventory.")
         _left_out(run)
         return
-    total = sum(report.seconds.values())
     out.print(
         Text.assemble(
             (cluster.name, "bold"),
             f" is up: {len(cluster.masters)} masters, {len(cluster.workers)} workers, "
-            f"Kubernetes {cluster.kubernetes}, in {total:.0f} s.",
+            f"Kubernetes {cluster.kubernetes}, in {report.took:.0f} s.",
         )
     )
     out.print(f"API: {cluster.endpoint}")

@@ -47,11 +47,13 @@ class Imported:
         waiting: machine -> names of leaves that wait for `up`.
         others: where `up` would also change other things than certificates.
         seconds: phase -> wall time.
+        took: wall seconds from the command's start until the cluster was changed.
     """
 
     issued: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     waiting: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    took: float = 0.0
     others: tuple[str, ...] = ()
 
 
@@ -134,7 +136,7 @@ def _use(session: Session, look: Look, trust: Trust, others: tuple[str, ...]) ->
     run = Run(session, look, trust, installed, plan, now)
     # If all certificates have expired nothing runs: all machines may change at once.
     execute(run, RENEW if plan.running else UP)
-    return Imported(issued=waiting, seconds=run.seconds)
+    return Imported(issued=waiting, seconds=run.seconds, took=session.took)
 
 
 def _formed(look: Look) -> bool:

@@ -36,10 +36,12 @@ class Report:
     Attributes:
         issued: machine -> names of leaves.
         seconds: phase -> wall time.
+        took: wall seconds from the command's start until the cluster was changed.
     """
 
     issued: dict[str, tuple[str, ...]]
     seconds: dict[str, float] = field(default_factory=dict)
+    took: float = 0.0
 
 
 def look_at_existing(session: Session) -> tuple[Look, Trust]:
@@ -103,7 +105,7 @@ def renew(run: Run, names: frozenset[str]) -> Report:
         private_file.write(memory, json.dumps(kept).encode())
     execute(run, RENEW)
     memory.unlink(missing_ok=True)
-    return Report(issued(run.plan), run.seconds)
+    return Report(issued(run.plan), run.seconds, run.session.took)
 
 
 def prepare_recovery(session: Session) -> Run:
@@ -125,7 +127,7 @@ def recover(run: Run) -> Report:
         PhaseError: with every machine that failed in the phase that failed.
     """
     execute(run, UP)
-    return Report(issued(run.plan), run.seconds)
+    return Report(issued(run.plan), run.seconds, run.session.took)
 
 
 def issued(plan: Plan) -> dict[str, tuple[str, ...]]:

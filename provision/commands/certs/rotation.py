@@ -51,11 +51,13 @@ class Report:
         parts: the parts that were replaced, or are being replaced.
         waiting: parts whose old key is still accepted and is withdrawn later.
         seconds: stage -> wall time.
+        took: wall seconds from the command's start until the cluster was changed.
     """
 
     parts: tuple[Part, ...]
     waiting: tuple[Part, ...]
     seconds: dict[str, float]
+    took: float
 
 
 def prepare(session: Session, parts: Iterable[Part], *, distrust: bool = False) -> Trust:
@@ -154,7 +156,7 @@ def carry_out(
         trust = reached(trust, waiting, datetime.now(UTC))
         session.cache.keep(trust)
         seconds[stage] += _reach(session, trust, parts, again=False)
-    return Report(parts, waiting, seconds)
+    return Report(parts, waiting, seconds, session.took)
 
 
 def _waits(trust: Trust, part: Part) -> bool:
