@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError, WaiterError
 from provision import inventory
 from provision.aws import account
 from provision.local.progress import Silent
-from provision.machines.ec2 import policies, source
+from provision.machines.ec2 import logins, policies, source
 from provision.machines.ec2.apply import apply
 from provision.machines.ec2.checks import moved
 from provision.machines.ec2.checks import region as judge_region
@@ -466,14 +466,14 @@ def test_the_hint_after_a_failed_login_fits_the_ssh_route(tmp_path, monkeypatch,
     refusing.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.setattr(source, "LOGIN_TIMEOUT", 0)
+    monkeypatch.setattr(logins, "LOGIN_TIMEOUT", 0)
     ec2 = source.Ec2()
     there = replace(instance(A, "10.0.0.5"), host_key=PUBLIC)
     ec2._seen = Seen(instances={"m1": there})
     given = draft(tmp_path, masters=["m1"], ssh=ssh, image="ubuntu-24.04")
 
     with pytest.raises(MachinesError, match="no SSH login") as raised:
-        ec2._await_logins(given, Silent(), None)
+        logins.await_logins(given, ec2.locate(given), ("m1",), Silent())
 
     assert hint in raised.value.hint
     assert ("`ssh_from`" in raised.value.hint) == (ssh == "public")

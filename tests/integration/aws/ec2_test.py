@@ -17,7 +17,7 @@ import yaml
 
 from provision import inventory
 from provision.local.progress import Silent
-from provision.machines.ec2 import removal
+from provision.machines.ec2 import logins, removal
 from provision.machines.ec2 import source as source_module
 from provision.machines.ec2.source import Ec2
 from provision.model import ports
@@ -623,7 +623,7 @@ def test_a_stopped_machine_has_its_public_address_before_the_first_login(
     moto.client("ec2").stop_instances(InstanceIds=[machine["InstanceId"]])
     asked = []
     monkeypatch.setattr(
-        source_module, "_await_login", lambda name, ssh, *_, **__: asked.append(ssh.hostname)
+        logins, "await_login", lambda name, ssh, *_, **__: asked.append(ssh.hostname)
     )
     source = fresh()
     assert "m1" in source.missing(draft)
