@@ -6,10 +6,13 @@ Modules of commands import the rest of clusterctl inside each command. So `--hel
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
+from typer.main import get_command
 
 from provision.cli import (
     access_commands,
@@ -90,6 +93,12 @@ def root(
         record_events(events.open("a", encoding="utf-8"))
 
 
+@cache
+def _commands() -> Callable[..., object]:
+    """All commands, as typer reads their signatures. Add groups to `app` before the first use."""
+    return get_command(app)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line.
 
@@ -97,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
         The exit code; see `provision.model.errors`.
     """
     try:
-        result = app(args=arguments, standalone_mode=False)
+        result = _commands()(args=arguments, standalone_mode=False)
     except UsageError as error:
         cast("typer.BadParameter", error).show()
         return EXIT_USAGE

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 from provision.desired.components import firewall
 from provision.desired.components.backup import BACKUP
@@ -78,6 +80,14 @@ def desired(
     cluster: Cluster, machine: Machine, trust: Trust, facts: Facts
 ) -> dict[str, ComponentState]:
     """Give everything that belongs on a machine: component -> state, in order of installation."""
+    return dict(_desired(cluster, machine, trust, facts))
+
+
+# A command asks several times about the same machines.
+@lru_cache(maxsize=128)
+def _desired(
+    cluster: Cluster, machine: Machine, trust: Trust, facts: Facts
+) -> Mapping[str, ComponentState]:
     states = {
         c.name: c.state(cluster, machine, trust, facts)
         for c in COMPONENTS

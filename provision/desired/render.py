@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -16,6 +16,7 @@ def _environment() -> Environment:
     places = [PACKAGE / "templates", PACKAGE.parent / "templates"]
     return Environment(
         loader=FileSystemLoader([p for p in places if p.is_dir()]),
+        auto_reload=False,
         undefined=StrictUndefined,
         autoescape=False,  # noqa: S701 - configuration files, not HTML
         trim_blocks=True,
@@ -24,13 +25,18 @@ def _environment() -> Environment:
     )
 
 
+@cache
+def _template(path: str) -> Template:
+    return _environment().get_template(path)
+
+
 def render(template: str, **values: object) -> bytes:
     """Fill in the template of that path below `templates/`.
 
     Raises:
         jinja2.UndefinedError: the template uses a value that is not in `values`.
     """
-    return _environment().get_template(template).render(**values).encode()
+    return _template(template).render(**values).encode()
 
 
 def text(template: str) -> bytes:

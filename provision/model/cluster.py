@@ -213,6 +213,9 @@ class Cluster(Inventory):
 
     machines: tuple[Machine, ...]
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.machines))
+
     @property
     def masters(self) -> tuple[Machine, ...]:
         return tuple(m for m in self.machines if m.is_master)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum, auto
+from functools import lru_cache
 from ipaddress import ip_address
 
 from cryptography import x509
@@ -136,16 +137,27 @@ def problem(
     """
     if certificate_pem is None:
         return Reason("missing")
+    signer = trust.authority(leaf.authority)
+    found = _examined(leaf, certificate_pem, signer.certificate, more=signer.key is None)
+    return found if isinstance(found, Reason) else _expiry(*found, now, reserve)
+
+
+# A command examines the same certificates several times, and signatures take long to verify.
+@lru_cache(maxsize=1024)
+def _examined(
+    leaf: Leaf, certificate_pem: str, authorities_pem: bytes, *, more: bool
+) -> Reason | tuple[datetime, datetime]:
+    """The fault of a certificate; start and end of its validity when it has none."""
     try:
         certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
-        signer = trust.authority(leaf.authority)
-        difference = _difference(leaf, certificate, more=signer.key is None)
-        accepted = signer.accepted
+        difference = _difference(leaf, certificate, more=more)
+        authorities = x509.load_pem_x509_certificates(authorities_pem)
     except UNREADABLE:
         return Reason("unreadable")
-    if not any(issued_by(certificate, authority) for authority in accepted):
+    signers = _signers(certificate, authorities)
+    if not signers:
         return Reason("signed by another authority")
-    return difference or _expiry(certificate, ends(certificate, accepted), now, reserve)
+    return difference or (certificate.not_valid_before_utc, _end(certificate, signers))
 
 
 def ends(certificate: x509.Certificate, authorities: Iterable[x509.Certificate]) -> datetime:
@@ -153,9 +165,18 @@ def ends(certificate: x509.Certificate, authorities: Iterable[x509.Certificate])
 
     That is its own end or, if earlier, the latest end of these authorities that have signed it.
     """
+    return _end(certificate, _signers(certificate, authorities))
+
+
+def _signers(
+    certificate: x509.Certificate, authorities: Iterable[x509.Certificate]
+) -> list[x509.Certificate]:
+    return [authority for authority in authorities if issued_by(certificate, authority)]
+
+
+def _end(certificate: x509.Certificate, signers: Iterable[x509.Certificate]) -> datetime:
     own = certificate.not_valid_after_utc
-    signers = [a.not_valid_after_utc for a in authorities if issued_by(certificate, a)]
-    return min(own, max(signers, default=own))
+    return min(own, max((a.not_valid_after_utc for a in signers), default=own))
 
 
 def issued_at(certificate_pem: str | None) -> datetime | None:
@@ -290,10 +311,7 @@ def _difference(leaf: Leaf, certificate: x509.Certificate, *, more: bool) -> Rea
     return Reason(f"names differ: {' '.join(added + removed)}")
 
 
-def _expiry(
-    certificate: x509.Certificate, end: datetime, now: datetime, reserve: float
-) -> Reason | None:
-    start = certificate.not_valid_before_utc
+def _expiry(start: datetime, end: datetime, now: datetime, reserve: float) -> Reason | None:
     left = end - now
     if start > now:
         return Reason(f"not valid before {start:%Y-%m-%d %H:%M} UTC")

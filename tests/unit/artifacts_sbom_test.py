@@ -5,7 +5,6 @@ from io import StringIO
 
 from cyclonedx.model.bom import Bom
 from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 
 from provision.artifacts.sbom import cyclonedx
 from tests.world import DEFAULT, artifacts
@@ -21,6 +20,9 @@ def test_every_artifact_is_named_with_its_version_and_hash():
 
 
 def test_it_is_cyclonedx_by_the_schema_and_the_same_each_time():
+    # It compiles grammars for three seconds: not in every process that only collects tests.
+    from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
+
     text = cyclonedx(artifacts(DEFAULT), "bundle.tar.zst")
 
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None

@@ -89,13 +89,18 @@ def test_a_passphrase_opens_what_it_closed_and_a_wrong_one_is_refused(plain, tmp
         age_files.decrypt_with_passphrase(tmp_path / "file", tmp_path / "back", "battery staple")
 
 
-@pytest.fixture
-def too_much():
-    """What age says of work that would take it days."""
+@pytest.fixture(scope="module")
+def days_of_work():
+    """A file that age would take days to open."""
     file = pyrage.passphrase.encrypt(b"", "correct horse")
-    harder = re.sub(rb"(-> scrypt \S+) \d+", rb"\1 40", file)
+    return re.sub(rb"(-> scrypt \S+) \d+", rb"\1 40", file)
+
+
+@pytest.fixture(scope="module")
+def too_much(days_of_work):
+    """What age says of such a file."""
     with pytest.raises(pyrage.DecryptError) as refused:
-        pyrage.passphrase.decrypt(harder, "correct horse")
+        pyrage.passphrase.decrypt(days_of_work, "correct horse")
     return refused.value
 
 
@@ -113,11 +118,11 @@ def test_a_computer_that_was_busy_when_age_measured_it_is_measured_again(too_muc
 
 
 def test_a_work_factor_that_is_too_high_is_reported_as_such_not_as_damage(
-    too_much, tmp_path, monkeypatch
+    days_of_work, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(age_files, "_PAUSE", 0)
-    file = pyrage.passphrase.encrypt(b"", "correct horse")
-    (tmp_path / "file").write_bytes(re.sub(rb"(-> scrypt \S+) \d+", rb"\1 40", file))
+    monkeypatch.setattr(age_files, "_ATTEMPTS", 3)
+    (tmp_path / "file").write_bytes(days_of_work)
 
     with pytest.raises(RefusedError, match="a much faster computer"):
         age_files.decrypt_with_passphrase(tmp_path / "file", tmp_path / "back", "correct horse")

@@ -3,6 +3,7 @@
 import keyword
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+from string import ascii_letters, ascii_lowercase, digits
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -18,8 +19,14 @@ from provision.model.errors import InventoryError
 MANY = settings(deadline=None)
 FEW = settings(deadline=None, max_examples=20)
 
-LABEL = st.from_regex(r"[a-z]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True)
-QUALIFIED = st.from_regex(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,20}[A-Za-z0-9])?", fullmatch=True)
+# `from_regex` takes ten times as long. A text that is right already stays as it is, so these make
+# every text of the form: [a-z]([-a-z0-9]{0,8}[a-z0-9])? and [A-Za-z0-9]([-A-Za-z0-9_.]{0,20}[A-Za-z0-9])?
+LABEL = st.text(f"{ascii_lowercase}{digits}-", min_size=1, max_size=10).map(
+    lambda text: text.lstrip(f"{digits}-").rstrip("-") or "a"
+)
+QUALIFIED = st.text(f"{ascii_letters}{digits}-_.", min_size=1, max_size=22).map(
+    lambda text: text.strip("-_.") or "A"
+)
 URL = st.builds("http{}://{}.example.org".format, st.sampled_from(["", "s"]), LABEL)
 FLAG = st.sampled_from(["v", "vmodule", "profiling"])
 COMPONENT = st.sampled_from(["kube-apiserver", "kubelet", "etcd", "kube-scheduler", "kube-proxy"])

@@ -272,9 +272,10 @@ def test_nothing_is_forgotten_and_the_last_inventory_wins(runs, last):
 
     for name, disk in machines.items():
         assert all_is_recorded(disk)
-        mine = {p for p in disk.there if p not in wanted_paths(last, name)}
+        wanted = wanted_paths(last, name)
+        mine = {p for p in disk.there if p not in wanted}
         assert {p for p in mine if disk.there[p].kind == "file"} == set()
-        assert {*disk.binaries} <= wanted_paths(last, name)
+        assert {*disk.binaries} <= wanted
         wanted_units = {
             u.name
             for s in desired(last, last.machine(name), trust(), LAB).values()
