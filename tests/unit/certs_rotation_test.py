@@ -91,6 +91,7 @@ def session(monkeypatch):
     """A cluster that is as its inventory says, with the trust of `world`; `kept` are its others."""
     kept = []
     session = SimpleNamespace(
+        took=0.0,
         cluster=DEFAULT,
         kept=kept,
         cache=SimpleNamespace(keep=kept.append, trust=lambda: kept[-1] if kept else None),

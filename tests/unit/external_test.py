@@ -323,6 +323,7 @@ def importing(monkeypatch, tmp_path):
         known = known or trust()
         of, observed = converged()
         session = SimpleNamespace(
+            took=0.0,
             cluster=inventory,
             known_trust=lambda _: known,
             observe=lambda **_: Look(inventory, observed),

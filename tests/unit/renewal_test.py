@@ -22,6 +22,7 @@ def renewing(tmp_path, monkeypatch):
     of, observed = converged()
     notes, executed = [], []
     session = SimpleNamespace(
+        took=0.0,
         cluster=of,
         cache=SimpleNamespace(directory=lambda: tmp_path),
         progress=SimpleNamespace(note=notes.append),
