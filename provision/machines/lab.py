@@ -17,15 +17,10 @@ makes new keys and copies them to the machines.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import io
-import re
 import shutil
-import tarfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -36,36 +31,36 @@ import platformdirs
 from provision.inventory import Draft
 from provision.local import private_file
 from provision.local.progress import Progress, Silent
-from provision.machines import MachineStatus, container_engine, image, inotify, ssh_keys
-from provision.machines.container_engine import Container, Engine
-from provision.machines.lab_network import (
-    VIP_HOST,
-    assign,
-    free_subnet,
-    mac,
-    read_resolvers,
-    read_routes,
-    resolv_conf,
+from provision.machines import (
+    MachineStatus,
+    container_engine,
+    image,
+    inotify,
+    lab_network,
+    ssh_keys,
 )
+from provision.machines.archive import archive
+from provision.machines.container_engine import Container, Engine
+from provision.machines.lab_names import (
+    ADDRESS_LABEL,
+    IMAGE_LABEL,
+    INOTIFY_LABEL,
+    LAB_LABEL,
+    MACHINE_LABEL,
+    RESERVED,
+    VOLUMES,
+    lab_id,
+    volumes_of,
+)
+from provision.machines.lab_network import VIP_HOST, assign, mac, read_resolvers, resolv_conf
+from provision.machines.parallel import on_all
 from provision.model.cluster import Ssh
 from provision.model.errors import MachinesError
 from provision.model.located import Located
 
-VOLUMES = {
-    "containerd": "/var/lib/containerd",
-    "kubelet": "/var/lib/kubelet",
-    "etcd": "/var/lib/etcd",
-}
 USERS: Mapping[image.Kind, str] = {"full": "root", "bare": image.ADMIN}
 COMMAND = ("/sbin/init",)
 SSH_TIMEOUT = 60.0  # seconds; with 2 idle cores, five machines answer within 3 seconds
-
-LAB_LABEL = "clusterctl.lab"
-MACHINE_LABEL = "clusterctl.machine"
-ADDRESS_LABEL = "clusterctl.address"
-IMAGE_LABEL = "clusterctl.image"
-RESERVED = "_reserved"  # no machine's name has an underscore
-INOTIFY_LABEL = "clusterctl.inotify"  # on networks: the limit before the first lab was made
 
 
 class Lab:
@@ -158,7 +153,7 @@ class Lab:
                 raise MachinesError(message, hint=error.hint) from None
 
         with progress.phase("machines", "make and start the lab's machines", names):
-            _on_all(names, bring_up, progress)
+            on_all(names, bring_up, progress)
 
     def remove(self, draft: Draft, names: Collection[str], progress: Progress) -> bool:
         """Remove machines, their volumes and keys. New machines of these names get new keys."""
@@ -191,7 +186,7 @@ class Lab:
         with self._alone(progress):
             if any(name not in found for name in names):
                 image.ensure(self._engine, draft.lab.image, progress)
-            self._ensure_network(draft)
+            lab_network.ensure(self._engine, lab_id(draft), self._network)
             others = {c.name for c in self._engine.containers(LAB_LABEL)}
             ours = {self.container(draft, name) for name in names}
             inotify.make_room(len(others | ours), progress)
@@ -311,31 +306,7 @@ class Lab:
         return assign(self._subnet(draft), [host.name for host in draft.hosts], known)
 
     def _subnet(self, draft: Draft) -> IPv4Network:
-        identity = lab_id(draft)
-        networks = self._engine.networks()
-        for network in networks:
-            if network.name == identity:
-                return network.subnets[0]
-        if self._network is not None:
-            return self._network
-        routes = read_routes()
-        return free_subnet(identity, [*(s for n in networks for s in n.subnets), *routes])
-
-    def _ensure_network(self, draft: Draft) -> None:
-        identity, networks = lab_id(draft), self._engine.networks()
-        if any(network.name == identity for network in networks):
-            return
-        labs = [n.labels[INOTIFY_LABEL] for n in networks if INOTIFY_LABEL in n.labels]
-        before = min([inotify.instances(), *map(int, labs)])
-        labels = {LAB_LABEL: identity, INOTIFY_LABEL: str(before)}
-        subnet = self._subnet(draft)
-        try:
-            self._engine.create_network(identity, subnet, labels)
-        except MachinesError:
-            # A lab of another user may have taken the subnet: the lock works for one user only.
-            if self._subnet(draft) == subnet:
-                raise
-            self._engine.create_network(identity, self._subnet(draft), labels)
+        return lab_network.subnet_of(lab_id(draft), self._engine.networks(), self._network)
 
     def _refuse_other_image(self, draft: Draft, found: Mapping[str, Container]) -> None:
         for name, container in found.items():
@@ -427,61 +398,7 @@ class Lab:
             yield
 
 
-def lab_id(draft: Draft) -> str:
-    """Give a lab's id: `NAME-HASH`, with a hash of the inventory's absolute path."""
-    return f"{draft.name}-{hashlib.sha256(str(draft.inventory).encode()).hexdigest()[:8]}"
-
-
-def volumes_of(identity: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Choose the volumes of one lab, of all its machines, from `names`."""
-    ours = re.compile(rf"{re.escape(identity)}-.+-({'|'.join(VOLUMES)})")
-    return tuple(name for name in names if ours.fullmatch(name))
-
-
-def archive(files: Mapping[str, tuple[bytes, int]]) -> bytes:
-    """Pack path -> (content, mode) as a tar archive; root owns all files."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for path, (content, mode) in files.items():
-            entry = tarfile.TarInfo(path)
-            entry.size, entry.mode, entry.mtime = len(content), mode, int(time.time())
-            tar.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()
-
-
 def _state(container: Container | None) -> str:
     if container is None:
         return "absent"
     return "running" if container.state == "running" else "stopped"
-
-
-def _on_all(
-    names: tuple[str, ...], work: Callable[[str, threading.Event], None], progress: Progress
-) -> None:
-    """Do the work on all machines in parallel. A failure on one does not stop the others."""
-    failures: dict[str, MachinesError] = {}
-    cancelled = threading.Event()
-
-    def one(name: str) -> None:
-        try:
-            work(name, cancelled)
-        except MachinesError as error:
-            failures[name] = error
-            progress.done(name, error.message, failed=True)
-        else:
-            progress.done(name)
-
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        try:
-            list(pool.map(one, names))
-        except BaseException:
-            cancelled.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    if failures:
-        lines = "\n".join(f"  {name}: {failures[name].message}" for name in sorted(failures))
-        hints = [error.hint for error in failures.values() if error.hint]
-        raise MachinesError(
-            f"{len(failures)} of {len(names)} machines could not be made:\n{lines}",
-            hint=hints[0] if hints else "run the same command again: it makes what is missing",
-        )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from provision.machines import inotify
+from provision.machines.container_engine import Engine, Network
+from provision.machines.lab_names import INOTIFY_LABEL, LAB_LABEL
 from provision.model.errors import MachinesError
 
 SUPERNET = IPv4Network("10.77.0.0/16")
@@ -114,3 +117,43 @@ def read_resolvers() -> list[str]:
     """Read the operator's resolv.conf, and the file with systemd-resolved's upstream servers."""
     paths = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
     return [path.read_text() for path in paths if path.exists()]
+
+
+def subnet_of(
+    identity: str, networks: Sequence[Network], chosen: IPv4Network | None
+) -> IPv4Network:
+    """Give the network of a lab: the one it has, else the chosen one, else a free one.
+
+    Args:
+        networks: all networks of the engine.
+        chosen: the network of a new lab; None: any free one.
+    """
+    for network in networks:
+        if network.name == identity:
+            return network.subnets[0]
+    if chosen is not None:
+        return chosen
+    return free_subnet(identity, [*(s for n in networks for s in n.subnets), *read_routes()])
+
+
+def ensure(engine: Engine, identity: str, chosen: IPv4Network | None) -> None:
+    """Make the network of a lab if the engine does not have it.
+
+    Raises:
+        MachinesError: no network is free, or the engine fails.
+    """
+    networks = engine.networks()
+    if any(network.name == identity for network in networks):
+        return
+    labs = [n.labels[INOTIFY_LABEL] for n in networks if INOTIFY_LABEL in n.labels]
+    before = min([inotify.instances(), *map(int, labs)])
+    labels = {LAB_LABEL: identity, INOTIFY_LABEL: str(before)}
+    subnet = subnet_of(identity, networks, chosen)
+    try:
+        engine.create_network(identity, subnet, labels)
+    except MachinesError:
+        # A lab of another user may have taken the subnet: the lock works for one user only.
+        free = subnet_of(identity, engine.networks(), chosen)
+        if free == subnet:
+            raise
+        engine.create_network(identity, free, labels)

@@ -19,7 +19,8 @@ from typing import Literal, Protocol
 from provision.inventory import Draft
 from provision.local.progress import Progress
 from provision.machines import container_engine, image
-from provision.machines.lab import COMMAND, LAB_LABEL, USERS, Lab, lab_id
+from provision.machines.lab import COMMAND, USERS, Lab
+from provision.machines.lab_names import LAB_LABEL, lab_id
 from provision.machines.lab_network import VIP_HOST, assign, free_subnet, read_routes
 from provision.machines.ssh_keys import public
 from provision.model.errors import MachinesError

@@ -28,7 +28,7 @@ from xdist.remote import Producer
 
 from provision.inventory import read
 from provision.machines import container_engine
-from provision.machines.lab import lab_id
+from provision.machines.lab_names import lab_id
 from provision.model.errors import MachinesError
 from tests.e2e import lanes, sample
 

@@ -25,7 +25,8 @@ import yaml
 
 from provision.local.progress import Silent
 from provision.machines import container_engine, image
-from provision.machines.lab import VOLUMES, archive
+from provision.machines.archive import archive
+from provision.machines.lab_names import VOLUMES
 from provision.machines.lab_network import mac, resolv_conf
 from provision.model.errors import MachinesError
 from tests.aws import Moto, judged, moto_server, operators_policy, proxy_of

@@ -10,7 +10,8 @@ import pytest
 from provision.inventory import Draft, HostEntry
 from provision.local.progress import Silent
 from provision.machines import container_engine, inotify
-from provision.machines.lab import Lab, lab_id
+from provision.machines.lab import Lab
+from provision.machines.lab_names import lab_id
 from provision.model.cluster import Role
 from provision.model.errors import MachinesError
 from provision.model.settings.local import Lab as LabSettings

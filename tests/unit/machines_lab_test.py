@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.inventory import Draft, HostEntry
-from provision.machines.lab import archive, lab_id, volumes_of
+from provision.machines.archive import archive
+from provision.machines.lab_names import lab_id, volumes_of
 from provision.machines.lab_network import (
     SUPERNET,
     assign,

@@ -9,7 +9,7 @@ import pytest
 
 from provision.inventory import Draft, HostEntry
 from provision.local.progress import Silent
-from provision.machines.lab import lab_id
+from provision.machines.lab_names import lab_id
 from provision.machines.vagrant import Vagrant, state_of
 from provision.machines.vagrant_command import (
     VagrantCommand,
