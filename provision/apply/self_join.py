@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
@@ -76,17 +76,10 @@ def bundle(cluster: Cluster, trust: Trust, facts: Facts, artifacts: ArtifactSet)
     Raises:
         KeyError: the set lacks an artifact.
     """
-    ssh = Ssh(hostname=ADDRESS)
-    address, roles = IPv4Address(ADDRESS), frozenset({Role.WORKER})
-    worker = Machine(name=NAME, address=address, roles=roles, ssh=ssh)
+    worker = _worker()
     states = desired(cluster, worker, trust, facts)
     leaves = [leaf for state in states.values() for leaf in state.leaves]
-    # So the record says that the cluster has not signed certificates for these keys yet.
-    keys = {
-        leaf.key_path: ObservedFile(leaf.key_path, "file", 0o600, leaf.owner, leaf.group, 0)
-        for leaf in leaves
-    }
-    nothing = Observed(NAME, facts=facts, files=keys)
+    nothing = _unseen(facts, leaves)
     never = datetime.fromtimestamp(0, UTC)
     plan = plan_machine(
         cluster, worker, trust, nothing, artifacts, never, etcd=Standing.MEMBER, nodes=None
@@ -126,6 +119,23 @@ def bundle(cluster: Cluster, trust: Trust, facts: Facts, artifacts: ArtifactSet)
         kubeconfig=quote(bootstrap.decode()),
     )
     return Bundle(text, local)
+
+
+def _worker() -> Machine:
+    address, roles = IPv4Address(ADDRESS), frozenset({Role.WORKER})
+    return Machine(name=NAME, address=address, roles=roles, ssh=Ssh(hostname=ADDRESS))
+
+
+def _unseen(facts: Facts, leaves: Iterable[Leaf]) -> Observed:
+    """A new machine, with keys for these leaves.
+
+    So its record says that the cluster has not signed certificates for these keys yet.
+    """
+    keys = {
+        leaf.key_path: ObservedFile(leaf.key_path, "file", 0o600, leaf.owner, leaf.group, 0)
+        for leaf in leaves
+    }
+    return Observed(NAME, facts=facts, files=keys)
 
 
 def _provisional(leaves: list[Leaf]) -> Iterator[str]:

@@ -251,19 +251,7 @@ class Link:
                 channel.exec_command(command)
                 errors = gevent.spawn(_drain, channel.recv_stderr)
                 helpers = [errors, gevent.spawn(_feed, channel, source)]
-                received_at = 0.0
-                output = bytearray()
-                seen = 0
-                while data := channel.recv(CHUNK):
-                    received_at = received_at or time.time()
-                    if sink:
-                        sink(data)
-                        continue
-                    output += data
-                    if on_line and (end := output.rfind(b"\n") + 1) > seen:
-                        for line in output[seen:end].decode(errors="replace").splitlines():
-                            on_line(line)
-                        seen = end
+                output, received_at = _receive(channel, on_line, sink)
                 if source.error:
                     raise source.error
                 code = channel.recv_exit_status()
@@ -278,10 +266,10 @@ class Link:
             gevent.killall(helpers, block=False)
         return Answer(
             code,
-            bytes(output).decode(errors="replace"),
+            output.decode(errors="replace"),
             stderr.decode(errors="replace"),
             sent_at,
-            received_at or time.time(),
+            received_at,
         )
 
     def _open_session(self) -> paramiko.Channel:
@@ -332,6 +320,28 @@ class Link:
         assert transport is not None  # noqa: S101  a connected client has one
         transport.set_keepalive(KEEPALIVE)
         return client
+
+
+def _receive(
+    channel: paramiko.Channel,
+    on_line: Callable[[str], None] | None,
+    sink: Callable[[bytes], object] | None,
+) -> tuple[bytes, float]:
+    """Read standard output to its end: (what no sink took, the time when the first bytes came)."""
+    received_at = 0.0
+    output = bytearray()
+    seen = 0
+    while data := channel.recv(CHUNK):
+        received_at = received_at or time.time()
+        if sink:
+            sink(data)
+            continue
+        output += data
+        if on_line and (end := output.rfind(b"\n") + 1) > seen:
+            for line in output[seen:end].decode(errors="replace").splitlines():
+                on_line(line)
+            seen = end
+    return bytes(output), received_at or time.time()
 
 
 def with_sudo_password(

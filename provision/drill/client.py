@@ -16,6 +16,14 @@ from provision.local import private_file
 TIMEOUT = 5.0  # seconds
 
 
+class StatusError(http.client.HTTPException):
+    """The API answered with another status than 2xx."""
+
+    def __init__(self, status: int, reason: str, text: bytes) -> None:
+        super().__init__(f"{status} {reason}: {text[:200].decode(errors='replace')}")
+        self.status = status
+
+
 class Client:
     """Sends requests to one address, as kubectl on the operator's computer does.
 
@@ -41,7 +49,8 @@ class Client:
         """Send one request on a new connection, and return the decoded JSON of the answer.
 
         Raises:
-            OSError, http.client.HTTPException: no answer, or a status that is not 2xx.
+            OSError, http.client.HTTPException: no answer.
+            StatusError: a status that is not 2xx.
         """
         connection = http.client.HTTPSConnection(
             self.host, self.port, timeout=self.timeout, context=self._tls
@@ -54,6 +63,5 @@ class Client:
         finally:
             connection.close()
         if not 200 <= answer.status < 300:
-            message = f"{answer.status} {answer.reason}: {text[:200].decode(errors='replace')}"
-            raise http.client.HTTPException(message)
+            raise StatusError(answer.status, answer.reason, text)
         return json.loads(text)

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 
 from provision import inventory
 from provision.desired.components.etcd import etcdctl
 from provision.drill import dns
-from provision.drill.client import Client
+from provision.drill.client import Client, StatusError
 from provision.drill.runs import Ended, clusterctl
 from provision.drill.writer import NAMESPACE
 from provision.inventory import Draft
@@ -126,15 +127,15 @@ class Site:
     def remove_namespace(self) -> None:
         try:
             self.client.request("DELETE", f"/api/v1/namespaces/{NAMESPACE}")
-        except http.client.HTTPException as error:
-            if not str(error).startswith("404"):
+        except StatusError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
     def _created(self, body: object) -> bool:
         try:
             self.client.request("POST", "/api/v1/namespaces", body)
-        except http.client.HTTPException as error:  # the old one is still being deleted
-            if not str(error).startswith("409"):
+        except StatusError as error:
+            if error.status != HTTPStatus.CONFLICT:  # the old one is still being deleted
                 raise
             return False
         return True

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from provision.inventory import Draft
 from provision.inventory.draft import HostEntry
@@ -270,7 +270,29 @@ def _load_balancer(draft: Draft, seen: Seen, hosts: Iterable[HostEntry]) -> Iter
         after=(INTERNET_ROUTE,),
         detail="network",
     )
+    yield _target_group(draft, name)
+    forward = {"Type": "forward", "TargetGroupArn": Ref(TARGET_GROUP)}
     yield Step(
+        LISTENER,
+        "elbv2",
+        "create_listener",
+        {
+            "LoadBalancerArn": Ref(LOAD_BALANCER),
+            "Protocol": "TCP",
+            "Port": ports.API,
+            "DefaultActions": [forward],
+            "Tags": tags(draft, LISTENER),
+        },
+        "Listeners.0.ListenerArn",
+        detail=f"port {ports.API}",
+    )
+    masters = [h.name for h in hosts if Role.MASTER in h.roles]
+    if absent := [name for name in masters if Key(Kind.TARGET, name) not in seen.ids]:
+        yield _targets(absent)
+
+
+def _target_group(draft: Draft, name: str) -> Step:
+    return Step(
         TARGET_GROUP,
         "elbv2",
         "create_target_group",
@@ -293,33 +315,18 @@ def _load_balancer(draft: Draft, seen: Seen, hosts: Iterable[HostEntry]) -> Iter
         "TargetGroups.0.TargetGroupArn",
         detail=f"healthy where {ports.API_MONITOR}/readyz answers",
     )
-    forward = {"Type": "forward", "TargetGroupArn": Ref(TARGET_GROUP)}
-    yield Step(
-        LISTENER,
+
+
+def _targets(masters: Sequence[str]) -> Step:
+    return Step(
+        TARGETS,
         "elbv2",
-        "create_listener",
+        "register_targets",
         {
-            "LoadBalancerArn": Ref(LOAD_BALANCER),
-            "Protocol": "TCP",
-            "Port": ports.API,
-            "DefaultActions": [forward],
-            "Tags": tags(draft, LISTENER),
+            "TargetGroupArn": Ref(TARGET_GROUP),
+            "Targets": [{"Id": Ref(Key(Kind.INSTANCE, name))} for name in masters],
         },
-        "Listeners.0.ListenerArn",
-        detail=f"port {ports.API}",
+        # AWS accepts only running instances, and the source check waits until they run.
+        after=tuple(Key(Kind.SOURCE_CHECK, name) for name in masters),
+        detail=", ".join(masters),
     )
-    masters = [h.name for h in hosts if Role.MASTER in h.roles]
-    absent = [name for name in masters if Key(Kind.TARGET, name) not in seen.ids]
-    if absent:
-        yield Step(
-            TARGETS,
-            "elbv2",
-            "register_targets",
-            {
-                "TargetGroupArn": Ref(TARGET_GROUP),
-                "Targets": [{"Id": Ref(Key(Kind.INSTANCE, name))} for name in absent],
-            },
-            # AWS accepts only running instances, and the source check waits until they run.
-            after=tuple(Key(Kind.SOURCE_CHECK, name) for name in absent),
-            detail=", ".join(absent),
-        )
