@@ -4,6 +4,8 @@
 
 CLUSTERCTL := .venv/bin/clusterctl
 PYTEST := .venv/bin/python -m pytest
+# Commands and tests compile each module once, not each time that they start.
+unexport PYTHONDONTWRITEBYTECODE
 LANES := $(shell cores=$$(nproc); echo $$((cores < 4 ? 1 : cores / 2)))
 
 help: ## show this

@@ -8,8 +8,10 @@ def run() -> None:
     """Run the command line. Everything that it needs is imported after gevent's patch."""
     if not _asks_for_help(sys.argv[1:]):
         # Before anything imports threading, socket or ssl.
-        from gevent import monkey  # noqa: PLC0415
+        from gevent import events, monkey  # noqa: PLC0415
 
+        # For each module gevent would look in all installed packages for listeners: 0.3 s.
+        events.notify_and_call_entry_points = events.notify
         monkey.patch_all()
         _unwind_when_stopped()
     from provision.cli.app import app, main  # noqa: PLC0415
