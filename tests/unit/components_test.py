@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import PurePosixPath
+from string import ascii_lowercase
 
 import pytest
 import yaml
@@ -190,7 +191,9 @@ def test_extra_arguments_win():
     assert "--v=2" in text
 
 
-names = st.from_regex(r"[a-z][a-z-]{0,8}", fullmatch=True)
+names = st.builds(  # [a-z][a-z-]{0,8}
+    str.__add__, st.sampled_from(ascii_lowercase), st.text(f"{ascii_lowercase}-", max_size=8)
+)
 values = st.text(st.characters(codec="ascii", exclude_categories=["C"]), max_size=12)
 
 

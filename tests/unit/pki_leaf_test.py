@@ -3,6 +3,7 @@ import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from string import ascii_lowercase, digits
 
 import pytest
 from cryptography import x509
@@ -22,7 +23,14 @@ TRUST = Trust.create("lab", NOW)
 OTHER = Trust.create("lab", NOW)
 
 WORDS = st.text("abcdefghijklmnopqrstuvwxyzäß:-.", min_size=1, max_size=32)
-DNS = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?(\.[a-z]{2,8})?", fullmatch=True)
+# [a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?(\.[a-z]{2,8})?, for which `from_regex` takes ten times as long.
+DNS = st.builds(
+    str.__add__,
+    st.text(f"{ascii_lowercase}{digits}-", min_size=1, max_size=22).map(
+        lambda text: text.strip("-") or "a"
+    ),
+    st.just("") | st.text(ascii_lowercase, min_size=2, max_size=8).map(".{}".format),
+)
 LEAVES = st.builds(
     Leaf,
     name=st.just("leaf"),
