@@ -183,7 +183,7 @@ class Port:
         if bool(self.allow) is (self.listens is Listens.LOOPBACK):
             name = f"port {self.number} ({self.what})"
             raise ValueError(
-                f"{name} listens on loopback only: nobody else can connect, so `allow` is empty"
+                f"{name} listens on loopback only: no other machine can connect, so `allow` is empty"
                 if self.allow
                 else f"{name} listens beyond loopback: `allow` must say who may connect"
             )

@@ -246,12 +246,12 @@ class MetadataServer(ThreadingHTTPServer):
             if side in r["RoleName"] and r["RoleName"] != twin
         )
         policy = iam.get_role_policy(RoleName=role, PolicyName="clusterctl")["PolicyDocument"]
-        anybody = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
+        everyone = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
         with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_role(
                 RoleName=twin,
                 AssumeRolePolicyDocument=json.dumps(
-                    {"Version": "2012-10-17", "Statement": [anybody]}
+                    {"Version": "2012-10-17", "Statement": [everyone]}
                 ),
             )
         iam.put_role_policy(

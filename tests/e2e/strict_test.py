@@ -359,9 +359,9 @@ def found_on(lab: Lab, machine: str, needles: str) -> list[str]:
 def test_down_removes_only_clusterctls_own_nft_table(strict: Strict) -> None:
     strict.write_inventory(firewall=True)
     strict.clusterctl("up", "--yes")
-    ours, theirs = "table inet clusterctl-firewall", "table inet somebody-elses"
+    ours, theirs = "table inet clusterctl-firewall", "table inet foreign"
     for machine in ("m1", "w1"):
-        strict.lab.on(machine, "nft add table inet somebody-elses")
+        strict.lab.on(machine, "nft add table inet foreign")
         assert {ours, theirs} <= set(tables(strict, machine))
     strict.clusterctl("down", "--yes")
     for machine in ("m1", "w1"):

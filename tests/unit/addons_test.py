@@ -150,7 +150,7 @@ def test_deleted_manifests_are_forgotten_even_if_their_file_is_gone(tmp_path):
     assert remembered(tmp_path)["data"] == {"kept": "2"}
 
 
-def test_what_nodes_need_is_applied_file_by_file_and_all_add_ons_in_one_call(tmp_path):
+def test_manifests_for_nodes_are_applied_one_by_one_and_add_ons_in_one_call(tmp_path):
     wanted = [
         *(Manifest(name, b"", early=True) for name in ("crd", "uses-it")),
         *(Manifest(name, b"") for name in ("coredns", "metrics-server")),

@@ -285,12 +285,12 @@ def serving_by(made, name, address):
 
 
 @pytest.mark.parametrize("made", AMBIGUOUS.values(), ids=AMBIGUOUS)
-def test_what_can_be_read_in_two_ways_is_denied_to_an_instance(verdict, made):
+def test_an_ambiguous_request_of_an_instance_is_denied(verdict, made):
     assert verdict(serving_by(made, "i-1", "10.0.0.7")) == "deny"
 
 
 @pytest.mark.parametrize("made", AMBIGUOUS.values(), ids=AMBIGUOUS)
-def test_what_can_be_read_in_two_ways_is_denied_to_a_node(of_kubelet, made):
+def test_an_ambiguous_request_of_a_node_is_denied(of_kubelet, made):
     assert of_kubelet(serving_by(made, "w1", "127.0.0.1")) == "deny"
 
 
@@ -298,7 +298,7 @@ def test_a_node_gets_what_its_kubelet_shows_already_and_nothing_else(of_kubelet)
     assert of_kubelet(serving("w1", "127.0.0.1", dns="kubernetes")) == "deny"
 
 
-def test_what_is_asked_for_plainly_is_approved(of_kubelet):
+def test_an_unambiguous_request_is_approved(of_kubelet):
     assert of_kubelet(serving_by(plain, "w1", "127.0.0.1")) == "approve"
 
 
@@ -309,7 +309,9 @@ def test_a_request_that_its_key_has_not_signed_is_denied(verdict):
     assert verdict(as_text(joining("i-1"), forged.decode())) == "deny"
 
 
-def test_what_all_nodes_have_alike_is_approved_as_it_is_and_with_no_name(verdict, tmp_path):
+def test_a_request_for_the_shared_identity_is_approved_only_unchanged_and_without_names(
+    verdict, tmp_path
+):
     usages = '["digital signature","client auth"]'
 
     def line(**names):

@@ -422,7 +422,7 @@ def test_the_program_is_posix_sh(tmp_path):
             subprocess.run([shell, "-n"], input=program((change,)), text=True, check=True)
 
 
-def test_what_is_made_anew_within_a_leftover_is_not_kept_in_mind_as_removed(tmp_path):
+def test_a_path_recreated_within_a_leftover_is_not_recorded_as_removed(tmp_path):
     change = ComponentChange(
         component="kubelet",
         remove=("/var/lib/kubelet/pki/kubelet-client-current.pem", "/etc/kubelet.old"),

@@ -130,7 +130,7 @@ def test_a_manifest_cannot_lead_out_of_the_cache(bundle, name, cache_home):
     assert kept(cache_home) == []
 
 
-def test_what_is_no_bundle_is_refused(tmp_path):
+def test_a_file_that_is_no_bundle_is_refused(tmp_path):
     path = tmp_path / "file"
     path.write_text("hello")
     with pytest.raises(ArtifactError, match="not a whole bundle"):
@@ -144,7 +144,7 @@ def test_a_cluster_takes_what_it_needs_from_a_bundle(bundle):
     assert set(chosen.items) == {("runc/runc", "amd64"), ("images", "amd64")}
 
 
-def test_what_is_not_in_the_bundle_is_listed(bundle):
+def test_artifacts_missing_from_the_bundle_are_listed(bundle):
     wanted = [("runc/runc", "arm64"), ("etcd/etcd", "amd64")]
     with pytest.raises(ArtifactError, match="runc/runc arm64, etcd/etcd amd64") as caught:
         choose(open_bundle(bundle), "1.36.3", wanted)

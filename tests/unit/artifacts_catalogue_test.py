@@ -95,7 +95,7 @@ def test_a_misspelled_field_in_the_file_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_is_built_has_the_version_that_the_catalogue_says(version):
+def test_built_artifacts_have_the_catalogues_version(version):
     for pin in pins(version):
         assert plan(pin.name, pin.arch, version).version == pin.version
 
@@ -142,7 +142,7 @@ def test_a_program_without_a_recipe_is_refused_with_those_that_have_one():
     assert "coredns" in caught.value.hint
 
 
-def test_what_the_catalogue_lacks_is_refused_for_its_own_reason():
+def test_an_architecture_or_artifact_that_the_catalogue_lacks_is_refused_by_its_own_reason():
     official = ArtifactsSource(source="official")
     with pytest.raises(ArtifactError, match="for the architecture riscv64") as caught:
         prepare(official, "1.36.3", [("runc/runc", "riscv64")], Silent())

@@ -255,7 +255,7 @@ def test_a_damaged_layer_is_refused_with_both_hashes(tmp_path, kind):
     [b"", b"not an archive", gzip.compress(b"neither"), gzip.compress(b"x" * 9000)[:-9]],
     ids=["empty", "text", "gzip", "cut gzip"],
 )
-def test_what_is_no_image_archive_is_refused(tmp_path, content):
+def test_a_file_that_is_no_image_archive_is_refused(tmp_path, content):
     archive = tmp_path / "in.tar"
     archive.write_bytes(content)
     with pytest.raises(ArtifactError, match="not an image archive") as caught:

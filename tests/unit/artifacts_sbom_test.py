@@ -19,7 +19,7 @@ def test_every_artifact_is_named_with_its_version_and_hash():
     } == {(item.name, item.version, item.pin) for item in have.items.values()}
 
 
-def test_it_is_cyclonedx_by_the_schema_and_the_same_each_time():
+def test_the_sbom_fits_cyclonedxs_schema_and_is_reproducible():
     # It compiles grammars for three seconds: not in every process that only collects tests.
     from cyclonedx.validation.json import JsonStrictValidator  # noqa: PLC0415
 

@@ -37,7 +37,7 @@ class Disk:
     def __init__(self, root, of, name, age_days, trusted=TRUST):
         self.root, self.log = root, root / "systemctl"
         self.states = desired(of, of.machine(name), TRUST, PLAIN)
-        # Keys of authorities, and who vouches for whom, are files of the components.
+        # Keys and certificates of authorities are files of the components.
         for state in self.states.values():
             for file in state.files:
                 self.write(file.path, file.content, file.mode)
@@ -126,7 +126,7 @@ class Disk:
 @pytest.mark.parametrize(
     ("of", "name"), [(DEFAULT, "m1"), (SEPARATE, "e1")], ids=["master", "member"]
 )
-def test_what_is_due_is_made_anew_as_the_plan_wants_it(tmp_path, of, name):
+def test_due_certificates_are_renewed_as_the_plan_wants_them(tmp_path, of, name):
     disk = Disk(tmp_path, of, name, age_days=300)
     before = {leaf.key_path: disk.read(leaf.key_path) for leaf in disk.leaves}
 
@@ -150,7 +150,7 @@ def test_what_is_due_is_made_anew_as_the_plan_wants_it(tmp_path, of, name):
             assert issued_at(disk.pem(leaf)) >= NOW
             life = certificate.not_valid_after_utc - issued_at(disk.pem(leaf))
             assert life == timedelta(days=365)
-    # Who reads one only when reloaded has been, and the record says what it has read.
+    # Units that read a certificate only at a reload are reloaded, and the record has the new digest.
     reloaded = certificates.RELOADED if of is DEFAULT else ()
     assert disk.reloaded == [
         f"--quiet {verb} clusterctl-{component.name}.service"
@@ -161,7 +161,7 @@ def test_what_is_due_is_made_anew_as_the_plan_wants_it(tmp_path, of, name):
         assert disk.recorded(component.name, "unit")[unit] == disk.digest(component.name, unit)
 
 
-def test_what_has_more_than_a_third_of_its_life_left_is_left_alone(tmp_path):
+def test_certificates_with_a_third_of_their_life_left_are_left_alone(tmp_path):
     disk = Disk(tmp_path, SEPARATE, "e1", age_days=240)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.[ck][re][ty]")}
     done = disk.renew()
@@ -188,7 +188,7 @@ def test_the_next_run_reloads_units_that_a_killed_run_did_not_reload(tmp_path):
     assert disk.reloaded == ["--quiet try-reload-or-restart clusterctl-haproxy.service"]
 
 
-def test_what_another_authority_has_signed_is_warned_of_and_left_for_the_operator(tmp_path):
+def test_certificates_of_another_authority_are_left_for_the_operator_with_a_warning(tmp_path):
     disk = Disk(tmp_path, SEPARATE, "e1", age_days=300, trusted=trust())
     before = [disk.pem(leaf) for leaf in disk.leaves]
     done = disk.renew()

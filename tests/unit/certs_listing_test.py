@@ -84,7 +84,7 @@ def test_a_kubeconfig_that_holds_certificates_shows_them():
 @pytest.mark.parametrize(
     "content", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
 )
-def test_what_is_no_certificate_is_unreadable_and_due(content):
+def test_content_that_is_no_certificate_is_unreadable_and_due(content):
     (seen,) = listing.parse("m1", f"@@ file {PKI}/x.crt\n{content}")
 
     assert seen.expires is None

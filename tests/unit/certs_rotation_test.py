@@ -159,7 +159,7 @@ def test_several_are_not_taken_for_done_when_one_of_them_is(session, monkeypatch
     assert "rotate-ca /inventories/demo.py --ca etcd; then this again" in refused.value.hint
 
 
-def test_what_waits_for_its_hour_is_finished_by_distrust(session, monkeypatch):
+def test_the_hint_names_the_command_that_finishes_a_waiting_rotation(session, monkeypatch):
     both = (Part.ETCD, Part.SERVICE_ACCOUNT)
     with pytest.raises(RefusedError) as refused:
         prepared(session, monkeypatch, reached(at(Stage.ACTIVE), ACCOUNTS, NOW), both)
@@ -170,6 +170,6 @@ def test_what_waits_for_its_hour_is_finished_by_distrust(session, monkeypatch):
     assert "--ca service-account; then" in refused.value.hint
 
 
-def test_what_was_begun_together_goes_on_together(session, monkeypatch):
+def test_parts_that_were_replaced_together_continue_together(session, monkeypatch):
     known = begin(trust(), tuple(AUTHORITIES), "demo", NOW)
     assert prepared(session, monkeypatch, known, tuple(AUTHORITIES), unfinished=True) is known

@@ -11,7 +11,7 @@ from tests.world import master
 M1 = master("m1")
 
 
-def test_what_a_command_that_succeeded_printed_is_given_back():
+def test_the_output_of_a_successful_command_is_returned():
     assert checked((0, "three members", "a warning"), M1, "etcd", "list") == "three members"
 
 

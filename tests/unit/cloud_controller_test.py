@@ -84,7 +84,7 @@ def test_a_node_gets_its_instance_zone_and_type_unless_it_has_an_instance(
     ]
 
 
-def test_it_is_on_masters_on_ec2_and_nowhere_else():
+def test_only_masters_on_ec2_have_the_cloud_controller():
     assert CLOUD_CONTROLLER.wanted(ON_EC2, ON_EC2.machine("m1"))
     assert not CLOUD_CONTROLLER.wanted(ON_EC2, ON_EC2.machine("w1"))
     assert not any(CLOUD_CONTROLLER.wanted(DEFAULT, machine) for machine in DEFAULT.machines)

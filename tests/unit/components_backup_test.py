@@ -33,7 +33,7 @@ def files(of):
     return {f.path: f for f in of.files}
 
 
-def test_it_is_on_every_master_unless_it_is_turned_off():
+def test_every_master_has_the_backup_unless_it_is_turned_off():
     of = cluster(master("m1"), machine("w1", Role.WORKER))
     off = of.model_copy(update={"backup": Backup(enabled=False)})
 
@@ -82,7 +82,7 @@ def test_the_newest_stays_however_old_it_is():
     assert gone([taken(400), taken(500)], keep=1, days=1) == {taken(500)}
 
 
-def test_what_others_have_put_there_stays():
+def test_files_of_others_stay():
     others = [
         taken(400, machine_="m2"),
         taken(400, machine_="m11"),

@@ -75,7 +75,7 @@ def test_no_path_is_wanted_twice_unless_it_is_the_same(of, one, facts):
 
 
 @pytest.mark.parametrize(("of", "one", "facts"), ALL)
-def test_what_a_unit_reads_is_there(of, one, facts):
+def test_every_file_that_a_unit_reads_exists(of, one, facts):
     states = wanted(of, one, facts)
     there = {f.path for s in states.values() for f in s.files}
     there |= {b.path for s in states.values() for b in s.binaries}

@@ -43,7 +43,7 @@ def group(tmp_path, monkeypatch):
     return Group(M1, (M1,), (Ready("kubelet", "1", "amd64", "a" * 64, local=file),))
 
 
-def test_what_was_sent_is_no_failure_and_its_takers_go_on(group):
+def test_a_complete_send_is_no_failure_and_leaves_the_service_running(group):
     engine = Engine()
     assert delivery._push(engine, group, Silent()) is None
     assert engine.told == []

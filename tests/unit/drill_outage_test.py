@@ -74,7 +74,7 @@ def test_it_is_not_calm_while_some_writes_hang():
     assert calm([*steady(0, 7.1), hanging], now=7.1) == pytest.approx(2.1)
 
 
-def test_what_failed_may_or_may_not_be_there_and_is_not_counted():
+def test_failed_writes_do_not_count_as_acknowledged():
     assert acknowledged([*steady(0, 0.2), *failing(0.2, 0.4)]) == ("w0.0", "w0.1")
 
 

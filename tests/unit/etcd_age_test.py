@@ -58,7 +58,7 @@ def test_a_key_gives_the_identity_that_earlier_versions_derived():
     )
 
 
-def test_what_was_encrypted_for_a_key_is_opened_by_it_and_by_no_other(plain, tmp_path):
+def test_a_file_encrypted_for_a_key_opens_with_that_key_only(plain, tmp_path):
     mine, other = age.identity(trust()), str(pyrage.x25519.Identity.generate())
     age_files.encrypt(plain, tmp_path / "file", [age.recipient(mine)])
 

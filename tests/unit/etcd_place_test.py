@@ -38,6 +38,6 @@ def test_a_host_on_another_port_is_known_as_openssh_writes_it():
 
 
 @given(st.sampled_from(["ssh://a@h/", "s3://bucket/"]), st.text(max_size=20))
-def test_what_has_a_character_that_a_shell_would_heed_is_no_place(scheme, rest):
+def test_a_place_with_a_character_special_to_the_shell_is_refused(scheme, rest):
     if place(Backup(to=scheme + rest)):
         assert not set(rest) & set(" \t\n'\"\\`$;&|<>()*?[]{}~#!%")

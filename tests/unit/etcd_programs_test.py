@@ -213,7 +213,7 @@ def test_another_target_replaces_what_was_restored_and_still_keeps_the_first_dat
     assert (machine_.data / "before-restore" / "db").read_text() == "old"
 
 
-def test_what_has_run_since_is_what_is_kept_when_it_is_replaced(machine_):
+def test_a_second_restore_moves_aside_the_data_that_ran_since_the_first(machine_):
     machine_()
     machine_.has_run()
 
@@ -234,7 +234,7 @@ def read_by_recover(machine):
     return said.removeprefix(f"{machine.data}/").partition("/")[0]
 
 
-def test_what_was_restored_and_has_not_run_is_not_what_the_machine_had(machine_):
+def test_restored_data_that_never_ran_are_not_kept_as_the_machines_own(machine_):
     assert read_by_recover(machine_) == "member"
     play(machine_.tools, **PLAYED)
     machine_.formed.touch()
@@ -289,7 +289,7 @@ exec {real} "$@"\n"""
     assert machine_.says(other) == "yes"
 
 
-def test_what_a_finished_restore_has_left_is_not_taken_over_by_a_new_one(machine_):
+def test_leftovers_of_a_finished_restore_are_not_adopted_by_a_new_one(machine_):
     machine_()
     machine_.has_run()
     machine_.run(etcd_programs.release())  # and `clean` did not get there
@@ -301,7 +301,7 @@ def test_what_a_finished_restore_has_left_is_not_taken_over_by_a_new_one(machine
     assert not (machine_.data / "before-restore").exists()
 
 
-def test_what_a_restore_that_goes_on_has_put_aside_stays(machine_):
+def test_data_that_a_resumed_restore_moved_aside_stay(machine_):
     machine_.run(etcd_programs.stop("sha 1", ["etcd.service"]))
     machine_()
     machine_.run(etcd_programs.stop("sha 1", ["etcd.service"]))

@@ -163,7 +163,7 @@ def test_cut_off_on_one_machine_and_typed_again_all_have_the_same(fleet, piece, 
 
 
 @pytest.mark.parametrize("piece", ["start etcd", "start apiserver", RELEASE])
-def test_what_was_written_since_the_data_came_is_not_restored_away(fleet, piece):
+def test_data_written_since_the_restore_are_not_overwritten(fleet, piece):
     fleet.broken = {"m3": piece}
     with pytest.raises(PhaseError):
         fleet.type()
@@ -185,13 +185,13 @@ def test_markers_are_deleted_once_all_members_run_and_old_data_after_all_markers
     assert order == ["start apiserver"] * 3 + [RELEASE] * 3 + [CLEAN] * 3
 
 
-def test_what_cannot_be_cleaned_is_a_note_and_a_new_restore_does_not_take_it_over(fleet):
+def test_old_data_that_cannot_be_removed_are_noted_and_not_adopted_by_a_new_restore(fleet):
     fleet.broken = {"m2": CLEAN}
     fleet.type()
     assert "m2: its old data are still in" in fleet.notes[0]
     fleet.broken = {"m3": DATA}
 
-    with pytest.raises(PhaseError):  # a new one, as far as anybody can tell
+    with pytest.raises(PhaseError):  # no machine shows that it is not a new restore
         fleet.type()
     assert fleet.did(DATA) == list(MEMBERS)
     assert "written" in [p.name for p in (fleet.machines["m2"].data / "before-restore").iterdir()]

@@ -61,7 +61,7 @@ def test_a_snapshot_gives_back_all_that_it_holds(tmp_path):
     assert opened.database.read_bytes() == DATABASE
 
 
-def test_its_database_and_keys_are_closed_to_others(tmp_path):
+def test_only_the_owner_can_read_the_unpacked_database_and_keys(tmp_path):
     opened = snapshot_file.unpack(packed(tmp_path / "plain"), tmp_path, "FILE")
 
     assert opened.database.stat().st_mode & 0o077 == 0
@@ -90,7 +90,7 @@ def test_wherever_it_is_cut_off_it_is_refused(tmp_path_factory, part):
         ({"says": manifest(revision="many")}, "manifest.json: revision"),
     ],
 )
-def test_what_is_not_whole_is_refused_by_name(tmp_path, file, said):
+def test_an_incomplete_snapshot_is_refused_with_its_name(tmp_path, file, said):
     with pytest.raises(RefusedError, match=said) as refusal:
         snapshot_file.unpack(packed(tmp_path / "plain", **file), tmp_path, "FILE")
     assert "FILE" in refusal.value.message

@@ -54,7 +54,7 @@ def test_an_older_etcd_or_another_patch_of_it_fits(version):
         ({"kubernetes": "1.37.0"}, "Kubernetes 1.37.0"),
     ],
 )
-def test_what_would_do_harm_is_refused_with_what_to_do(changes, said):
+def test_a_harmful_restore_is_refused_with_a_hint(changes, said):
     with pytest.raises(RefusedError, match=said) as refusal:
         source.fit(cluster(), trust().fingerprint, snapshot(**changes))
     assert refusal.value.hint

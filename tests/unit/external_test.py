@@ -1,4 +1,4 @@
-"""A cluster that has nobody to sign for it: what its machines get, and what is asked of others."""
+"""A cluster with an external authority: what its machines get, and what the authority must sign."""
 
 import hashlib
 from dataclasses import replace
@@ -105,7 +105,7 @@ def test_nothing_is_begun_before_all_was_signed_and_all_that_lacks_is_named():
     assert "certs import" in refused.value.hint
 
 
-def test_what_was_signed_is_put_with_the_machines_own_key_where_it_belongs():
+def test_a_signed_certificate_is_installed_with_the_machines_own_key():
     observed = everything_laid(look(OF, disks(OF)))
     plan = planned(observed)
     external_authority.refuse_unsigned(OF, WITHOUT_KEYS, observed, plan, NOW)
@@ -129,7 +129,7 @@ def test_what_was_signed_is_put_with_the_machines_own_key_where_it_belongs():
     assert set(all_paths(issued[0].leaf)) <= set(last.split())
 
 
-def test_what_was_signed_for_something_else_is_not_used():
+def test_a_certificate_signed_for_another_request_is_not_used():
     machine = OF.machine("m1")
     leaf = table.apiserver(OF, machine)
     view = laid(look(OF, disks(OF))["m1"], machine, [replace(leaf, dns=("other",))])
@@ -192,7 +192,7 @@ def test_a_certificate_that_has_expired_must_be_signed():
         )
 
 
-def test_what_was_signed_anew_replaces_what_is_still_good():
+def test_a_newly_signed_certificate_replaces_a_good_one():
     assert issued_by(planned(installed())) == {}
     plan = planned(everything_laid(installed()))
     assert set(issued_by(plan).values()) == {"signed anew"}
@@ -258,7 +258,7 @@ def test_expired_certificates_are_replaced_together_with_their_authority(days):
     assert order(formed(installed()), alone, now, signed_by=new) == []
 
 
-def test_what_an_expired_authority_has_signed_has_expired():
+def test_certificates_of_an_expired_authority_count_as_expired():
     years = NOW + timedelta(days=3651)
     (leaf,) = (
         leaf for leaf in table.node_leaves(OF, OF.machine("w1")) if leaf.name == "kubelet-client"
@@ -293,12 +293,12 @@ def test_renewed_certificates_and_their_readers_count_as_no_other_change():
     of, observed = converged()
     everything = Renewal(frozenset(), NOW + timedelta(days=1))
     assert others(of, observed, renewal=everything) == ((), False)
-    # Nobody can tell whether its objects are as they should be.
+    # Without an answer of the API, its objects count as unchanged.
     silent = {name: replace(view, api=None) for name, view in observed.items()}
     assert others(of, silent, renewal=everything) == ((), False)
 
 
-def test_what_was_edited_in_the_inventory_is_something_else():
+def test_edits_of_the_inventory_count_as_other_changes():
     _, observed = converged()
     assert others(EDITED, observed) == (("m1", "m2", "m3"), False)
     routed = cluster(addons=Addons(metrics_server=False))
@@ -356,7 +356,7 @@ def test_certificates_are_used_at_once_where_nothing_else_is_to_change(importing
     assert done == ["kept", "laid", "carried out"]
 
 
-def test_what_was_edited_is_not_carried_out_by_an_import(importing):
+def test_an_import_applies_no_other_edit_of_the_inventory(importing):
     run, done = importing
     assert run(EDITED).others == ("m1", "m2", "m3")
     assert done == ["kept", "laid"]

@@ -42,7 +42,7 @@ def rules(of, name, facts=LAB):
 
 
 def lets_in(of, name, port):
-    """The sources from which a port is open; "" is anybody."""
+    """The sources from which a port is open; "" is every source."""
     lines = re.findall(r"^ +(?:ip saddr (\S+) )?tcp dport (\S+) accept", rules(of, name), re.M)
     return {source for source, dport in lines if dport == str(port)}
 
@@ -103,7 +103,7 @@ def test_routing_and_the_virtual_address_get_through_where_they_are_used():
     assert "meta l4proto 89" not in rules(custom, "w1")
 
 
-def test_what_the_inventory_allows_comes_in():
+def test_traffic_that_the_inventory_allows_comes_in():
     of = cluster(firewall=Firewall(allow=("tcp/9100 from 10.0.0.0/8", "udp/51820-51822")))
 
     assert 'ip saddr 10.0.0.0/8 tcp dport 9100 accept comment "of the inventory"' in rules(of, "w1")
@@ -119,7 +119,7 @@ def test_what_the_inventory_allows_comes_in():
         ('["tcp/80; flush ruleset"]', "cluster.firewall.allow"),
     ],
 )
-def test_what_is_no_rule_is_refused_before_anything_is_touched(tmp_path, given, found):
+def test_an_invalid_rule_is_refused_before_anything_is_touched(tmp_path, given, found):
     path = tmp_path / "inventory.py"
     path.write_text(
         f'cluster = {{"name": "demo", "machines": "lab", "firewall": {{"allow": {given}}}}}\n'

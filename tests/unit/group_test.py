@@ -110,7 +110,7 @@ def test_a_joining_worker_gets_a_token_and_its_source_check_is_off(turn, tmp_pat
     first, second = token.split(".")
     assert f'token-secret: "{second}"' in (tmp_path / "applied").read_text()
     assert f"-T {tmp_path}/work/token https://s3.r.amazonaws.com/b/join/token" in calls
-    # What anybody on the machine could see in a list of processes.
+    # Every user of the machine can see the arguments of processes.
     assert second not in calls
     assert (tmp_path / "work/token").stat().st_mode & 0o777 == 0o600
     again = turn(("i-1", "running", "10.0.0.7", "false"), nodes={"m1": False})

@@ -44,7 +44,7 @@ def payloads(program):
 
 
 @pytest.mark.parametrize("facts", [PLAIN, RHEL], ids=["debian", "rhel"])
-def test_it_is_a_bash_program_with_everything_that_a_worker_has(facts):
+def test_the_join_program_is_bash_and_has_everything_of_a_worker(facts):
     made = bundle(facts=facts)
     checked = subprocess.run(["bash", "-n"], input=made.program, capture_output=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, b"")
@@ -91,7 +91,7 @@ def test_no_argument_list_has_the_program_in_which_a_proxys_password_may_be():
     assert "hunter2" not in done.stdout
 
 
-def test_it_fetches_what_it_cannot_download_and_nothing_else(tmp_path):
+def test_the_join_program_fetches_only_what_it_cannot_download(tmp_path):
     plain = artifacts(CLUSTER)
     file = tmp_path / "kubelet"
     file.write_bytes(b"kubelet")
@@ -106,7 +106,7 @@ def test_it_fetches_what_it_cannot_download_and_nothing_else(tmp_path):
     assert f"for pin in {made.artifacts[0].pin}; do".encode() in made.program
 
 
-def test_its_own_name_and_address_are_put_in_on_the_machine(tmp_path):
+def test_the_join_program_fills_in_its_machines_name_and_address(tmp_path):
     path = tmp_path / "file"
     content = f"{self_join.NAME} has {self_join.ADDRESS}, and is {self_join.NAME}; not 192x0y2z1\n".encode()
     change = ComponentChange("x", files=(HostFile(str(path), content, 0o644),))

@@ -1,4 +1,4 @@
-"""EC2, as far as nobody has to be asked: AWS' errors, and what there should be."""
+"""EC2 without any call to AWS: AWS' errors, and the desired things."""
 
 import json
 import os
@@ -89,7 +89,7 @@ TEMPLATE = "You must use a valid fully-formed launch template."
         ("IncorrectState", "The volume is creating"),
     ],
 )
-def test_what_aws_does_not_know_everywhere_yet_is_asked_again(monkeypatch, code, text):
+def test_calls_for_things_that_aws_does_not_know_yet_are_repeated(monkeypatch, code, text):
     monkeypatch.setattr(account.time, "sleep", lambda _: None)
     answers = [error(code, text), "made"]
 
@@ -284,7 +284,7 @@ def test_a_terminated_machine_is_reported_with_the_reason_and_not_requested_agai
     assert spent == [M1]
 
 
-def test_what_was_asked_for_otherwise_before_gets_another_token():
+def test_a_changed_request_gets_another_token():
     mismatch = error("IdempotentParameterMismatch", "not the same parameters")
     spent = []
 
@@ -373,7 +373,7 @@ def seen_of(given, **answers):
     return look(Described(**answers), given, names_of(given, "1" * 12))
 
 
-def test_what_is_on_its_way_out_is_not_taken_for_what_is_there(tmp_path):
+def test_things_that_are_being_deleted_count_as_absent(tmp_path):
     def described(name, state):
         return {
             "InstanceId": f"i-{name}-{state}",

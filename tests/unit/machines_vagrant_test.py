@@ -155,7 +155,7 @@ def test_machines_never_made_are_absent_and_vagrant_is_not_asked():
     assert source.locate(draft)["m1"].ssh.host_key is None
 
 
-def test_what_needs_vagrant_says_how_to_get_it():
+def test_without_vagrant_the_error_says_how_to_install_it():
     draft = draft_of("m1", provider="virtualbox")
     with pytest.raises(MachinesError, match="not installed") as caught:
         Vagrant().create(draft, Silent())
@@ -223,7 +223,7 @@ def test_a_container_becomes_systemd_with_its_keys_in_place():
     assert "/etc/ssh/authorized_keys.d/admin" in start("admin")
 
 
-def test_what_vagrant_has_made_is_known_without_asking_it(tmp_path):
+def test_machines_that_vagrant_made_are_known_without_calling_it(tmp_path):
     dotfile = tmp_path / "vagrant"
     for name, provider in (("m1", "docker"), ("w1", "docker")):
         (dotfile / "machines" / name / provider).mkdir(parents=True)

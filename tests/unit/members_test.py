@@ -50,7 +50,7 @@ def test_no_removal_that_is_allowed_passes_through_a_state_without_quorum(there,
         name = data.draw(st.sampled_from(sorted(there.voters)))
         if against_removal(there, name):
             break
-        assert has_quorum(there.voters, there.healthy), "nobody could agree on it"
+        assert has_quorum(there.voters, there.healthy), "no quorum could agree on it"
         voters = [v for v in there.voters if v != name]
         there = known(voters, there.healthy - {name})
         assert has_quorum(there.voters, there.healthy), "the rest could not go on"
@@ -64,7 +64,7 @@ def test_a_restart_that_is_allowed_keeps_the_quorum_of_three_or_more(there, data
 
 
 @given(memberships(), st.data())
-def test_what_is_refused_would_have_lost_the_quorum_or_everything(there, data):
+def test_every_refused_removal_would_have_lost_the_quorum_or_the_data(there, data):
     name = data.draw(st.sampled_from(sorted(there.voters)))
     if against_removal(there, name):
         left = [v for v in there.voters if v != name]

@@ -1,4 +1,4 @@
-"""What changes of a Node: labels and taints of ours, and nobody else's."""
+"""What changes of a Node: only labels and taints that clusterctl manages."""
 
 from dataclasses import replace
 
@@ -79,7 +79,7 @@ def test_a_node_without_the_record_of_managed_labels_gets_one():
     assert found.ours[0] == ("disk", ROLE, "zone")
 
 
-def test_what_has_gone_already_is_only_forgotten():
+def test_labels_and_taints_that_are_gone_already_are_only_removed_from_the_record():
     view = there()
     labels = {k: v for k, v in view.labels.items() if k != "disk"}
     found = change(of(labels={"zone": "a"}), replace(view, labels=labels, taints=()))

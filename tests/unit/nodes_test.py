@@ -39,7 +39,7 @@ def test_a_worker_may_always_be_removed():
 
 
 @pytest.mark.parametrize("off", [(), ("m2",)])
-def test_one_master_of_three_may_leave_dead_or_alive(off):
+def test_one_master_of_three_may_be_removed_dead_or_alive(off):
     refuse_leaving(THREE, seen(off=off), THREE.machine("m2"))
 
 

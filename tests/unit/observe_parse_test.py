@@ -101,7 +101,7 @@ def test_a_unit_whose_nft_table_was_flushed_counts_as_stopped():
     assert not flushed.runs(masquerade)
     assert flushed.runs("ssh.service")
     assert seen_with("ip clusterctl").runs(masquerade)
-    assert seen_with(None).runs(masquerade)  # nobody could be asked
+    assert seen_with(None).runs(masquerade)  # nftables gave no answer
 
 
 def test_listening_sockets_carry_their_process_and_its_unit():
@@ -227,7 +227,7 @@ def running(*names):
     return "\n\n".join(f"Id={n}\nNames={n}\nActiveState=active\n{rest}" for n in names)
 
 
-def test_what_others_installed_is_foreign():
+def test_installations_of_other_tools_are_foreign():
     output = with_section("foreign", "/etc/kubernetes/kubelet.conf\n/etc/rancher/k3s")
     output = with_section("units", running("docker.service", "etcd.service"), output)
 
@@ -261,7 +261,7 @@ def test_selinux_forbids_what_is_off_while_it_enforces(said, forbidden):
     assert seen(with_section("selinux", said)).host.forbidden == forbidden
 
 
-def test_what_we_recorded_is_not_foreign():
+def test_recorded_installations_are_not_foreign():
     output = with_section("foreign", "/etc/kubernetes/kubelet.conf\n/etc/rancher/k3s")
     output = with_section("units", running("docker.service", "etcd.service"), output)
 
@@ -289,7 +289,7 @@ def test_pod_routes_are_not_foreign_on_a_machine_of_the_cluster():
     assert set(seen(without("record", output)).host.routes) == {*ours, *pods}
 
 
-def test_what_is_no_network_among_the_routes_is_left_out():
+def test_routes_that_are_no_network_are_left_out():
     routes = (
         "default proto static\n"
         "\tnexthop via 10.77.0.1 dev eth0 weight 1\n"
@@ -318,7 +318,7 @@ def test_a_missing_section_is_named(section):
     assert f"'{section}' is missing" in seen_without.error
 
 
-def test_what_is_printed_before_the_probe_speaks_is_ignored():
+def test_output_before_the_probe_is_ignored():
     assert seen("Welcome to m1!\nuid=7\n" + MASTER) == seen()
 
 

@@ -198,7 +198,7 @@ def test_a_removed_binary_is_not_seen(tmp_path, record):
 
 
 @as_root
-def test_of_a_key_only_that_it_is_the_recorded_one_leaves_the_machine(tmp_path, record):
+def test_the_probe_says_only_whether_a_key_is_the_recorded_one(tmp_path, record):
     ours, theirs = tmp_path / "ours.key", tmp_path / "theirs.key"
     ours.write_text(KEY)
     theirs.write_text(KEY + "\n")
@@ -332,7 +332,7 @@ def test_the_probe_writes_nothing(tmp_path, record):
 
 
 @as_root
-def test_of_a_port_that_several_processes_hold_the_unit_of_the_first_is_asked_for(record):
+def test_a_port_held_by_several_processes_has_the_unit_of_the_first(record):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         child = subprocess.Popen(["sleep", "60"], pass_fds=[server.fileno()])
@@ -361,11 +361,11 @@ def test_without_root_the_error_says_so(record):
 @as_root
 @pytest.mark.parametrize("shell", SHELLS)
 def test_another_host_at_the_virtual_address_is_noticed_by(shell, record, monkeypatch):
-    refuses = Query(address="10.0.0.1", vip="127.0.0.1")  # nobody listens, and that is an answer
-    nobody = Query(address="10.0.0.1", vip="192.0.2.77")
+    refuses = Query(address="10.0.0.1", vip="127.0.0.1")  # a refusal is an answer too
+    free = Query(address="10.0.0.1", vip="192.0.2.77")
 
     assert run(refuses, shell)[1].host.vip_answers
-    assert not run(nobody, shell)[1].host.vip_answers
+    assert not run(free, shell)[1].host.vip_answers
     assert not run(Query(address="10.0.0.1"), shell)[1].host.vip_answers
 
 
@@ -452,7 +452,7 @@ def test_an_apiserver_without_its_etcd_is_not_asked_for_lists(
 
 @as_root
 @pytest.mark.parametrize("shell", SHELLS)
-def test_what_selinux_says_is_read_by(shell, record, monkeypatch, tmp_path):
+def test_selinux_booleans_are_read_by(shell, record, monkeypatch, tmp_path):
     monkeypatch.setattr(script, "SELINUX", str(tmp_path))
     (tmp_path / "booleans").mkdir()
     (tmp_path / "enforce").write_text("1")

@@ -1,4 +1,4 @@
-"""How packages are installed where somebody else may be installing, too."""
+"""How packages are installed while another process may install packages too."""
 
 import os
 import re

@@ -165,7 +165,7 @@ def dependencies(phase):
     return direct.union(*(dependencies(earlier) for earlier in direct))
 
 
-def test_what_must_never_overlap_depends_on_each_other():
+def test_phases_that_must_never_overlap_depend_on_each_other():
     assert phases.FIREWALL in dependencies(phases.ARTIFACTS)
     assert phases.ETCD in phases.CONTROL_PLANE.after  # no apiserver without a quorum
     assert phases.OBJECTS in phases.NODES.after  # the token is there before a kubelet uses it
@@ -174,14 +174,14 @@ def test_what_must_never_overlap_depends_on_each_other():
     assert set(UP) - {phases.GROUP} == dependencies(phases.GROUP)
 
 
-def test_one_after_the_other_a_phase_begins_when_the_one_before_it_has_ended(world):
+def test_in_strict_order_a_phase_begins_when_the_one_before_it_has_ended(world):
     execute(world.run, [world.phase("a"), world.phase("b", ()), world.phase("c", ("m1",))])
     assert world.log == [("a", ALL), ("c", ("m1",))]
     assert world.events == ["a began", "a ended", "c began", "c ended"]
     assert set(world.run.seconds) == {"a", "c"}
 
 
-def test_one_after_the_other_nothing_follows_a_failure(world):
+def test_in_strict_order_no_phase_follows_a_failure(world):
     world.broken["a", "m1"] = failed("m1")
     with pytest.raises(PhaseError):
         execute(world.run, [world.phase("a"), world.phase("b")])

@@ -66,20 +66,20 @@ def life_of(pem: str) -> timedelta:
 
 @UNHURRIED
 @given(LEAVES)
-def test_what_is_issued_is_no_problem_now(leaf: Leaf) -> None:
+def test_a_new_leaf_has_no_problem(leaf: Leaf) -> None:
     assert problem(leaf, certificate_of(leaf), TRUST, NOW) is None
 
 
 @UNHURRIED
 @given(LEAVES, st.floats(0, 0.66))
-def test_it_is_no_problem_for_two_thirds_of_its_life(leaf: Leaf, part: float) -> None:
+def test_a_leaf_has_no_problem_for_two_thirds_of_its_life(leaf: Leaf, part: float) -> None:
     pem = certificate_of(leaf)
     assert problem(leaf, pem, TRUST, NOW + part * life_of(pem)) is None
 
 
 @UNHURRIED
 @given(LEAVES, st.floats(0.67, 0.99))
-def test_it_is_renewed_in_the_last_third_of_its_life(leaf: Leaf, part: float) -> None:
+def test_a_leaf_is_renewed_in_the_last_third_of_its_life(leaf: Leaf, part: float) -> None:
     pem = certificate_of(leaf)
     reason = problem(leaf, pem, TRUST, NOW + part * life_of(pem))
     assert reason is not None
@@ -142,7 +142,7 @@ def test_another_authority_of_the_same_cluster_is_another_authority(
 
 @UNHURRIED
 @given(st.text(max_size=200))
-def test_what_is_no_certificate_is_unreadable(text: str) -> None:
+def test_content_that_is_no_certificate_is_unreadable(text: str) -> None:
     assert str(problem(SERVER, text, TRUST, NOW)) == "unreadable"
 
 
@@ -249,7 +249,7 @@ def test_a_key_belongs_to_its_certificate_and_to_no_other() -> None:
     assert len(serials) == 2
 
 
-def test_what_is_shown_of_an_issued_leaf_holds_no_key() -> None:
+def test_the_text_form_of_an_issued_leaf_has_no_key() -> None:
     issued = issue(SERVER, TRUST, NOW)
     assert "PRIVATE" not in repr(issued)
     assert "PRIVATE" not in str(issued)

@@ -110,7 +110,7 @@ def found(leaf, content):
 
 
 @pytest.mark.parametrize("machine", LEAVES)
-def test_what_was_asked_for_is_taken(machine):
+def test_a_certificate_that_fits_its_request_is_accepted(machine):
     for leaf in LEAVES[machine]:
         assert found(leaf, certificate(leaf)) == []
 
@@ -201,7 +201,7 @@ def test_one_authority_for_two_purposes_is_refused():
     assert "is in kubernetes-ca.crt too" in finding.what
 
 
-def test_of_a_file_only_the_certificates_are_taken():
+def test_only_the_certificates_of_a_file_are_read():
     content = b"Certificate:\n  Data: ...\n" + certificate(SERVING) + b"\ntail"
     assert signed.read_chain(content) == certificate_again(content)
 
@@ -268,7 +268,7 @@ def test_a_machine_makes_keys_of_its_own_and_shows_requests_only(shell):
         assert set(usages) == {PURPOSES[usage] for usage in leaf.usages}
 
 
-def test_what_was_asked_for_already_is_not_asked_for_again(shell):
+def test_an_unchanged_request_is_kept(shell):
     first = shell(requests.request_program([SERVING, CLIENT]))
     before = keys(shell)
     assert shell(requests.request_program([SERVING, CLIENT])) == first

@@ -1,4 +1,4 @@
-"""The stages in which authorities and keys are replaced, and who trusts whom in each."""
+"""The stages in which authorities and keys are replaced, and which authorities each machine trusts in each."""
 
 import itertools
 import subprocess
@@ -153,7 +153,7 @@ def test_the_encryption_key_is_first_read_then_written_with_then_forgotten():
         assert contents(trust)[ENCRYPTION_KEY].decode().strip() == trust.encryption_keys[0][1]
 
 
-def test_what_was_replaced_once_can_be_replaced_again():
+def test_a_replaced_part_can_be_replaced_again():
     once = stages(*Part)[-1]
     again = begin(once, Part, "demo", LATER)
     for _ in range(3):
@@ -223,7 +223,7 @@ def test_the_old_authoritys_key_is_kept_nowhere():
     assert before.etcd.key
 
 
-def test_what_is_shown_has_no_secret():
+def test_the_text_form_of_a_rotation_has_no_secret():
     for trust in stages(*Part):
         for rotation in trust.rotations:
             assert "PRIVATE" not in repr(trust)

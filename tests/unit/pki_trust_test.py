@@ -22,7 +22,7 @@ def contents(trust: Trust) -> dict[str, bytes]:
 
 
 def by_hand(trust: Trust) -> dict[str, bytes]:
-    """As kubeadm, or somebody, puts them there: nothing says what belongs together."""
+    """As kubeadm or an operator puts them there: no file says what belongs together."""
     return {
         path: content
         for path, content in contents(trust).items()
@@ -46,7 +46,7 @@ def other() -> Trust:
     return Trust.create("lab", NOW)
 
 
-def test_what_is_written_is_read_back_the_same(trust: Trust) -> None:
+def test_a_trust_that_is_written_is_read_back_unchanged(trust: Trust) -> None:
     assert read_trust(contents(trust), datetime.now(UTC)) == trust
 
 
@@ -109,7 +109,7 @@ def test_the_encryption_key_is_as_long_as_secretbox_wants_it(trust: Trust) -> No
     assert len(base64.b64decode(trust.encryption_key, validate=True)) == 32
 
 
-def test_what_is_shown_of_a_trust_holds_no_secret(trust: Trust) -> None:
+def test_the_text_form_of_a_trust_has_no_secret(trust: Trust) -> None:
     shown = f"{trust!r} {trust} {trust.files()!r} {trust.authority(Authority.ETCD)!r}"
     for path, file in trust.files().items():
         if file.secret and path != STATE:

@@ -52,9 +52,7 @@ CLUSTERS = {
         *(machine(name, Role.ETCD) for name in ("e1", "e2", "e3")),
         worker("w1", labels={"zone": "a"}),
     ),
-    "somebody else's network, no kube-proxy": cluster(
-        networks=Networks(plugin="custom", proxy_mode="none")
-    ),
+    "custom network, no kube-proxy": cluster(networks=Networks(plugin="custom", proxy_mode="none")),
     "iptables": cluster(networks=Networks(proxy_mode="iptables")),
 }
 OF = CLUSTERS["3 masters, 2 workers, a virtual address"]
@@ -461,7 +459,7 @@ def renewed(*names, before=NOW + timedelta(days=1)):
     return make_plan(of, trust(), seen, artifacts(of), before, renewal)
 
 
-def test_what_is_asked_for_is_issued_anew_wherever_it_is_and_its_holders_are_restarted():
+def test_requested_certificates_are_issued_again_everywhere_and_their_units_restarted():
     plan = renewed("kubelet-serving", "scheduler")
 
     assert leaves(plan.machines["w1"]) == ["/var/lib/kubelet/pki/kubelet.crt"]

@@ -90,7 +90,7 @@ def test_keys_that_stay_keep_their_hash_and_new_ones_have_the_new():
     assert keys["/etc/etcd/pki/server.key"] == seen["m1"].files["/etc/etcd/pki/server.key"].sha256
 
 
-def test_what_is_there_once_is_sent_and_not_recorded(first):
+def test_one_time_files_are_sent_and_not_recorded(first):
     token = HostFile("/etc/kubernetes/bootstrap-kubelet.conf", b"token", secret=True)
     change = change_of("w1", "kubelet", first, one_time=(token,))
 

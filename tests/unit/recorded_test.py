@@ -54,7 +54,7 @@ def edited(**settings):
     return cluster(*ONE.machines, **{"api": VIP, **settings})
 
 
-def test_what_is_as_it_was_wanted_has_nothing_to_remove():
+def test_an_unchanged_cluster_has_nothing_to_prune():
     assert becomes(ONE) == {"m1": {}, "w1": {}}
 
 

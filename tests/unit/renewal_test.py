@@ -50,7 +50,7 @@ def begins(renewing, at, names=ALL):
     return len(renewal.issued(renewal.prepare(renewing.session, names, now=at).plan))
 
 
-def test_what_was_only_planned_is_not_remembered(renewing, tmp_path):
+def test_a_renewal_that_was_only_planned_is_not_remembered(renewing, tmp_path):
     assert begins(renewing, BEFORE) == 0
     assert list(tmp_path.iterdir()) == []
     assert begins(renewing, LATER) == 5
@@ -73,7 +73,7 @@ def test_a_run_for_other_names_is_another(renewing, monkeypatch):
     assert begins(renewing, NOW + timedelta(hours=1), frozenset({"kubelet-serving"})) == 5
 
 
-def test_what_was_finished_is_not_remembered(renewing, tmp_path):
+def test_a_finished_renewal_is_not_remembered(renewing, tmp_path):
     renewal.renew(renewal.prepare(renewing.session, ALL, now=LATER), ALL)
     assert len(renewing.executed) == 1
     assert list(tmp_path.iterdir()) == []

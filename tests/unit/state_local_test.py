@@ -31,7 +31,7 @@ def test_keys_are_closed_to_others(cache):
     cache.keep(trust())
 
     assert cache.trust() == trust()
-    # Names of clusters are nobody's business either.
+    # Other users may not see the names of clusters either.
     for directory in (cache.path, cache.path.parent, cache.path.parent.parent):
         assert directory.stat().st_mode & 0o777 == 0o700
     for file in cache.path.rglob("*"):

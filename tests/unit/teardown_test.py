@@ -191,7 +191,7 @@ def test_running_it_again_does_nothing(root):
     assert (done.returncode, calls) == (0, [])
 
 
-def test_what_could_not_be_removed_is_named_and_stays_in_the_record(root):
+def test_paths_that_cannot_be_removed_are_named_and_stay_in_the_record(root):
     (root / "tools" / "rm").write_text(
         '#!/bin/sh\ncase "$*" in */stuck*) ;; *) exec /bin/rm "$@" ;; esac\n'
     )

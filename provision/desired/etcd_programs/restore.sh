@@ -13,7 +13,7 @@ restored "$member" "$work/data" --initial-cluster "$initial" --initial-advertise
     --initial-cluster-token "$token" --bump-revision "$bump" --mark-compacted
 chown -R etcd:etcd "$work/data"
 # What is kept is what was there first, not what a killed run had brought; if that has run since,
-# it has what nobody else has.
+# it has data that no other member has.
 [ "$(origin)" = "$data/before-restore" ] || rm -rf "$data/before-restore"
 sync
 rm -f "$formed" "$data"/restored-*
