@@ -218,7 +218,7 @@ def phase(monkeypatch):
         monkeypatch.setattr(firewall_phase, "change", lambda *_: change)
 
         def install(_, changes):
-            assert not any("enable" in program(c) for (c,) in changes.values())
+            assert not any("enable" in program((c,)) for (c,) in changes.values())
             said.extend(
                 (machine.name, f"restart {c.restart[0]}") for machine, (c,) in changes.items()
             )

@@ -42,7 +42,7 @@ class Shown(Silent):
 
 def run_of(plan=None, observed=None, of=CLUSTER):
     cache = SimpleNamespace(sealed=True)
-    session = SimpleNamespace(cluster=of, progress=Shown(), cache=cache)
+    session = SimpleNamespace(cluster=of, progress=Shown(), cache=cache, took=1.0)
     plan = plan or Plan({})
     return Run(session, Look(of, observed or {}), trust(), artifacts(of), plan, NOW)
 
