@@ -57,7 +57,7 @@ def plain(value: object, where: str, findings: list[Finding], depth: int = 0) ->
             return [plain(item, where, findings, depth + 1) for item in value]
         if isinstance(value, tuple):
             named = len(value) == 2 and isinstance(value[0], str)  # a machine and its data
-            inner = f"{where}.{value[0]}" if named else where
+            inner = f"{where}.{_key(value[0])}" if named else where
             return tuple(plain(item, inner, findings, depth + 1) for item in value)
         if isinstance(value, dict):
             named_items = ((_key(k), v) for k, v in value.items())

@@ -7,7 +7,7 @@ from string import ascii_letters, ascii_lowercase, digits
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from provision.artifacts.catalogue import catalogue
@@ -254,6 +254,7 @@ ANYTHING = st.recursive(
 
 
 @MANY
+@example(cluster=("\ud800", b""), groups={})
 @given(
     cluster=ANYTHING,
     groups=st.dictionaries(st.sampled_from(["masters", "workers", "etcd"]), ANYTHING),
