@@ -78,23 +78,9 @@ def trust():
     return Trust.create("demo", NOW)
 
 
-_artifacts = []
-
-
+@cache
 def artifacts(of):
-    """The artifacts of a cluster, made once for each.
-
-    A cluster cannot be hashed, so clusters are compared by identity.
-    """
-    for known, made in _artifacts:
-        if known is of:
-            return made
-    made = _artifacts_of(of)
-    _artifacts.append((of, made))
-    return made
-
-
-def _artifacts_of(of):
+    """The artifacts of a cluster, made once for each."""
     names = (*artifacts_of(of, trust()), IMAGES)
     return ArtifactSet(
         "build",
@@ -325,24 +311,23 @@ def converge(of, machines):
     return plan
 
 
-_built = []
-
-
+@cache
 def built(of):
     """The machines of a cluster after it is built. They are shared: copy before you change them."""
-    for known, machines in _built:
-        if known is of:
-            return machines
     machines = disks(of)
     converge(of, machines)
-    _built.append((of, machines))
     return machines
+
+
+@cache
+def _looked(of):
+    return look(of, built(of))
 
 
 def converged(of=None):
     """A cluster, and the reports of its machines after it is built."""
     of = of or DEFAULT
-    return of, look(of, built(of))
+    return of, dict(_looked(of))
 
 
 DEFAULT = cluster()
