@@ -134,6 +134,9 @@ def upstream():
 
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
+    # Go keeps its own cache: otherwise each test compiles Go's standard library.
+    own = subprocess.run(["go", "env", "GOCACHE"], capture_output=True, text=True, check=False)
+    monkeypatch.setenv("GOCACHE", own.stdout.strip())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "clusterctl"
 
