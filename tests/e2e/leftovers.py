@@ -1,4 +1,4 @@
-"""Remove test clusters that an interrupted run left behind: `python -m tests.e2e.leftovers`."""
+"""Remove test clusters and labs that an interrupted run left behind: `python -m tests.e2e.leftovers`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from provision.machines import container_engine
 from provision.model.errors import MachinesError
 from tests.e2e import ec2_lab
 from tests.e2e.conftest import HERE, Lab, containers
+from tests.integration import labs
 
 
 def remove() -> None:
-    """Remove this checkout's clusters, if a container engine works. Idle clusters slow others."""
+    """Remove this checkout's clusters and labs, if a container engine works. Idle clusters slow others."""
     try:
         container_engine.working()
     except MachinesError:
@@ -22,6 +23,7 @@ def remove() -> None:
         if any(name.startswith(lab.prefix) for name in names):
             lab.clusterctl("down", "--yes")
     ec2_lab.clean()
+    labs.remove()
 
 
 if __name__ == "__main__":

@@ -19,8 +19,21 @@ from pathlib import Path
 import pytest
 
 from provision.model.cluster import Cluster, Machine, Role, Ssh
+from tests.integration import labs
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        labs.note(session.config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """After Ctrl-C, the processes of pytest-xdist do not end their fixtures."""
+    if not hasattr(config, "workerinput"):
+        labs.remove(config._tmp_path_factory.getbasetemp().name)
 
 
 @dataclass

@@ -19,6 +19,14 @@ CONFIG = "/etc/containerd/config.toml"
 pytestmark = pytest.mark.lab
 
 
+@pytest.fixture(scope="module", autouse=True)
+def state(tmp_path_factory):
+    """The tests' own state directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def inventory(tmp_path_factory):
     """A cluster of one machine."""
