@@ -21,7 +21,8 @@ down: ## remove that cluster
 test: ## all tests: checks, unit, integration and end to end in the lab; of long ones another part for each commit
 	@scripts/setup test
 	$(CLUSTERCTL) artifacts build inventories/ha.py
-	@# What needs one core goes side by side; clusters have the computer to themselves.
+	@# Tests of machines wait half of their time, so these go side by side; clusters have the computer
+	@# to themselves.
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=line machines aws check unit
 	@$(MAKE) --no-print-directory clusters
 
