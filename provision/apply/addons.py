@@ -91,6 +91,7 @@ def mark_nodes(changes: Mapping[str, NodeChange]) -> str:
         alike.setdefault(repr(change), []).append(name)
     for names in alike.values():
         change, nodes = changes[names[0]], " ".join(names)
+        there = " ".join(f"node/{name}" for name in names)
         labels, taints = change.ours
         metadata = {
             "labels": dict(change.labels),
@@ -98,10 +99,7 @@ def mark_nodes(changes: Mapping[str, NodeChange]) -> str:
         }
         patch = shlex.quote(json.dumps({"metadata": metadata}))
         lines += [
-            (
-                f"for i in $(seq 300); do {KUBECTL} get node {nodes} >/dev/null 2>&1 && break; "
-                "sleep 0.2; done"
-            ),
+            f"{KUBECTL} wait --for=create --timeout=60s {there} >/dev/null",
             f"{KUBECTL} patch node {nodes} --type=merge --patch={patch} >/dev/null",
         ]
         if words := [*change.taints, *(f"{kind}-" for kind in change.untaint)]:

@@ -26,7 +26,6 @@ class ComponentChange:
         remove: paths of files to be removed.
         sysctls: (key, value) to be set now; files of the component keep them.
         modules: kernel modules to be loaded now, if the kernel has them.
-        daemon_reload: unit files change.
         enable: units to be enabled, but neither started nor stopped.
         start: units to be enabled and running.
         restart, reload: units to be restarted or reloaded.
@@ -46,7 +45,6 @@ class ComponentChange:
     remove: tuple[str, ...] = ()
     sysctls: tuple[tuple[str, str], ...] = ()
     modules: tuple[str, ...] = ()
-    daemon_reload: bool = False
     enable: tuple[str, ...] = ()
     start: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()

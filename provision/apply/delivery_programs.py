@@ -22,7 +22,8 @@ UNIT = "clusterctl-artifacts.service"
 REACH = 3  # seconds until a seed that does not answer counts as unreachable
 STALLED = 60  # seconds without progress until a download or a copy is given up
 # Bytes of a copy that must arrive in that time: a slower copy would not end within `TIMEOUT`.
-_PIECE = 4 << 20
+_PIECE = 8 << 20
+_BLOCK = 64 << 10  # bytes that one read takes: as much as a pipe holds
 UNREACHABLE = "clusterctl-unreachable"  # a machine that cannot reach its seed prints this
 
 
@@ -230,7 +231,7 @@ copy() {{ # NAME PIN PATH
     # Not by `head`, which may read more than it gives.
     local got=
     until [[ $got == 0+0 ]]; do
-        LC_ALL=C timeout "$stalled" dd bs={_PIECE} count=1 iflag=fullblock <&3 2>"$work/said" || exit 1
+        LC_ALL=C timeout "$stalled" dd bs={_BLOCK} count={_PIECE // _BLOCK} iflag=fullblock <&3 2>"$work/said" || exit 1
         read -r got _ <"$work/said"
     done | zstd -dcq >"$new" || die "$1: the copy from $seed broke off; it was not installed"
     exec 3>&-

@@ -69,7 +69,6 @@ def component_change(
         remove=(*remove, *fulfilled),
         sysctls=state.sysctls if plan.files else (),
         modules=state.modules if plan.files else (),
-        daemon_reload=any(c.file.path.startswith("/etc/systemd/") for c in plan.files),
         health=state.health,
         health_timeout=state.health_timeout,
         record=record + _units(after),

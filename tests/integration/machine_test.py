@@ -126,7 +126,6 @@ def test_a_component_comes_up_with_user_files_sysctl_unit_and_record(engine):
         ),
         sysctls=(("net.ipv4.ip_forward", "1"), ("kernel.no_such_key", "1")),
         modules=("no_such_module",),
-        daemon_reload=True,
         start=("demo.service",),
         health="test -e /run/demo-ran",
         record="unit\tdemo.service\tafter\n",
@@ -162,7 +161,6 @@ def test_a_failed_unit_is_reported_with_its_journal_and_can_be_repaired(engine):
     broken = ComponentChange(
         component="broken",
         files=(unit("broken.service", "echo no space left on device; exit 1"),),
-        daemon_reload=True,
         start=("broken.service",),
         health_timeout=20,
         record="after\n",
@@ -200,7 +198,7 @@ def test_a_unit_that_comes_up_at_its_second_try_is_no_failure(engine):
     )
 
     run(engine, ComponentChange(
-        component="flaky", files=(flaky,), daemon_reload=True, start=("flaky.service",),
+        component="flaky", files=(flaky,), start=("flaky.service",),
         health="systemctl is-active flaky",
     ))  # fmt: skip
 
@@ -210,7 +208,7 @@ def test_a_unit_that_comes_up_at_its_second_try_is_no_failure(engine):
 def test_restart_restarts_only_what_is_named(engine):
     units = tuple(unit(f"{name}.service", "sleep 1000") for name in ("one", "two"))
     run(engine, ComponentChange(
-        component="pair", files=units, daemon_reload=True, start=("one.service", "two.service")
+        component="pair", files=units, start=("one.service", "two.service")
     ))  # fmt: skip
     show = "systemctl show -p MainPID --value one two"
     before = out(engine, show).split()
@@ -233,6 +231,23 @@ def test_a_killed_run_that_reloaded_nothing_is_finished_with_the_new_unit_file(e
     assert "2000" in out(
         engine, "tr '\\0' ' ' </proc/$(systemctl show -p MainPID --value stale)/cmdline"
     )
+
+
+def test_systemd_reads_a_new_unit_file_without_a_reload_and_a_replaced_one_with_it(engine):
+    loaded = "systemctl show -p UnitsLoadTimestampMonotonic --value"
+    log = "cat /run/fresh-ran"
+    before = out(engine, loaded)
+    (one, two) = (
+        (unit("fresh.service", f"echo {word} >/run/fresh-ran; sleep 1000"),) for word in ("one", "two")
+    )  # fmt: skip
+
+    run(engine, ComponentChange(component="fresh", files=one, start=("fresh.service",)))
+    assert (out(engine, loaded), out(engine, f"sleep 0.2; {log}")) == (before, "one")
+    assert out(engine, "systemctl is-enabled fresh") == "enabled"
+
+    run(engine, ComponentChange(component="fresh", files=two, restart=("fresh.service",)))
+    assert out(engine, f"sleep 0.2; {log}") == "two"
+    assert out(engine, loaded) != before
 
 
 def artifact(directory, name: str, content: bytes) -> Ready:

@@ -176,12 +176,14 @@ def test_nodes_that_change_in_the_same_way_change_in_one_call(tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert [call.split("admin.conf ")[1].split(" --")[0] for call in calls] == [
-        "get node m1 m2",
+        "wait",
         "patch node m1 m2",
         "taint",
-        "get node w1 w2",
+        "wait",
         "patch node w1 w2",
     ]
+    assert calls[0].endswith("wait --for=create --timeout=60s node/m1 node/m2")
+    assert calls[3].endswith("wait --for=create --timeout=60s node/w1 node/w2")
     assert calls[2].endswith("taint --overwrite node m1 m2 a:NoSchedule")
 
 

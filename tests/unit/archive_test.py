@@ -279,19 +279,65 @@ def test_components_are_changed_in_order_and_each_is_recorded_when_it_is_healthy
     ]
 
 
-def test_systemd_reloads_once_whatever_the_number_of_components(tmp_path):
+def test_systemd_reloads_at_most_once_whatever_the_number_of_components():
+    one, two = (
+        HostFile(f"/etc/systemd/system/{name}", b"") for name in ("one.service", "two.timer")
+    )
+    drop_in = HostFile("/etc/systemd/system/one.service.d/more.conf", b"")
     changes = [
-        ComponentChange(component=name, daemon_reload=True, start=(f"{name}.service",))
-        for name in ("one", "two")
+        ComponentChange(component="one", files=(one, drop_in), start=("one.service",)),
+        ComponentChange(component="two", files=(two,), restart=("two.service",)),
     ]
 
     body = program(changes).rsplit("}\n", 1)[1]
 
-    assert body.count("daemon-reload") == 1
-    order = ["enable one.service two.service", "daemon-reload", "unit start one", "settle one",
-             "unit start two", "settle two"]  # fmt: skip
+    assert body.count("fresh") == 1
+    order = [
+        f"replaces {one.path} {drop_in.path} {two.path}\n",
+        "mv -fT /etc/systemd/system/one.service",
+        "enable one.service\n",
+        "fresh one.service two.timer two.service\n",
+        "unit start one",
+        "settle one",
+        "unit restart two",
+        "settle two",
+    ]
     at = [body.index(step) for step in order]
     assert at == sorted(at)
+
+
+@pytest.mark.parametrize(
+    ("there", "shown", "reloads"),
+    [
+        (False, "no\nloaded", False),
+        (True, "no\nloaded", True),  # a new file may have the same time, or an earlier one
+        (False, "yes\nloaded", True),  # a killed run put it in place
+        (False, "no\nnot-found", True),  # systemd looked for it in vain, for another unit
+    ],
+)
+def test_systemd_reloads_where_it_may_know_an_old_unit_file(
+    machine, tmp_path, monkeypatch, there, shown, reloads
+):
+    monkeypatch.setattr("provision.model.paths.UNITS", str(tmp_path))
+    unit = file(tmp_path / "c.service", b"new")
+    if there:
+        Path(unit.path).write_text("old")
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    (shims / "systemctl").write_text(
+        f'#!/bin/sh\necho "$*" >>{shims}/calls\ncase $1 in show) printf "{shown}\n" ;; is-active) echo active ;; esac\n'
+    )
+    (shims / "systemctl").chmod(0o755)
+
+    done = machine.apply(
+        ComponentChange(component="c", files=(unit,), start=("c.service",)),
+        PATH=f"{shims}:{os.environ['PATH']}",
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    calls = (shims / "calls").read_text().splitlines()
+    assert ("daemon-reload" in calls) == reloads
+    assert calls[-2:] == ["--quiet start c.service", "is-active c.service"]
 
 
 def test_health_is_awaited(machine, tmp_path):
@@ -368,7 +414,6 @@ def test_units_are_restarted_only_after_files_kernel_and_daemon_reload(tmp_path)
         files=(file(tmp_path / "f", b""),),
         sysctls=(("net.ipv4.ip_forward", "1"), ("net/ipv4/conf/eth0.1/rp_filter", "0")),
         modules=("br_netfilter",),
-        daemon_reload=True,
         enable=("e.service",),
         start=("s.service",),
         restart=("r.service",),
@@ -387,7 +432,7 @@ def test_units_are_restarted_only_after_files_kernel_and_daemon_reload(tmp_path)
         "kernel /proc/sys/net/ipv4/ip_forward 1",
         "kernel /proc/sys/net/ipv4/conf/eth0.1/rp_filter 0",
         "systemctl --quiet --no-reload enable e.service s.service",
-        "systemctl daemon-reload",
+        "fresh r.service l.service s.service",
         "limit 120",
         "unit restart r.service",
         "unit reload-or-restart l.service",

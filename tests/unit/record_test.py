@@ -74,7 +74,6 @@ def test_until_the_change_is_done_the_record_keeps_the_old_digest():
         ["etcd.service", seen["m1"].units["etcd.service"].digest]
     ]
     assert change.restart == ("etcd.service",)
-    assert change.daemon_reload
     assert [file.path for file in change.files] == [path]
 
 
@@ -109,7 +108,7 @@ def test_kernel_settings_are_loaded_only_when_their_files_change():
 
     assert change.sysctls
     assert change.modules
-    assert not change.daemon_reload
+    assert [file.path for file in change.files] == [path]
     units = {**seen["w1"].units}
     units["kubelet.service"] = replace(units["kubelet.service"], active="failed")
     started = change_of("w1", "kubelet", {**seen, "w1": replace(seen["w1"], units=units)})
