@@ -22,7 +22,7 @@ UNIT = "clusterctl-artifacts.service"
 REACH = 3  # seconds until a seed that does not answer counts as unreachable
 STALLED = 60  # seconds without progress until a download or a copy is given up
 # Bytes of a copy that must arrive in that time: a slower copy would not end within `TIMEOUT`.
-_PIECE = 8 << 20
+_PIECE = 4 << 20
 _BLOCK = 64 << 10  # bytes that one read takes: as much as a pipe holds
 UNREACHABLE = "clusterctl-unreachable"  # a machine that cannot reach its seed prints this
 

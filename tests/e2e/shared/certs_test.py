@@ -186,7 +186,7 @@ def test_every_secret_is_encrypted_with_the_new_key(ha: Lab) -> None:
         ha.kubectl("delete", "secret", "kept")
 
 
-@long(250)
+@long(430)
 def test_a_cluster_recovers_after_all_its_certificates_expired(asleep: Lab) -> None:
     asleep.clusterctl("machines up")
     until(
