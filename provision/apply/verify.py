@@ -20,6 +20,7 @@ from provision.apply import kubectl
 from provision.apply.checked import failure
 from provision.apply.session import Session
 from provision.artifacts import images
+from provision.desired.addons import deployments
 from provision.desired.components.control_plane import KUBECTL, OWN_API
 from provision.desired.render import render
 from provision.local.progress import Progress
@@ -136,6 +137,24 @@ def judge(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
             if node is None or not node.ready:
                 cause = "has not registered" if node is None else "is not Ready"
                 failures.append(Failure(machine.name, "Node", cause))
+    return failures
+
+
+def judge_addons(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
+    """Which add-ons do not run with all their pods, according to the API. Pure.
+
+    Without an apiserver that is ready the list is empty: `judge` has that failure.
+    """
+    api = api_view(observed)
+    if api is None:
+        return []
+    leader = next(name for name, view in observed.items() if view.api is api)
+    failures = []
+    for deployment in deployments(cluster).values():
+        ready, wanted = api.deployments.get(deployment, (0, 1))
+        if ready < wanted:
+            cause = f"{ready} of {wanted} pods are ready"
+            failures.append(Failure(leader, f"add-on {deployment}", cause))
     return failures
 
 

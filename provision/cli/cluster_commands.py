@@ -177,12 +177,14 @@ def _plan(inventory: Path, output: Output) -> int:
         return EXIT_CHANGES
     with open_session(inventory, progress()) as session:
         run, warnings = converge.prepare(session, keep=False)
+        # A new cluster has nothing that could work yet.
+        problems = converge.problems(run) if run.plan.running or run.plan.empty else ()
         if output is Output.JSON:
-            print_json({**plan_as_json(run.plan), **cost})
+            print_json({**plan_as_json(run.plan, problems), **cost})
         else:
             show_findings(warnings)
-            show_plan(run.plan, contents(session, run.plan))
-        return 0 if run.plan.empty and not planned else EXIT_CHANGES
+            show_plan(run.plan, problems, contents(session, run.plan))
+        return 0 if converge.settled(run) and not planned else EXIT_CHANGES
 
 
 @app.command(epilog="Example: clusterctl check inventories/machines.py")

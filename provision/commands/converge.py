@@ -12,7 +12,8 @@ from provision.apply import self_join
 from provision.apply.lock import at_work, refuse_second
 from provision.apply.phases import UP, Run, execute, overlap
 from provision.apply.session import Session
-from provision.apply.verify import judge
+from provision.apply.unfinished import marked
+from provision.apply.verify import judge, judge_addons
 from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet
 from provision.desired.catalog import artifacts_of
@@ -24,6 +25,7 @@ from provision.model.errors import Finding, PreflightError
 from provision.model.facts import Facts
 from provision.model.located import Located
 from provision.model.look import Look
+from provision.model.observed import unfinished
 from provision.pki import age
 from provision.pki.trust import Trust
 from provision.plan import external_authority
@@ -177,12 +179,25 @@ def wanted(cluster: Cluster, trust: Trust, arches: Iterable[str]) -> tuple[tuple
 
 
 def settled(run: Run) -> bool:
-    """Whether nothing has to be changed, and everything works already.
+    """Whether nothing has to be changed, and nothing has to be verified."""
+    return run.plan.empty and not problems(run)
 
-    A run that was killed before its last phases changed everything, but did not verify it.
+
+def problems(run: Run) -> tuple[str, ...]:
+    """Why `up` verifies the cluster even if it has nothing to change.
+
+    A run that failed, or was killed, may have changed everything, and verified nothing.
     """
     there = {name: view for name, view in run.look.items() if view.reachable}
-    return run.plan.empty and not judge(run.session.cluster, there)
+    begun = unfinished(there)
+    failures = judge(run.session.cluster, there)
+    # Kubernetes starts the pods of a machine that does not answer elsewhere, but only after a time.
+    if not run.plan.absent:
+        failures += judge_addons(run.session.cluster, there)
+    return (
+        *((f"a command that began {begun} did not finish",) if begun else ()),
+        *(f"{f.machine}: {f.step}: {f.cause}" for f in failures),
+    )
 
 
 def up(run: Run) -> Report:
@@ -197,7 +212,8 @@ def up(run: Run) -> Report:
         identities.remember(age.identity(run.trust), cluster.name)
     # A cluster that runs is changed in strict order, so that it goes on running.
     carry_out = execute if run.plan.running else overlap
-    carry_out(run, UP)
+    with marked(run):
+        carry_out(run, UP)
     changed = {
         name: (
             *(("packages",) if plan.packages else ()),

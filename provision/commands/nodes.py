@@ -18,6 +18,7 @@ from provision.apply.checked import checked
 from provision.apply.drain import Pdb, Workload, drain, workload
 from provision.apply.phases import ADDONS, UP, VERIFY, Run, execute
 from provision.apply.session import Session, open_session
+from provision.apply.unfinished import marked
 from provision.commands import converge, down
 from provision.desired.components.control_plane import KUBECTL
 from provision.local.progress import Progress
@@ -232,9 +233,10 @@ def remove(case: Leaving, options: Options) -> None:
     _drain(case, options)
     run, _ = converge.prepare(*_without(case))
     # First change the other machines: from here on no proxy sends requests to this one.
-    execute(run, [phase for phase in UP if phase not in (VERIFY, ADDONS)])
-    _forget(case)
-    execute(run, [VERIFY])
+    with marked(run):
+        execute(run, [phase for phase in UP if phase not in (VERIFY, ADDONS)])
+        _forget(case)
+        execute(run, [VERIFY])
 
 
 def refuse_replacing(path: Path, case: Leaving, *, force: bool) -> None:

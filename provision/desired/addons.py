@@ -44,9 +44,21 @@ class Manifest:
         return f"{paths.MANIFESTS}/{self.name}.yaml"
 
 
+def deployments(cluster: Cluster) -> dict[str, str]:
+    """Add-on -> `namespace/name` of its Deployment, of the cluster's add-ons that have one."""
+    addons = cluster.addons
+    wanted = {
+        "coredns": (addons.coredns, "kube-system/coredns"),
+        "metrics-server": (addons.metrics_server, "kube-system/metrics-server"),
+        "local-path": (addons.local_path, "local-path-storage/local-path-provisioner"),
+    }
+    return {name: deployment for name, (on, deployment) in wanted.items() if on}
+
+
 def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
     """Give all manifests, in the order in which they are applied."""
     refs = images.refs()
+    deployed = deployments(cluster)
     kubelet_client = table.apiserver_kubelet_client(cluster, cluster.masters[0])
     wanted = [
         Manifest(
@@ -85,19 +97,19 @@ def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
             address=cluster.networks.dns_service,
             replicas=min(2, len(cluster.nodes)),
         )
-        wanted.append(Manifest("coredns", content, "kube-system/coredns"))
+        wanted.append(Manifest("coredns", content, deployed["coredns"]))
     if cluster.addons.metrics_server:
         content = render(
             "manifests/metrics-server.yaml.j2",
             image=refs["metrics-server"],
             authority=trust.bundle(Authority.KUBERNETES).decode().strip(),
         )
-        wanted.append(Manifest("metrics-server", content, "kube-system/metrics-server"))
+        wanted.append(Manifest("metrics-server", content, deployed["metrics-server"]))
     if cluster.addons.local_path:
         content = render(
             "manifests/local-path.yaml.j2",
             image=refs["local-path-provisioner"],
             helper=refs["busybox"],
         )
-        wanted.append(Manifest("local-path", content, "local-path-storage/local-path-provisioner"))
+        wanted.append(Manifest("local-path", content, deployed["local-path"]))
     return tuple(wanted)

@@ -233,6 +233,7 @@ class Observed:
         etcd_formed: whether that member was once part of a healthy cluster, by its marker.
         etcd_joining: whether the step that starts it for the first time has left its marker.
         restoring: the content of the marker of an unfinished restore; empty: there is none.
+        unfinished: who began a command that changed the cluster and did not finish; empty: none.
         registered: whether the kubelet has a client certificate.
         images: pins of the image sets in the machine's registry.
         holder: the operator who changes the cluster at this moment.
@@ -257,6 +258,7 @@ class Observed:
     etcd_formed: bool = False
     etcd_joining: bool = False
     restoring: str = ""
+    unfinished: str = ""
     registered: bool = False
     images: frozenset[str] = frozenset()
     holder: Holder | None = None
@@ -271,6 +273,16 @@ class Observed:
         """Whether a unit (`etcd.service`) is active."""
         there = self.units.get(unit)
         return there is not None and there.running
+
+
+def unfinished(observed: Mapping[str, Observed]) -> str:
+    """Who began the command that changed the cluster and did not finish; empty: there is none.
+
+    A command that runs at this moment does not count.
+    """
+    if any(view.holder for view in observed.values()):
+        return ""
+    return max((view.unfinished for view in observed.values()), default="")
 
 
 def api_view(observed: Mapping[str, Observed]) -> ApiView | None:

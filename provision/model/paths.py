@@ -46,6 +46,10 @@ METRICS = "/var/lib/node_exporter/textfile_collector"
 # Nothing else may start members then: some may have the old data, others the restored data.
 RESTORING = "/var/lib/clusterctl/restoring"
 
+# Exists while a command changes the cluster, on each master, and remains if that command fails or is
+# killed. Its line says who began it, and when. `up` verifies the cluster and removes it.
+UNFINISHED = "/var/lib/clusterctl/unfinished"
+
 # The step that starts a member for the first time makes this EnvironmentFile, and removes it once
 # the member is healthy. The unit refuses to start if both this file and a member directory are
 # missing.

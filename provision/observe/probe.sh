@@ -129,6 +129,7 @@ facts() {
     [ ! -e "$etcd_formed" ] || echo etcd_formed=yes
     [ ! -e "$etcd_join" ] || echo etcd_joining=yes
     [ ! -e "$restoring" ] || sed -n '1s/^/restoring=/p' "$restoring"
+    [ ! -e "$unfinished" ] || sed -n '1s/^/unfinished=/p' "$unfinished"
     [ ! -s "$kubelet_client" ] || echo registered=yes
     awk '/^CapBnd:/ {print "capabilities=" $2}' /proc/1/status
     awk '/^MemTotal:/ {print "memory=" $2}' /proc/meminfo

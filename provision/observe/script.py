@@ -116,6 +116,7 @@ class Query:
             "etcd_formed": paths.ETCD_FORMED,
             "etcd_join": paths.ETCD_JOIN,
             "restoring": paths.RESTORING,
+            "unfinished": paths.UNFINISHED,
             "kubectl": f"{paths.BIN}/kubectl",
             "admin_conf": f"{paths.KUBERNETES}/admin.conf",
             "api_server": f"https://127.0.0.1:{ports.API}",

@@ -325,6 +325,7 @@ def importing(monkeypatch, tmp_path):
         session = SimpleNamespace(
             took=0.0,
             cluster=inventory,
+            engine=SimpleNamespace(shell=lambda *_: (0, "", "")),
             known_trust=lambda _: known,
             observe=lambda **_: Look(inventory, observed),
             cache=SimpleNamespace(keep=lambda _: done.append("kept")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gevent
@@ -11,8 +12,10 @@ from gevent.event import Event
 
 from provision.apply import phases
 from provision.apply.phases import RENEW, UP, Phase, Run, execute, overlap
+from provision.apply.unfinished import marked
 from provision.commands import converge
 from provision.local.progress import Silent
+from provision.model import paths
 from provision.model.errors import Failure, PhaseError, UnreachableError
 from provision.model.look import Look
 from provision.plan.model import Plan
@@ -40,9 +43,24 @@ class Shown(Silent):
         self.events.append(f"{name} ended")
 
 
+class Disks:
+    """The masters' disks: which of them have the mark of a run that did not finish."""
+
+    def __init__(self):
+        self.marked = set()
+
+    def shell(self, machine, program):
+        if program.startswith("rm "):
+            self.marked.discard(machine.name)
+        else:
+            assert paths.UNFINISHED in program
+            self.marked.add(machine.name)
+        return 0, "", ""
+
+
 def run_of(plan=None, observed=None, of=CLUSTER):
     cache = SimpleNamespace(sealed=True)
-    session = SimpleNamespace(cluster=of, progress=Shown(), cache=cache, took=1.0)
+    session = SimpleNamespace(cluster=of, progress=Shown(), cache=cache, took=1.0, engine=Disks())
     plan = plan or Plan({})
     return Run(session, Look(of, observed or {}), trust(), artifacts(of), plan, NOW)
 
@@ -294,6 +312,37 @@ def test_up_changes_a_running_cluster_in_strict_order(world, monkeypatch):
 
 
 # Failure
+
+
+def test_masters_are_marked_until_the_run_has_finished(world, fresh, monkeypatch):
+    (phase,) = (world.phase("first"),)
+    monkeypatch.setattr(converge, "UP", (phase,))
+    world.hold("first")
+    job = gevent.spawn(converge.up, fresh)
+    settle()
+    assert fresh.session.engine.marked == set(MASTERS)
+    world.gates["first"].set()
+    job.get(timeout=5)
+    assert fresh.session.engine.marked == set()
+
+
+@pytest.mark.parametrize("error", [failed("m1"), KeyboardInterrupt(), UnreachableError("m1")])
+def test_a_run_that_did_not_finish_leaves_the_mark(fresh, error):
+    with pytest.raises(type(error)), marked(fresh):
+        raise error
+    assert fresh.session.engine.marked == set(MASTERS)
+
+
+def test_up_verifies_a_cluster_whose_last_run_did_not_finish():
+    of, observed = converged(CLUSTER)
+    plan = plan_of(of, observed)
+    assert plan.empty
+    left = observed | {"m2": replace(observed["m2"], unfinished="2026-12-01 by root@desk")}
+
+    run = run_of(plan, left)
+
+    assert not converge.settled(run)
+    assert "a command that began 2026-12-01 by root@desk did not finish" in converge.problems(run)
 
 
 def test_after_a_failure_what_runs_goes_on_to_its_end_and_nothing_else_begins(world):

@@ -26,6 +26,7 @@ def renewing(tmp_path, monkeypatch):
         cluster=of,
         cache=SimpleNamespace(directory=lambda: tmp_path),
         progress=SimpleNamespace(note=notes.append),
+        engine=SimpleNamespace(shell=lambda *_: (0, "", "")),
     )
     look = Look(of, observed)
     monkeypatch.setattr(renewal, "look_at_existing", lambda _: (look, trust()))

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 from provision.cli.views.status import collect
+from provision.model.holder import Holder
+from provision.model.observed import api_view
 from tests.world import converged
 
 
@@ -15,3 +17,35 @@ def test_a_unit_that_systemd_calls_active_though_its_table_is_gone_is_a_problem(
     new = {*collect(of, seen | {"w1": flushed})["problems"]} - {*collect(of, seen)["problems"]}
 
     assert new == {f"w1: {name} is active, but nftables has no table ip clusterctl"}
+
+
+def added(before, **views):
+    """The problems that a change of some machines' answers adds."""
+    of, seen = before
+    old = collect(of, seen)["problems"]
+    return [problem for problem in collect(of, seen | views)["problems"] if problem not in old]
+
+
+def test_a_command_that_did_not_finish_is_a_problem_and_one_that_runs_is_none():
+    of, seen = converged()
+    left = replace(seen["m2"], unfinished="2026-12-01 00:00:00 UTC by root@desk")
+    working = replace(left, holder=Holder("root", "desk", 1, "clusterctl up"))
+
+    (problem,) = added((of, seen), m2=left)
+
+    assert "began 2026-12-01 00:00:00 UTC by root@desk did not finish" in problem
+    assert problem.endswith(f"clusterctl up {of.inventory}")
+    assert added((of, seen), m2=working) == []
+
+
+def test_an_addon_without_all_its_pods_is_a_problem():
+    of, seen = converged()
+    api = api_view(seen)
+    fewer = replace(api, deployments={**api.deployments, "kube-system/coredns": (1, 2)})
+    gone = replace(api, deployments={**api.deployments, "kube-system/coredns": (0, 1)})
+
+    both = added((of, seen), m1=replace(seen["m1"], api=fewer))
+    none = added((of, seen), m1=replace(seen["m1"], api=gone))
+
+    assert both == ["m1: add-on kube-system/coredns: 1 of 2 pods are ready"]
+    assert none == ["m1: add-on kube-system/coredns: 0 of 1 pods are ready"]

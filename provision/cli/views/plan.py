@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from shlex import quote
 from typing import Any
 
@@ -60,8 +60,8 @@ def _unpack(text: str) -> dict[str, bytes]:
     return found
 
 
-def show_plan(plan: Plan, there: Contents) -> None:
-    """Print the plan on standard output."""
+def show_plan(plan: Plan, problems: Sequence[str], there: Contents) -> None:
+    """Print the plan on standard output. `problems`: `converge.problems`."""
     for name, machine in plan.machines.items():
         if not machine.empty:
             out.print(Text(name, "bold"))
@@ -79,7 +79,14 @@ def show_plan(plan: Plan, there: Contents) -> None:
         _line("~", f"new workers run another program to join: {plan.join[:12]}")
     if any(removal.whole for m in plan.machines.values() for removal in m.remove):
         out.print("`clusterctl down` removes the packages of the distribution; this plan does not.")
-    out.print(summary(plan))
+    if problems:
+        out.print(Text("not working", "bold"))
+        for problem in problems:
+            _line("!", problem)
+    if problems and plan.empty:
+        out.print("Nothing to change. `clusterctl up` verifies the cluster.")
+    else:
+        out.print(summary(plan))
 
 
 def _machine(machine: MachinePlan, there: Mapping[str, bytes]) -> None:
@@ -126,10 +133,11 @@ def summary(plan: Plan) -> str:
     )
 
 
-def plan_as_json(plan: Plan) -> dict[str, Any]:
-    """The plan as data, without the content of files."""
+def plan_as_json(plan: Plan, problems: Sequence[str]) -> dict[str, Any]:
+    """The plan as data, without the content of files. `problems`: `converge.problems`."""
     return {
         "changes": not plan.empty,
+        "problems": list(problems),
         "left_out": dict(plan.absent),
         "machines": {
             name: {
@@ -228,5 +236,5 @@ def _file(change: FileChange, there: bytes | None) -> None:
 
 
 def _line(mark: str, text: str) -> None:
-    style = {"+": "green", "~": "yellow", "-": "red"}.get(mark, "")
+    style = {"+": "green", "~": "yellow", "-": "red", "!": "red"}.get(mark, "")
     out.print(Text(f"  {mark} {text}", style), soft_wrap=True)

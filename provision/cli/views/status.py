@@ -10,17 +10,18 @@ from cryptography import x509
 from rich.table import Table
 from rich.text import Text
 
-from provision.apply.verify import judge
+from provision.apply.verify import judge, judge_addons
 from provision.cli.console import out
 from provision.desired.components import haproxy
 from provision.model.cluster import Cluster
-from provision.model.observed import Observed, api_view
+from provision.model.observed import Observed, api_view, unfinished
 
 
 def collect(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, Any]:
     """The whole status as plain data. `healthy`: whether `problems` is empty."""
     api = api_view(observed)
-    problems = [f"{f.machine}: {f.step}: {f.cause}" for f in judge(cluster, observed)]
+    failures = [*judge(cluster, observed), *judge_addons(cluster, observed)]
+    problems = [f"{f.machine}: {f.step}: {f.cause}" for f in failures]
     problems += [
         f"{name}: {unit.name} is {unit.active}"
         for name, view in observed.items()
@@ -37,6 +38,10 @@ def collect(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, Any
     ]
     if api is None:
         problems.append("no apiserver is ready")
+    if begun := unfinished(observed):
+        problems.append(
+            f"a command that began {begun} did not finish: clusterctl up {cluster.inventory}"
+        )
     return {
         "cluster": cluster.name,
         "healthy": not problems,

@@ -15,6 +15,7 @@ from cryptography import x509
 
 from provision.apply.phases import RENEW, UP, Run, execute
 from provision.apply.session import Session
+from provision.apply.unfinished import marked
 from provision.commands import converge
 from provision.commands.certs import renewal
 from provision.commands.certs.external_requests import Requests, everywhere
@@ -135,7 +136,8 @@ def _use(session: Session, look: Look, trust: Trust, others: tuple[str, ...]) ->
     external_authority.refuse_unsigned(session.cluster, trust, look, plan, now)
     run = Run(session, look, trust, installed, plan, now)
     # If all certificates have expired nothing runs: all machines may change at once.
-    execute(run, RENEW if plan.running else UP)
+    with marked(run):
+        execute(run, RENEW if plan.running else UP)
     return Imported(issued=waiting, seconds=run.seconds, took=session.took)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from provision.apply.phases import RENEW, UP, Run, execute
 from provision.apply.session import Session
+from provision.apply.unfinished import marked
 from provision.artifacts.model import ArtifactSet, Ready
 from provision.commands import converge
 from provision.desired.catalog import desired
@@ -103,7 +104,8 @@ def renew(run: Run, names: frozenset[str]) -> Report:
     if _begun(memory, names, run.now) is None:
         kept = {"names": sorted(names), "begun": run.now.isoformat()}
         private_file.write(memory, json.dumps(kept).encode())
-    execute(run, RENEW)
+    with marked(run):
+        execute(run, RENEW)
     memory.unlink(missing_ok=True)
     return Report(issued(run.plan), run.seconds, run.session.took)
 
@@ -126,7 +128,8 @@ def recover(run: Run) -> Report:
     Raises:
         PhaseError: with every machine that failed in the phase that failed.
     """
-    execute(run, UP)
+    with marked(run):
+        execute(run, UP)
     return Report(issued(run.plan), run.seconds, run.session.took)
 
 
