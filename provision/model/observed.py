@@ -278,10 +278,8 @@ class Observed:
 def unfinished(observed: Mapping[str, Observed]) -> str:
     """Who began the command that changed the cluster and did not finish; empty: there is none.
 
-    A command that runs at this moment does not count.
+    It may run at this moment: then a machine has its lock (`Observed.holder`).
     """
-    if any(view.holder for view in observed.values()):
-        return ""
     return max((view.unfinished for view in observed.values()), default="")
 
 

@@ -38,7 +38,8 @@ def collect(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, Any
     ]
     if api is None:
         problems.append("no apiserver is ready")
-    if begun := unfinished(observed):
+    begun = unfinished(observed)
+    if begun and not any(view.holder for view in observed.values()):
         problems.append(
             f"a command that began {begun} did not finish: clusterctl up {cluster.inventory}"
         )
