@@ -11,6 +11,7 @@ from provision.desired.addons import Manifest
 from provision.desired.components.control_plane import KUBECTL
 from provision.plan.node_change import LABELS, TAINTS, NodeChange
 
+_REGISTERED = 60  # seconds until a kubelet that has started must have made its Node
 APPLY = f"{KUBECTL} apply --server-side --force-conflicts --field-manager=clusterctl"
 
 
@@ -99,7 +100,12 @@ def mark_nodes(changes: Mapping[str, NodeChange]) -> str:
         }
         patch = shlex.quote(json.dumps({"metadata": metadata}))
         lines += [
-            f"{KUBECTL} wait --for=create --timeout=60s {there} >/dev/null",
+            # Not `kubectl wait --for=create`: it ends when the first of them exists.
+            f"end=$(($(date +%s) + {_REGISTERED}))",
+            f"until missing=$({KUBECTL} get {there} -o name 2>&1); do",
+            '    [ "$(date +%s)" -lt "$end" ] || { echo "$missing" >&2; exit 1; }',
+            "    sleep 0.2",
+            "done",
             f"{KUBECTL} patch node {nodes} --type=merge --patch={patch} >/dev/null",
         ]
         if words := [*change.taints, *(f"{kind}-" for kind in change.untaint)]:

@@ -176,14 +176,12 @@ def test_nodes_that_change_in_the_same_way_change_in_one_call(tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert [call.split("admin.conf ")[1].split(" --")[0] for call in calls] == [
-        "wait",
+        "get node/m1 node/m2 -o name",
         "patch node m1 m2",
         "taint",
-        "wait",
+        "get node/w1 node/w2 -o name",
         "patch node w1 w2",
     ]
-    assert calls[0].endswith("wait --for=create --timeout=60s node/m1 node/m2")
-    assert calls[3].endswith("wait --for=create --timeout=60s node/w1 node/w2")
     assert calls[2].endswith("taint --overwrite node m1 m2 a:NoSchedule")
 
 
@@ -201,6 +199,19 @@ def test_labels_are_set_once_the_node_is_there(tmp_path):
             "annotations": {"clusterctl/labels": "owner", "clusterctl/taints": ""},
         }
     }
+
+
+def test_nodes_are_marked_once_all_of_them_are_there(tmp_path):
+    change = NodeChange({"a": "b"}, (), (), (("a",), ()))
+    third = (
+        'echo "$@" >>calls; case "$*" in *patch*) ;; *) [ "$(grep -c get calls)" -ge 3 ] ;; esac'
+    )
+
+    done, calls = run(addons.mark_nodes({"m1": change, "m2": change}), tmp_path, third)
+
+    assert done.returncode == 0, done.stderr
+    assert len([call for call in calls if " get " in call]) == 3
+    assert " patch node m1 m2 " in calls[-1]
 
 
 def test_a_taint_is_recorded_as_managed_before_it_is_set_and_until_it_is_deleted(tmp_path):

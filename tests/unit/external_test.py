@@ -35,6 +35,7 @@ from tests.world import (
     DEFAULT,
     LAB,
     NOW,
+    Obedient,
     artifacts,
     cluster,
     converged,
@@ -325,7 +326,7 @@ def importing(monkeypatch, tmp_path):
         session = SimpleNamespace(
             took=0.0,
             cluster=inventory,
-            engine=SimpleNamespace(shell=lambda *_: (0, "", "")),
+            engine=Obedient(),
             known_trust=lambda _: known,
             observe=lambda **_: Look(inventory, observed),
             cache=SimpleNamespace(keep=lambda _: done.append("kept")),

@@ -8,7 +8,7 @@ import pytest
 from provision.commands.certs import renewal
 from provision.model.errors import PhaseError
 from provision.model.look import Look
-from tests.world import NOW, artifacts, converged, trust
+from tests.world import NOW, Obedient, artifacts, converged, trust
 
 ALL = frozenset()
 # All that is there was issued after it.
@@ -26,7 +26,7 @@ def renewing(tmp_path, monkeypatch):
         cluster=of,
         cache=SimpleNamespace(directory=lambda: tmp_path),
         progress=SimpleNamespace(note=notes.append),
-        engine=SimpleNamespace(shell=lambda *_: (0, "", "")),
+        engine=Obedient(),
     )
     look = Look(of, observed)
     monkeypatch.setattr(renewal, "look_at_existing", lambda _: (look, trust()))
