@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from provision.model.facts import Facts
 from provision.model.holder import Holder
+from provision.model.packet_filter import Chain
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -123,6 +124,7 @@ class HostReport:
             `nf_tables`).
         firewalls: other active firewalls (`firewalld`, `ufw`).
         forbidden: what SELinux does not let programs do, by its booleans (`haproxy_connect_any`).
+        rules: chains of the machine's own packet filter; of a machine in a cluster: iptables' only.
     """
 
     hostname: str
@@ -147,6 +149,7 @@ class HostReport:
     missing: tuple[str, ...] = ()
     firewalls: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
+    rules: tuple[Chain, ...] = ()
 
 
 @dataclass(frozen=True)

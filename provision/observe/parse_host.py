@@ -9,9 +9,11 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 
 from provision.model.facts import Facts
 from provision.model.observed import Foreign, HostReport, Port
+from provision.model.packet_filter import Chain, Command
 from provision.model.sections import Sections, reading
+from provision.observe import parse_rules
 from provision.observe.parse_record import Record
-from provision.observe.script import SIGNS, SUSPECTS
+from provision.observe.script import SIGNS, SUSPECTS, TABLES
 
 _CAP_SYS_RESOURCE = 24  # capabilities(7)
 _FAMILIES = {
@@ -88,6 +90,7 @@ def report(
             missing=_missing(output),
             firewalls=tuple(output.lines("firewalls")),
             forbidden=_forbidden(output),
+            rules=_rules(output),
         )
 
 
@@ -158,6 +161,17 @@ def _forbidden(output: Sections) -> tuple[str, ...]:
     if said.pop("enforce", "") != "1":
         return ()
     return tuple(name for name, now in said.items() if now == "0")
+
+
+def _rules(output: Sections) -> tuple[Chain, ...]:
+    through_nft = output.lines("iptables")
+    # iptables keeps its table in nftables, and nft shows it a second time.
+    skip = {*TABLES.values(), *(("ip filter",) if through_nft else ())}
+    return (
+        *parse_rules.iptables(through_nft, Command.IPTABLES),
+        *parse_rules.iptables(output.lines("iptables-legacy"), Command.LEGACY),
+        *parse_rules.nft(output.lines("ruleset"), frozenset(skip)),
+    )
 
 
 _SOCKET = re.compile(

@@ -204,6 +204,22 @@ firewalls() {
     ! grep -qsix 'enabled=yes' "$ufw" || echo ufw
 }
 
+packet_filter() {
+    # A program that asks for a table of the old iptables creates it: so look first.
+    if grep -qsx filter /proc/net/ip_tables_names; then
+        section iptables-legacy
+        iptables-legacy-save -t filter || iptables-save -t filter
+    fi
+    if has iptables-nft-save; then
+        section iptables
+        iptables-nft-save -t filter
+    fi
+    # Not in a cluster: nft would read every rule of kube-proxy.
+    [ ! -d "$record" ] && has nft || return 0
+    section ruleset
+    nft list ruleset
+}
+
 selinux() {
     section selinux
     for name in $selinux_booleans; do
@@ -300,6 +316,7 @@ machine() {
     lock
     foreign
     firewalls
+    packet_filter
     selinux
     managed
     units

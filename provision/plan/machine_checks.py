@@ -20,6 +20,7 @@ from provision.model.facts import Facts
 from provision.model.observed import HostReport, Observed
 from provision.model.observed import Port as Held
 from provision.observe.script import HAPROXY_CONNECTS, KEEPALIVED_CONNECTS
+from provision.plan.packet_filter import needed, opening, stops
 
 # ID of os-release -> the oldest version that is tested.
 SUPPORTED: Mapping[str, tuple[int, ...]] = {
@@ -198,9 +199,20 @@ def _swap(view: View) -> Iterator[Finding]:
             "pods may be slower than their limits say",
             fatal=False,
         )
-    else:
+        return
+    zram = [name for name in view.host.swap if name.startswith("/dev/zram")]
+    if zram:
+        # The units of systemd's zram-generator, of Debian's zram-tools and of Ubuntu's zram-config.
+        units = [f"dev-{name.removeprefix('/dev/')}.swap" for name in zram]
         yield view.finding(
-            f"swap is on ({where})", "run swapoff -a, and remove its line from /etc/fstab"
+            f"swap is on ({', '.join(zram)}), and returns at the next boot: a service makes it "
+            "from memory",
+            f"systemctl mask {' '.join(units)} zramswap.service zram-config.service; swapoff -a",
+        )
+    if len(zram) < len(view.host.swap):
+        yield view.finding(
+            f"swap is on ({', '.join(x for x in view.host.swap if x not in zram)})",
+            "run swapoff -a, and remove its line from /etc/fstab",
         )
 
 
@@ -332,6 +344,23 @@ def _firewalls(view: View) -> Iterator[Finding]:
         )
 
 
+def _packet_filter(view: View) -> Iterator[Finding]:
+    """Find rules of the machine that stop the cluster's traffic."""
+    if view.host.firewalls:
+        return  # they made the rules, and have their own finding
+    rules, cluster = view.host.rules, view.cluster
+    for stop in stops(rules, needed(cluster, view.machine, view.facts.interface)):
+        chain = stop.chain
+        why = f"by its rule `{stop.rule.text}`" if stop.rule else "by its policy"
+        yield view.finding(
+            f"its packet filter stops {stop.packet.what} from {stop.packet.source}: the chain "
+            f"{chain.name} of {chain.command.value}'s table {chain.table} drops it {why}",
+            f"{opening(stop, rules, cluster)}; and save the rules where the machine loads them at "
+            "boot",
+            fatal=not view.joined,
+        )
+
+
 def _selinux(view: View) -> Iterator[Finding]:
     """Check SELinux: it may block the proxies' connections to the API.
 
@@ -395,6 +424,7 @@ CHECKS: tuple[Callable[[View], Iterator[Finding]], ...] = (
     _networks,
     _kernel,
     _firewalls,
+    _packet_filter,
     _selinux,
     _bird,
     _reaches,

@@ -103,6 +103,7 @@ def test_fit_machines_give_no_findings():
         ({"clock_offset": -45.0}, False, "clock is 45 seconds behind"),
         ({"clock_offset": 600.0}, True, "clock is 10 minutes ahead of"),
         ({"swap": ("/dev/sda2",)}, True, "swap is on (/dev/sda2)"),
+        ({"swap": ("/dev/zram0",)}, True, "returns at the next boot"),
         ({"hostname": "localhost"}, True, "hostname is localhost"),
         ({"machine_id": ""}, True, "no machine-id"),
         ({"missing": ("overlay",)}, True, "no overlay"),
