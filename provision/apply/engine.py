@@ -25,7 +25,6 @@ from pyinfra.api.facts import get_fact
 from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State, StateStage
-from pyinfra.connectors.sshuserclient.client import get_host_keys
 
 from provision.apply.connector import Connector, connector_of
 from provision.apply.operating import (
@@ -88,7 +87,6 @@ class Engine:
         self._handler: logging.Handler = log.handler() if log else logging.NullHandler()
 
     def __enter__(self) -> Self:
-        get_host_keys.cache.clear()
         if self.log:
             for machine in self.cluster.machines:
                 ssh = machine.ssh

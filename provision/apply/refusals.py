@@ -9,6 +9,7 @@ from pathlib import Path
 import paramiko
 from pyinfra.api.exceptions import PyinfraError
 
+from provision.apply.host_keys import Expected
 from provision.model.cluster import Machine
 from provision.model.errors import UnreachableError
 
@@ -45,7 +46,15 @@ def _distrusted(
     """The machine's host key is not the known one, or none is known."""
     ssh = machine.ssh
     entry = ssh.hostname if ssh.port == 22 else f"[{ssh.hostname}]:{ssh.port}"
-    if isinstance(error, paramiko.BadHostKeyException):
+    expected = getattr(error, "expected_key", None)
+    if isinstance(error, paramiko.BadHostKeyException) and isinstance(expected, Expected):
+        if error.key.asbytes() in expected.known.revoked:
+            return UnreachableError(
+                f"{where} shows a host key that is revoked (@revoked in a known_hosts file): "
+                f"SHA256:{error.key.fingerprint.removeprefix('SHA256:')}",
+                hint="The key may be stolen. Give the machine a new host key and remove the old "
+                "one from known_hosts and from ssh_host_key in the inventory.",
+            )
         return UnreachableError(
             f"{where} shows another host key than the known one: "
             f"SHA256:{error.key.fingerprint.removeprefix('SHA256:')}",

@@ -23,9 +23,9 @@ import gevent
 import paramiko
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.connectors.ssh_util import load_key_with_certificate
-from pyinfra.connectors.sshuserclient import client as sshuserclient
 from pyinfra.connectors.sshuserclient.client import SSHClient
 
+from provision.apply import host_keys as host_keys  # noqa: PLC0414  replaces pyinfra's reader
 from provision.apply import refusals
 from provision.local.runlog import RunLog
 from provision.model.cluster import Machine
@@ -37,10 +37,6 @@ UNACKNOWLEDGED = 30_000  # ms until a peer that acknowledges nothing counts as d
 WINDOW = 16 << 20
 CHUNK = 1 << 20
 _LAST_LINES = 12
-
-# A bastion's client gets its policy from ssh_config alone. The default there is "ask", which would
-# wait for the operator to type.
-setattr(sshuserclient, "AskPolicy", sshuserclient.StrictPolicy)  # noqa: B010  mypy
 
 # Sent after sudo's password: if sudo does not read the password, the command must not get it.
 _PASSWORD_END = "clusterctl-password-end"  # noqa: S105  # pragma: allowlist secret

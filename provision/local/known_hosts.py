@@ -1,24 +1,77 @@
-"""The host keys of a cluster's machines, in one known_hosts file. No other key is trusted."""
+"""The host keys of a cluster's machines, in one known_hosts file, and OpenSSH's rules to read it.
+
+Source of the rules: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT, and OpenSSH's sshconnect.c.
+"""
 
 from __future__ import annotations
 
+import binascii
+import re
+from base64 import b64decode
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from paramiko.hostkeys import HostKeyEntry, HostKeys, InvalidHostKey
+from paramiko.hostkeys import HostKeys
 
 from provision.local import private_file
 from provision.model.cluster import Ssh
 
-USERS_OWN = Path("~/.ssh/known_hosts")
+USERS_OWN = (Path("~/.ssh/known_hosts"), Path("~/.ssh/known_hosts2"))
+SYSTEM = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
+REVOKED = "@revoked"
+_MARKERS = ("", "@cert-authority", REVOKED)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a known_hosts file.
+
+    Attributes:
+        marker: empty, `@cert-authority` or `@revoked`.
+        names: the comma-separated patterns, or one hashed name.
+        kind: the key's type, such as `ssh-ed25519`.
+        key: the public key, in SSH's wire format.
+    """
+
+    marker: str
+    names: str
+    kind: str
+    key: bytes
+
+    def matches(self, host: str) -> bool:
+        """Whether the line is about this host, under the name that `name` gives."""
+        host = host.lower()
+        if self.names.startswith("|"):
+            return _hashed(self.names, host)
+        found = False
+        for pattern in self.names.lower().split(","):
+            if _fits(host, pattern.removeprefix("!")):
+                if pattern.startswith("!"):
+                    return False
+                found = True
+        return found
+
+
+@dataclass(frozen=True)
+class Known:
+    """What known_hosts files say about one host."""
+
+    keys: tuple[Entry, ...]
+    revoked: frozenset[bytes]
+
+    def accepts(self, key: bytes) -> bool:
+        """Whether a server with this key is the host. A revoked key never is."""
+        return key not in self.revoked and any(entry.key == key for entry in self.keys)
 
 
 def write(machines: Iterable[Ssh], path: Path) -> Path:
     """Write the file, 0600. A reader sees the old content or the new.
 
     A pinned machine has its pinned key and no other. For machines without a pin the entries of
-    their `known_hosts_file` (else the user's own) are taken over.
+    their `known_hosts_file` (else the user's own) and of the system are taken over. Lines that
+    revoke a key are taken over always, and count for pinned machines too.
 
     Returns:
         `path`.
@@ -26,9 +79,16 @@ def write(machines: Iterable[Ssh], path: Path) -> Path:
     machines = tuple(machines)
     pinned = {name(ssh.hostname, ssh.port): ssh.host_key for ssh in machines if ssh.host_key}
     lines = [f"{host} {' '.join(key.split()[:2])}\n" for host, key in pinned.items()]
-    files = {ssh.known_hosts_file or USERS_OWN.expanduser() for ssh in machines if not ssh.host_key}
-    for file in sorted(files):
-        lines += _entries(file, pinned)
+    files = set(users_own()) | set(SYSTEM) if machines else set()
+    chosen = set(SYSTEM)
+    for ssh in machines:
+        if not ssh.host_key:
+            chosen |= {ssh.known_hosts_file} if ssh.known_hosts_file else set(users_own())
+    for file in sorted(files | chosen):
+        for line, entry in _lines(file):
+            trusted = file in chosen and not any(entry.matches(host) for host in pinned)
+            if trusted or entry.marker == REVOKED:
+                lines.append(f"{line}\n")
     private_file.write(path, "".join(lines).encode())
     return path
 
@@ -38,21 +98,66 @@ def name(hostname: str, port: int) -> str:
     return hostname if port == 22 else f"[{hostname}]:{port}"
 
 
-def _entries(file: Path, without: Iterable[str]) -> Iterator[str]:
-    """Give the lines that paramiko can read: it rejects a file with any other line."""
+def users_own() -> tuple[Path, ...]:
+    """Give the user's files, whether or not they exist."""
+    return tuple(file.expanduser() for file in USERS_OWN)
+
+
+def lookup(files: Iterable[Path], host: str) -> Known:
+    """Find what the files say about a host, under the name that `name` gives.
+
+    As in OpenSSH, a host at another port than 22 is also known by its name without the port, if no
+    key is known under the name with the port.
+    """
+    entries = [entry for file in files for _, entry in _lines(file)]
+    found = _about(entries, host)
+    plain = re.fullmatch(r"\[(.+)\]:[0-9]+", host)
+    if found.keys or not plain:
+        return found
+    fallback = _about(entries, plain[1])
+    return Known(fallback.keys, fallback.revoked | found.revoked)
+
+
+def _about(entries: Iterable[Entry], host: str) -> Known:
+    matching = [entry for entry in entries if entry.matches(host)]
+    return Known(
+        tuple(entry for entry in matching if not entry.marker),
+        frozenset(entry.key for entry in matching if entry.marker == REVOKED),
+    )
+
+
+def _lines(file: Path) -> Iterator[tuple[str, Entry]]:
+    """Give each line that is an entry, with the entry. OpenSSH too skips all other lines."""
     if not file.is_file():
         return
     for line in file.read_text("utf-8", errors="replace").splitlines():
-        try:
-            entry = HostKeyEntry.from_line(line.strip()) if line.strip() else None
-        except InvalidHostKey:
-            continue
-        if entry and not any(_matches(pattern, without) for pattern in entry.hostnames or ()):
-            yield f"{line.strip()}\n"
+        if entry := _entry(line.strip()):
+            yield line.strip(), entry
 
 
-def _matches(pattern: str, hosts: Iterable[str]) -> bool:
-    if pattern.startswith("|1|"):
-        return any(HostKeys.hash_host(host, pattern) == pattern for host in hosts)
+def _entry(line: str) -> Entry | None:
+    words = line.split()
+    marker = words.pop(0) if words and words[0].startswith("@") else ""
+    if marker not in _MARKERS or len(words) < 3 or words[0].startswith("#"):
+        return None
+    names, kind, text = words[:3]
+    try:
+        key = b64decode(text)
+    except (binascii.Error, ValueError):
+        return None
+    # SSH's wire format begins with the type, as a string with its length in four bytes.
+    if key[4 : 4 + int.from_bytes(key[:4], "big")] != kind.encode():
+        return None
+    return Entry(marker, names, kind, key)
+
+
+def _hashed(pattern: str, host: str) -> bool:
+    try:
+        return HostKeys.hash_host(host, pattern) == pattern
+    except (AssertionError, ValueError):
+        return False
+
+
+def _fits(host: str, pattern: str) -> bool:
     # In OpenSSH's patterns only * and ? are special.
-    return any(fnmatchcase(host, pattern.replace("[", "[[]")) for host in hosts)
+    return fnmatchcase(host, pattern.replace("[", "[[]"))

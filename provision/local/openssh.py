@@ -16,6 +16,8 @@ def command(target: Ssh, known_hosts: Path, *options: str) -> list[str]:
     arguments = [
         "ssh",
         "-o", f"UserKnownHostsFile={known_hosts}",
+        # The file has what counts of the system's files; a pinned machine has its pin alone.
+        "-o", "GlobalKnownHostsFile=/dev/null",
         "-o", "StrictHostKeyChecking=yes",
         "-o", "LogLevel=ERROR",
         "-p", str(target.port),

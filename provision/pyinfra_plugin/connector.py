@@ -14,6 +14,7 @@ from pyinfra.api.exceptions import InventoryError as PyinfraInventoryError
 from pyinfra.connectors.base import BaseConnector
 
 from provision import inventory
+from provision.apply import host_keys as host_keys  # noqa: PLC0414  replaces pyinfra's reader
 from provision.inventory.draft import GROUPS
 from provision.machines.locate import locate
 from provision.machines.sources import source_of

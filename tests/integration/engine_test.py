@@ -326,6 +326,24 @@ def test_a_changed_host_key_is_refused_with_the_way_to_remove_the_old_one(ground
     assert f"ssh-keygen -R '[127.0.0.1]:{port}'" in error.hint
 
 
+def test_a_revoked_host_key_is_refused(ground, tmp_path):
+    hosts = tmp_path / "known_hosts"
+    key, port = ground.servers[0].host_key, ground.servers[0].port
+    hosts.write_text(f"[127.0.0.1]:{port} {key}\n@revoked * {key}\n")
+
+    error = connect_failure(ground.machine(0), hosts)
+
+    assert "revoked" in error.message
+    assert not error.off
+
+
+def test_a_pattern_of_known_hosts_is_enough(ground, tmp_path):
+    hosts = tmp_path / "known_hosts"
+    hosts.write_text(f"[127.0.0.*]:* {ground.servers[0].host_key}\n")
+    with Engine(ground.cluster(ground.machine(0)), hosts, None, timeout=20) as engine:
+        assert engine.shell(ground.machine(0), "echo in")[1] == "in\n"
+
+
 def test_a_refused_key_names_user_and_key(ground, tmp_path):
     stranger = ground.machine(0, key=ground.keygen(tmp_path / "stranger"))
 

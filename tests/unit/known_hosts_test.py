@@ -2,9 +2,12 @@
 
 import stat
 import subprocess
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from paramiko import ECDSAKey, HostKeys
 
 from provision.local import known_hosts
@@ -96,6 +99,41 @@ def test_lines_that_paramiko_cannot_read_do_not_cost_the_others(tmp_path, home):
     file = known_hosts.write([Ssh(hostname="192.0.2.7")], tmp_path / "known_hosts")
     assert found(file, "192.0.2.7") == [key]
     assert len(file.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["*", "192.0.2.*", "192.0.2.7", HostKeys.hash_host("192.0.2.7")],
+    ids=["all", "pattern", "name", "hashed"],
+)
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_revoked_key_is_never_accepted(tmp_path, home, names, pinned):
+    bad, good = make_key(), make_key()
+    (home / ".ssh" / "known_hosts").write_text(
+        f"192.0.2.7 {bad}\n192.0.2.7 {good}\n@revoked {names} {bad}\n"
+    )
+    ssh = Ssh(hostname="192.0.2.7", host_key=bad if pinned else None)
+    known = known_hosts.lookup([known_hosts.write([ssh], tmp_path / "file")], "192.0.2.7")
+    assert not known.accepts(b64decode(bad.split()[1]))
+    assert known.accepts(b64decode(good.split()[1])) == (not pinned)
+
+
+PATTERNS = ["*", "a*", "!ab", "ab", "?b", "[ab]:2222", "[a*]:2*", "!*b", "AB", "b"]
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    lines=st.lists(st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=3), max_size=4),
+    host=st.sampled_from(["ab", "b", "[ab]:2222"]),
+)
+def test_names_match_as_for_openssh(tmp_path, lines, host):
+    file = tmp_path / "generated"
+    keys = [make_key() for _ in lines]
+    file.write_text("".join(f"{','.join(n)} {k}\n" for n, k in zip(lines, keys, strict=True)))
+    entries = [e for _, e in known_hosts._lines(file) if e.matches(host)]
+    assert [e.key for e in entries] == [b64decode(k.split()[1]) for k in found(file, host)]
 
 
 def test_without_known_keys_the_file_exists_and_is_empty(tmp_path):
