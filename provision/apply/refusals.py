@@ -40,6 +40,17 @@ def explain(
     )
 
 
+def ended_login(machine: Machine) -> UnreachableError:
+    """The server ended the connection while the user logged in. The machine is on."""
+    ssh = machine.ssh
+    return UnreachableError(
+        f"{machine.name} ({ssh.hostname}:{ssh.port}) ended the connection before it accepted "
+        f"{ssh.user}: it was offered too many keys, or it refuses this login",
+        hint="Give `ssh_key` in the inventory: then only that key is offered. "
+        "`ssh-add -l` lists the keys of your agent.",
+    )
+
+
 def _distrusted(
     machine: Machine, error: Exception, known_hosts: Path, where: str
 ) -> UnreachableError | None:

@@ -307,8 +307,14 @@ class Link:
                 _pyinfra_ssh_strict_host_key_checking="yes",
             )
         except (OSError, EOFError, paramiko.SSHException, PyinfraError) as error:
+            began = client.get_transport()
+            encrypted = began is not None and began.session_id is not None
             client.close()
-            refusal = refusals.explain(self.machine, error, self._known_hosts, CONNECT_TIMEOUT)
+            refusal = (
+                refusals.ended_login(self.machine)
+                if encrypted and "existing session" in str(error)
+                else refusals.explain(self.machine, error, self._known_hosts, CONNECT_TIMEOUT)
+            )
             if self._log:
                 self._log.note(self.machine.name, refusal.message)
             raise refusal from error

@@ -344,6 +344,29 @@ def test_a_pattern_of_known_hosts_is_enough(ground, tmp_path):
         assert engine.shell(ground.machine(0), "echo in")[1] == "in\n"
 
 
+def test_too_many_keys_in_the_agent_are_a_refusal_and_the_machine_is_not_off(
+    ground, tmp_path, monkeypatch
+):
+    agent = tmp_path / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", agent], stdout=subprocess.DEVNULL)
+    try:
+        while not agent.exists():
+            time.sleep(0.02)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+        monkeypatch.setenv("HOME", str(tmp_path))
+        for number in range(9):
+            key = ground.keygen(tmp_path / f"key{number}")
+            subprocess.run(["ssh-add", "-q", key], check=True)
+        error = connect_failure(ground.machine(0, key=None), ground.known_hosts)
+    finally:
+        process.terminate()
+        process.wait()
+
+    assert "too many keys" in error.message
+    assert "ssh_key" in error.hint
+    assert not error.off
+
+
 def test_a_refused_key_names_user_and_key(ground, tmp_path):
     stranger = ground.machine(0, key=ground.keygen(tmp_path / "stranger"))
 
