@@ -160,7 +160,12 @@ def raise_if_sudo_refused(machine: Machine, stderr: str) -> None:
             f"{who} may not use sudo",
             hint=f"Add a rule for {ssh.user}: `{ssh.user} ALL=(ALL) NOPASSWD: ALL`.",
         )
-    if "password" in stderr or "interactive authentication" in stderr or "tty" in stderr:
+    if "must have a tty" in stderr:
+        raise UnreachableError(
+            f"sudo on {machine.name} runs only on a tty (requiretty)",
+            hint=f"Add to the sudoers file there: `Defaults:{ssh.user} !requiretty`.",
+        )
+    if "password" in stderr or "interactive authentication" in stderr:
         raise UnreachableError(
             f"sudo wants a password of {who}",
             hint="Give `sudo_password` in the inventory, or on the machine the rule "
