@@ -367,6 +367,25 @@ def test_too_many_keys_in_the_agent_are_a_refusal_and_the_machine_is_not_off(
     assert not error.off
 
 
+def test_a_server_of_which_only_the_rsa_key_is_known_is_asked_for_it(ground, tmp_path):
+    server, rsa = ground.servers[2], tmp_path / "rsa"
+    subprocess.run(["ssh-keygen", "-qt", "rsa", "-N", "", "-f", rsa], check=True)
+    settings = server.directory / "sshd_config"
+    before = settings.read_text()
+    hosts = tmp_path / "known_hosts"
+    hosts.write_text(f"[127.0.0.1]:{server.port} {(tmp_path / 'rsa.pub').read_text()}")
+    server.stop()
+    settings.write_text(f"{before}\nHostKey {rsa}\n")
+    server.start()
+    try:
+        with Engine(ground.cluster(ground.machine(2)), hosts, None, timeout=20) as engine:
+            assert engine.shell(ground.machine(2), "echo in")[1] == "in\n"
+    finally:
+        server.stop()
+        settings.write_text(before)
+        server.start()
+
+
 def test_a_refused_key_names_user_and_key(ground, tmp_path):
     stranger = ground.machine(0, key=ground.keygen(tmp_path / "stranger"))
 
