@@ -31,6 +31,7 @@ from provision.pki.trust import Trust
 from provision.plan import external_authority
 from provision.plan.make import make_plan
 from provision.plan.preflight import altered, preflight
+from provision.plan.refuse import refuse_changed_networks
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,13 @@ def check(
         Warnings.
 
     Raises:
-        RefusedError: another operator works on the cluster.
+        RefusedError: another operator works on the cluster, or the inventory changes what the
+            cluster keeps for life.
         PreflightError: with all findings, when at least one is fatal.
     """
     if alone:
         refuse_second(session, look)
+    refuse_changed_networks(session.cluster, look)
     trust = session.cache.trust()
     findings = preflight(session.cluster, look, trust.fingerprint if trust else None)
     findings = [*session.draft.warnings, *findings, *(altered(look) if deep else ())]

@@ -236,6 +236,8 @@ class Observed:
         etcd_formed: whether that member was once part of a healthy cluster, by its marker.
         etcd_joining: whether the step that starts it for the first time has left its marker.
         restoring: the content of the marker of an unfinished restore; empty: there is none.
+        for_life: settings that cannot change while the cluster exists, as its programs have them:
+            `cluster-cidr`, `node-cidr-mask-size`, `service-cluster-ip-range`, `domain` -> value.
         unfinished: who began a command that changed the cluster and did not finish; empty: none.
         registered: whether the kubelet has a client certificate.
         images: pins of the image sets in the machine's registry.
@@ -261,6 +263,7 @@ class Observed:
     etcd_formed: bool = False
     etcd_joining: bool = False
     restoring: str = ""
+    for_life: Mapping[str, str] = field(default_factory=_empty)
     unfinished: str = ""
     registered: bool = False
     images: frozenset[str] = frozenset()

@@ -65,6 +65,7 @@ def _observed(machine: str, output: Sections, operator_clock: float) -> Observed
         etcd_formed="etcd_formed" in host,
         etcd_joining="etcd_joining" in host,
         restoring=host.get("restoring", ""),
+        for_life=output.values("for-life"),
         unfinished=host.get("unfinished", ""),
         registered="registered" in host,
         holder=lock_programs.parse("\n".join(output.lines("lock"))),

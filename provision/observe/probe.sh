@@ -190,6 +190,14 @@ lock() {
     sh -c "$who_holds_the_lock"
 }
 
+# Settings of the cluster that no change of a file can change, as its programs have them.
+for_life() {
+    section for-life
+    sed -n 's/^  --\(cluster-cidr\|node-cidr-mask-size\|service-cluster-ip-range\)=\([^ ]*\).*/\1=\2/p' \
+        "$units_directory/kube-apiserver.service" "$units_directory/kube-controller-manager.service" 2>/dev/null
+    sed -n 's/^clusterDomain: /domain=/p' "$kubelet_config" 2>/dev/null
+}
+
 foreign() {
     section foreign
     for sign in $signs; do
@@ -314,6 +322,7 @@ machine() {
     kernel_features
     ports
     lock
+    for_life
     foreign
     firewalls
     packet_filter

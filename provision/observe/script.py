@@ -12,6 +12,7 @@ from provision.desired import lock_programs
 from provision.desired.components import firewall, pod_network
 from provision.desired.components.etcd import CA, LOCAL
 from provision.desired.components.keepalived import CONFIG as KEEPALIVED
+from provision.desired.components.node import CONFIG as KUBELET_CONFIG
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
 from provision.pki.table import KUBELET_CLIENT, kubelet_client
@@ -117,6 +118,8 @@ class Query:
             "etcd_join": paths.ETCD_JOIN,
             "restoring": paths.RESTORING,
             "unfinished": paths.UNFINISHED,
+            "units_directory": paths.UNITS,
+            "kubelet_config": KUBELET_CONFIG,
             "kubectl": f"{paths.BIN}/kubectl",
             "admin_conf": f"{paths.KUBERNETES}/admin.conf",
             "api_server": f"https://127.0.0.1:{ports.API}",

@@ -17,6 +17,7 @@ from provision.plan.machine import plan_machine
 from provision.plan.model import Plan, Renewal
 from provision.plan.quorum import Standing, membership
 from provision.plan.refuse import (
+    refuse_changed_networks,
     refuse_far_version,
     refuse_restarts,
     refuse_unfinished_restore,
@@ -43,6 +44,7 @@ def make_plan(
     """
     refuse_unfinished_restore(cluster, observed)
     refuse_far_version(cluster, observed)
+    refuse_changed_networks(cluster, observed)
     reachable = {name: view for name, view in observed.items() if view.reachable}
     known = membership(cluster, reachable)
     api = api_view(observed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -66,6 +67,44 @@ def refuse_far_version(cluster: Cluster, observed: Mapping[str, Observed]) -> No
             hint=f'write a version {step[0]}.{step[1]} as "kubernetes" first, and run '
             f"clusterctl up {cluster.inventory}",
         )
+
+
+def refuse_changed_networks(cluster: Cluster, observed: Mapping[str, Observed]) -> None:
+    """Check the settings that an existing cluster keeps for life.
+
+    Nodes have their parts of the pod network, Services their addresses, and pods and certificates
+    the domain. No program of Kubernetes gives them others. If a machine already has the wanted
+    value, an earlier version of clusterctl has begun the change, and it may be finished.
+
+    Raises:
+        RefusedError: with every such setting that the inventory changes.
+    """
+    if not any(view.etcd_formed for view in observed.values()):
+        return
+    networks = cluster.networks
+    wanted = {
+        "pods": ("cluster-cidr", str(networks.pods)),
+        "node_prefix": ("node-cidr-mask-size", str(networks.node_prefix)),
+        "services": ("service-cluster-ip-range", str(networks.services)),
+        "domain": ("domain", networks.domain),
+    }
+    changed = {}
+    for setting, (flag, value) in wanted.items():
+        has = {view.for_life[flag] for view in observed.values() if flag in view.for_life}
+        if has and value not in has:
+            changed[setting] = (value, min(has))
+    if not changed:
+        return
+    changes = ", ".join(f"{name} from {was} to {to}" for name, (to, was) in changed.items())
+    before = json.dumps(
+        {name: int(was) if was.isdecimal() else was for name, (_, was) in changed.items()}
+    )
+    raise RefusedError(
+        f"the inventory changes networks of {cluster.name}: {changes}. Its nodes, Services and pods "
+        "keep what the cluster was made with, and would lose each other: nothing was changed",
+        hint=f'write {before} in "networks" again; for other networks make a new cluster and '
+        "move the applications: docs/inventory.md",
+    )
 
 
 def _release(version: str) -> tuple[int, int, int] | None:

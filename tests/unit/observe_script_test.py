@@ -459,3 +459,22 @@ def test_selinux_booleans_are_read_by(shell, record, monkeypatch, tmp_path):
     (tmp_path / "booleans/haproxy_connect_any").write_text("0 0")
 
     assert run(Query(address="127.0.0.1"), shell)[1].host.forbidden == ("haproxy_connect_any",)
+
+
+def test_settings_that_a_cluster_keeps_for_life_are_read_from_its_programs(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "UNITS", str(tmp_path))
+    monkeypatch.setattr(script, "KUBELET_CONFIG", str(tmp_path / "config.yaml"))
+    golden = Path(__file__).parents[1] / "golden/files/m1"
+    for unit in ("kube-apiserver.service", "kube-controller-manager.service"):
+        (tmp_path / unit).write_text((golden / "etc/systemd/system" / unit).read_text())
+    config = (golden / "var/lib/kubelet/config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(config)
+
+    _, seen = run(Query("192.0.2.11"))
+
+    assert seen.for_life == {
+        "cluster-cidr": "10.244.0.0/16",
+        "node-cidr-mask-size": "24",
+        "service-cluster-ip-range": "10.96.0.0/16",
+        "domain": "cluster.local",
+    }

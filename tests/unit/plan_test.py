@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from datetime import timedelta
+from ipaddress import IPv4Network
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from provision.pki.leaf import issue
 from provision.pki.trust import Trust
 from provision.plan.make import make_plan
 from provision.plan.model import Renewal
+from provision.plan.refuse import refuse_changed_networks
 from tests.world import (
     LAB,
     NOW,
@@ -396,6 +398,53 @@ def test_a_version_too_far_from_what_runs_is_refused_with_what_to_write(wanted, 
 
 
 # Certificates
+
+
+MADE_WITH = {
+    "cluster-cidr": "10.244.0.0/16",
+    "node-cidr-mask-size": "24",
+    "service-cluster-ip-range": "10.96.0.0/16",
+    "domain": "cluster.local",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said", "hint"),
+    [
+        ({"pods": IPv4Network("10.200.0.0/16")}, "pods from 10.244.0.0/16 to 10.200.0.0/16",
+         '{"pods": "10.244.0.0/16"}'),
+        ({"pods": IPv4Network("10.244.0.0/15")}, "pods from 10.244.0.0/16 to 10.244.0.0/15",
+         '{"pods": "10.244.0.0/16"}'),
+        ({"services": IPv4Network("10.97.0.0/16")}, "services from 10.96.0.0/16 to 10.97.0.0/16",
+         '{"services": "10.96.0.0/16"}'),
+        ({"node_prefix": 25, "domain": "corp"},
+         "node_prefix from 24 to 25, domain from cluster.local to corp",
+         '{"node_prefix": 24, "domain": "cluster.local"}'),
+    ],
+)  # fmt: skip
+def test_networks_of_a_cluster_that_exists_cannot_change(changed, said, hint):
+    of, observed = converged()
+    seen = {name: replace(view, for_life=MADE_WITH) for name, view in observed.items()}
+    plan_of(of, seen)
+    wanted = of.model_copy(update={"networks": of.networks.model_copy(update=changed)})
+
+    with pytest.raises(RefusedError) as refused:
+        plan_of(wanted, seen)
+
+    assert said in str(refused.value)
+    assert hint in refused.value.hint
+    assert refused.value.exit_code == 5
+
+
+def test_a_new_cluster_may_still_change_its_networks_and_a_begun_change_is_finished():
+    of, observed = converged()
+    wanted = of.model_copy(update={"networks": of.networks.model_copy(update={"domain": "corp"})})
+    made = {name: replace(view, for_life=MADE_WITH) for name, view in observed.items()}
+    new = {name: replace(view, etcd_formed=False) for name, view in made.items()}
+    begun = made | {"w1": replace(made["w1"], for_life={"domain": "corp"})}
+
+    refuse_changed_networks(wanted, new)
+    refuse_changed_networks(wanted, begun)
 
 
 @pytest.mark.parametrize(("name", "leaf"), everything("leaves"))

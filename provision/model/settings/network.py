@@ -35,15 +35,21 @@ class Api(Model):
 
 class Networks(Model):
     pods: IPv4Network = Field(
-        default=IPv4Network("10.244.0.0/16"), description="network of all pods"
+        default=IPv4Network("10.244.0.0/16"),
+        description="network of all pods; a cluster keeps it for life",
     )
     services: IPv4Network = Field(
-        default=IPv4Network("10.96.0.0/16"), description="network of the Services"
+        default=IPv4Network("10.96.0.0/16"),
+        description="network of the Services; a cluster keeps it for life",
     )
     node_prefix: int = Field(
-        default=24, description="prefix length of the part of `pods` that each node gets"
+        default=24,
+        description="prefix length of the part of `pods` that each node gets; a cluster keeps it "
+        "for life",
     )
-    domain: str = Field(default="cluster.local", description="DNS suffix of Services")
+    domain: str = Field(
+        default="cluster.local", description="DNS suffix of Services; a cluster keeps it for life"
+    )
     plugin: Literal["routed", "custom"] = Field(
         default="routed",
         description="routed: the nodes announce their pods to each other (BIRD, OSPF), without "
