@@ -13,7 +13,7 @@ help: ## show this
 
 up: ## build the lab's highly available cluster, everything included
 	@scripts/setup lab
-	$(CLUSTERCTL) up inventories/ha.py --yes
+	$(CLUSTERCTL) up inventories/ha.py
 
 down: ## remove that cluster
 	$(CLUSTERCTL) down inventories/ha.py --yes

@@ -14,9 +14,9 @@ cluster = {
     "api": {"vip": "192.0.2.10"},
     # Nothing else may use these two networks.
     "networks": {"pods": "10.244.0.0/16", "services": "10.96.0.0/16"},
-    # "kubernetes": "1.36.3",
+    # "kubernetes": "1.37.1",
     # Machines without a way out: everything in one file, from `clusterctl artifacts bundle`.
-    # "artifacts": {"source": "bundle", "bundle": "clusterctl-1.36.3.bundle"},
+    # "artifacts": {"source": "bundle", "bundle": "clusterctl-1.37.1.bundle"},
     # Programs in the pods reach the internet as the machines do; only downloads use the proxy.
     # "proxy": {"https": "http://proxy.example.org:3128", "no_proxy": ["192.0.2.0/24"]},
     # Masters run nothing but the control plane, unless:

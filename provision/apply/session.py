@@ -6,7 +6,7 @@ import base64
 import io
 import tarfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from provision import inventory, observe
 from provision.apply.engine import Engine
+from provision.artifacts.go import refuse
 from provision.desired import catalog
 from provision.desired.packages import EPEL
 from provision.inventory import Draft
@@ -42,6 +43,8 @@ class Session:
 
     Attributes:
         created: names of the machines that were made for this command.
+        install: asks before packages are installed on the operator's computer; raises if the
+            operator does not agree.
         began: when it was opened, by `time.monotonic`, before any machine was made.
     """
 
@@ -54,6 +57,7 @@ class Session:
     log: RunLog
     created: tuple[str, ...] = ()
     began: float = field(default_factory=time.monotonic)
+    install: Callable[[Sequence[str]], None] = refuse
 
     @property
     def took(self) -> float:
@@ -216,6 +220,7 @@ def open_session(
     create: bool = False,
     names: Collection[str] | None = None,
     agree: Callable[[MachineSource, Draft], None] | None = None,
+    install: Callable[[Sequence[str]], None] = refuse,
 ) -> Iterator[Session]:
     """Read the inventory, find the machines and get ready to connect.
 
@@ -223,6 +228,7 @@ def open_session(
         create: make machines that are missing first.
         names: the machines that may be made, and must exist; None: all.
         agree: called before a machine is made; raises if the operator refuses.
+        install: as in `Session`.
 
     Raises:
         InventoryError: the file is wrong.
@@ -249,4 +255,4 @@ def open_session(
     private_file.sweep(cache.directory())
     log = RunLog.create(cluster.name)
     with Engine(cluster, hosts, log) as engine:
-        yield Session(draft, source, cluster, cache, engine, progress, log, missing, began)
+        yield Session(draft, source, cluster, cache, engine, progress, log, missing, began, install)

@@ -13,14 +13,20 @@ from provision.artifacts.recipes import Build, plan
 from provision.local.progress import Progress
 from provision.model.errors import ArtifactError
 
+_Compilers = tuple[Path, go.CCompiler | None]
+
 
 def prepare(
-    kubernetes: str, wanted: Iterable[tuple[str, str]], progress: Progress
+    kubernetes: str,
+    wanted: Iterable[tuple[str, str]],
+    progress: Progress,
+    agree: go.Agree = go.refuse,
 ) -> Mapping[tuple[str, str], Ready]:
     """Build the wanted artifacts that are not in the cache.
 
     Args:
         wanted: (artifact or `images`, arch).
+        agree: called before a compiler is installed on this computer.
 
     Raises:
         ArtifactError: a recipe or tool is missing, or the compiler failed.
@@ -30,9 +36,31 @@ def prepare(
     arches = sorted({arch for name, arch in wanted if name == IMAGES})
     lacking = [arch for arch in arches if cache.recorded(image_build.path_of(arch)) is None]
     in_images = {(program, arch) for arch in lacking for program in image_build.programs()}
-    _compile(kubernetes, names | in_images, progress)
+    _compile(kubernetes, names | in_images, progress, agree)
     for arch in lacking:
         image_build.make(arch, progress)
+    return {
+        (name, arch): image_build.ready(arch) if name == IMAGES else _ready(name, arch, kubernetes)
+        for name, arch in wanted
+    }
+
+
+def made(
+    kubernetes: str, wanted: Iterable[tuple[str, str]]
+) -> Mapping[tuple[str, str], Ready] | None:
+    """Give the wanted artifacts if all of them were compiled before; else None.
+
+    Raises:
+        ArtifactError: there is no recipe for one of them.
+    """
+    wanted = tuple(wanted)
+    for name, arch in wanted:
+        if name == IMAGES:
+            path = image_build.path_of(arch)
+        else:
+            path = plan(name, arch, kubernetes).directory / name.partition("/")[2]
+        if cache.recorded(path) is None:
+            return None
     return {
         (name, arch): image_build.ready(arch) if name == IMAGES else _ready(name, arch, kubernetes)
         for name, arch in wanted
@@ -60,7 +88,9 @@ def _ready(name: str, arch: str, kubernetes: str) -> Ready:
     return Ready(name, build.version, arch, pin, local=path)
 
 
-def _compile(kubernetes: str, names: Iterable[tuple[str, str]], progress: Progress) -> None:
+def _compile(
+    kubernetes: str, names: Iterable[tuple[str, str]], progress: Progress, agree: go.Agree
+) -> None:
     missing: dict[Build, list[str]] = {}
     for name, arch in sorted(names):
         build, program = plan(name, arch, kubernetes), name.partition("/")[2]
@@ -72,15 +102,23 @@ def _compile(kubernetes: str, names: Iterable[tuple[str, str]], progress: Progre
         "compiling from pinned Go modules: the first time this takes about a quarter of an hour on"
         f" two cores; the programs are kept in {cache.root() / 'builds'}"
     )
+    # A question, before the live table of the phase.
+    compiler = go.toolchain(progress.note, agree)
+    c_compilers = {
+        build: go.c_compiler(build.arch, progress.note, agree)
+        for build in missing
+        if build.recipe.static_c
+    }
     subjects = {build: f"{build.component} {build.version} {build.arch}" for build in missing}
     with progress.phase("build", "compile from pinned Go modules", tuple(subjects.values())):
-        compiler = go.toolchain(progress.note)
         for build, programs in missing.items():
-            _compile_one(compiler, build, programs, subjects[build], progress)
+            _compile_one(
+                (compiler, c_compilers.get(build)), build, programs, subjects[build], progress
+            )
 
 
 def _compile_one(
-    compiler: Path, build: Build, programs: Sequence[str], subject: str, progress: Progress
+    compilers: _Compilers, build: Build, programs: Sequence[str], subject: str, progress: Progress
 ) -> None:
     def waiting() -> None:
         progress.update(subject, "waiting: another clusterctl builds it")
@@ -90,7 +128,7 @@ def _compile_one(
         programs = [p for p in programs if cache.recorded(build.directory / p) is None]
         try:
             if programs:
-                _compile_locked(compiler, build, programs, subject, progress)
+                _compile_locked(compilers, build, programs, subject, progress)
         except ArtifactError:
             progress.done(subject, "failed", failed=True)
             raise
@@ -98,11 +136,11 @@ def _compile_one(
 
 
 def _compile_locked(
-    compiler: Path, build: Build, programs: Sequence[str], subject: str, progress: Progress
+    compilers: _Compilers, build: Build, programs: Sequence[str], subject: str, progress: Progress
 ) -> None:
+    compiler, c = compilers
     build.directory.mkdir(exist_ok=True)
     progress.update(subject, "compiling")
-    c = go.c_compiler(build.arch, progress.note) if build.recipe.static_c else None
     with tempfile.TemporaryDirectory(dir=build.directory, prefix=".go-") as scratch:
         go.build(
             compiler,

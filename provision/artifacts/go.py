@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from provision.model.errors import ArtifactError
+from provision.model.errors import ArtifactError, RefusedError
 
 # One toolchain for all operators: binaries have the same hash on every computer.
 TOOLCHAIN = "go1.26.8"
@@ -38,6 +38,22 @@ _FIXED = {
 _UNWANTED = ("GOROOT", "GOEXPERIMENT", "CGO_CFLAGS", "CGO_LDFLAGS")
 
 Report = Callable[[str], None]
+# Called with the packages before they are installed on this computer. Raises if the operator has
+# not agreed.
+Agree = Callable[[Sequence[str]], None]
+
+
+def refuse(packages: Sequence[str]) -> None:
+    """Refuse to install packages on this computer, where the operator cannot be asked.
+
+    Raises:
+        RefusedError: always.
+    """
+    raise RefusedError(
+        f"compiling needs {', '.join(packages)}, which this computer does not have; clusterctl"
+        " installs them only with your consent",
+        hint=f"apt-get install {' '.join(packages)}",
+    )
 
 
 @dataclass(frozen=True)
@@ -52,7 +68,7 @@ def machine_arch() -> str:
     return _ARCHES.get(platform.machine().lower(), platform.machine().lower())
 
 
-def toolchain(report: Report) -> Path:
+def toolchain(report: Report, agree: Agree) -> Path:
     """Give the path of the pinned `go`.
 
     If this computer has another version, that version fetches the pinned one as a module, and Go's
@@ -60,8 +76,9 @@ def toolchain(report: Report) -> Path:
 
     Raises:
         ArtifactError: Go is not installed, or is too old to fetch the pinned version.
+        RefusedError: the operator does not agree to install it.
     """
-    go = shutil.which("go") or _install(("golang-go",), "go", report)
+    go = shutil.which("go") or _install(("golang-go",), "go", report, agree)
     if go is None:
         raise ArtifactError(
             "the source `build` needs Go, which is not installed on this computer",
@@ -96,11 +113,12 @@ def _usable(root: Path) -> Path:
     return root / "bin/go"
 
 
-def c_compiler(arch: str, report: Report) -> CCompiler:
+def c_compiler(arch: str, report: Report, agree: Agree) -> CCompiler:
     """Find or install a C compiler and libseccomp's headers and static library for `arch`.
 
     Raises:
         ArtifactError: one of them is missing; the message names all of them.
+        RefusedError: the operator does not agree to install them.
     """
     gnu = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[arch]
     native = platform.system() == "Linux" and arch == machine_arch()
@@ -109,9 +127,10 @@ def c_compiler(arch: str, report: Report) -> CCompiler:
         {} if native else {"CC": compiler, "PKG_CONFIG_LIBDIR": f"/usr/lib/{gnu}/pkgconfig"}
     )
     if native and not _has_libseccomp(compiler, environment):
-        _install(("gcc", "libc6-dev", "libseccomp-dev", "pkg-config"), compiler, report)
+        packages = ("gcc", "libc6-dev", "libseccomp-dev", "pkg-config")
+        _install(packages, compiler, report, agree)
     if not _has_libseccomp(compiler, environment):
-        packages = (
+        named = (
             "gcc libc6-dev libseccomp-dev pkg-config (Debian), "
             "gcc glibc-static libseccomp-static libseccomp-devel pkgconf (Fedora)"
             if native
@@ -121,7 +140,7 @@ def c_compiler(arch: str, report: Report) -> CCompiler:
         raise ArtifactError(
             f"runc for {arch} needs {compiler}, pkg-config and libseccomp's headers and static "
             "library, which are not on this computer",
-            hint=f"install {packages}",
+            hint=f"install {named}",
         )
     return CCompiler(environment)
 
@@ -135,10 +154,14 @@ def _has_libseccomp(compiler: str, environment: Mapping[str, str]) -> bool:
     return found.returncode == 0
 
 
-def _install(packages: Sequence[str], program: str, report: Report) -> str | None:
-    """Install the distribution's packages, if this process is root on a system with apt."""
+def _install(packages: Sequence[str], program: str, report: Report, agree: Agree) -> str | None:
+    """Install the distribution's packages, if this process may and the operator agrees.
+
+    The process may if it is root on a system with apt.
+    """
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return None
+    agree(packages)
     report(f"installing {', '.join(packages)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for arguments in (["update"], ["install", "-y", "--no-install-recommends", *packages]):

@@ -27,6 +27,8 @@ class Image:
 
     Attributes:
         reference: the name in manifests, with the tag.
+        digest: of upstream's image index; empty if it is not known. Images that are made here have
+            other digests.
         programs: path in the image -> program of `build.py`.
         entrypoint, command, user: the same as in upstream's image.
         tools: whether /bin has the names of `TOOLS`.
@@ -38,26 +40,33 @@ class Image:
     command: tuple[str, ...] = ()
     user: str = "0:0"
     tools: bool = False
+    digest: str = ""
 
 
 TABLE: Mapping[str, Image] = {
     "pause": Image(
-        "registry.k8s.io/pause:3.10.1",
+        "registry.k8s.io/pause:3.10.2",
         {"/pause": "pause/pause"},
         entrypoint=("/pause",),
         user="65535:65535",
+        # Three projects that pin it agree.
+        digest="sha256:f548e0e8e3dc1896ca956272154dde3314e8cc4fde0a57577ee9fa1c63f5baf4",
     ),
     "coredns": Image(
-        "registry.k8s.io/coredns/coredns:v1.15.0",
+        "registry.k8s.io/coredns/coredns:v1.14.6",
         {"/coredns": "coredns/coredns"},
         entrypoint=("/coredns",),
         user="65532:65532",
+        # The promotion: github.com/kubernetes/k8s.io pull request 9712.
+        digest="sha256:900f9c109f7a33545d3c811516e8376df9019147b750f5ce3e254468769176ea",
     ),
     "metrics-server": Image(
         "registry.k8s.io/metrics-server/metrics-server:v0.9.0",
         {"/metrics-server": "metrics-server/metrics-server"},
         entrypoint=("/metrics-server",),
         user="65534",
+        # kubernetes/minikube eb25dbc70370, pkg/minikube/assets/addons.go.
+        digest="sha256:d9862115e7c7881280d3d75ca26bda8ffc0fc213315979575bf23ce9826205c0",
     ),
     "local-path-provisioner": Image(
         "docker.io/rancher/local-path-provisioner:v0.0.30",
@@ -75,6 +84,22 @@ TABLE: Mapping[str, Image] = {
 }
 
 
-def refs() -> Mapping[str, str]:
-    """Give short name -> reference, `pause` -> `registry.k8s.io/pause:3.10.1`."""
-    return {name: image.reference for name, image in TABLE.items()}
+def refs(*, by_digest: bool = False) -> Mapping[str, str]:
+    """Give short name -> reference, `pause` -> `registry.k8s.io/pause:3.10.2`.
+
+    Args:
+        by_digest: add the digest of upstream's image where it is known.
+    """
+    return {
+        name: f"{image.reference}@{image.digest}" if by_digest and image.digest else image.reference
+        for name, image in TABLE.items()
+    }
+
+
+def pulled_by_digest(source: str) -> bool:
+    """Whether nodes certainly pull upstream's images with this artifact source.
+
+    With `build` and `bundle`, and sometimes with `auto`, the masters' registries have images that
+    were made here. Their digests differ.
+    """
+    return source in {"official", "mirror"}

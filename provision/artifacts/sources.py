@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from provision.artifacts import build, bundle, catalogue, download, recipes
+from provision.artifacts import build, bundle, catalogue, download, go, recipes
 from provision.artifacts.catalogue import Catalogue
 from provision.artifacts.download import mirrored
 from provision.artifacts.images import IMAGES
@@ -29,6 +29,8 @@ def prepare(
     known: Catalogue | None = None,
     *,
     make: bool = True,
+    agree: go.Agree = go.refuse,
+    installed: frozenset[str] = frozenset(),
 ) -> ArtifactSet:
     """Make artifacts ready for delivery.
 
@@ -39,38 +41,44 @@ def prepare(
             `mirror` do not have it: nodes then pull images from upstream.
         known: the catalogue; by default that of this release.
         make: False: only plan. Nothing is compiled; artifacts to be compiled have no pin.
+        agree: called before a compiler is installed on this computer; raises if the operator does
+            not agree.
+        installed: pins of what machines have. The source `auto` keeps these: no program of a
+            running cluster restarts because a publisher is silent, or answers again.
 
     Raises:
         ArtifactError: the source does not have an artifact.
+        RefusedError: the operator does not agree to install a compiler.
     """
     known = known or catalogue.catalogue()
     all_wanted = tuple(wanted)
+    compiled = _Build(kubernetes, progress, make, agree, installed)
     if settings.source in {"build", "bundle"}:
-        return _published(settings, kubernetes, all_wanted, progress, known, make=make)
+        return _published(settings, compiled, all_wanted, known)
     unpublished = tuple(pair for pair in all_wanted if pair[0] in recipes.UNPUBLISHED)
     published = tuple(pair for pair in all_wanted if pair not in unpublished)
-    ready = _published(settings, kubernetes, published, progress, known, make=make)
+    ready = _published(settings, compiled, published, known)
     if not unpublished:
         return ready
+    names = ", ".join(sorted({name for name, _ in unpublished}))
+    if settings.source == "official":
+        raise ArtifactError(
+            f"the source `official` does not compile, and no publisher has a binary of {names}",
+            hint='"artifacts": {"source": "auto"} compiles what cannot be downloaded',
+        )
     if ready.source != "build":
-        names = ", ".join(sorted({name for name, _ in unpublished}))
         progress.note(
             f"artifacts: compiled on this computer, because no publisher has a binary: {names}"
         )
-    also = _build(kubernetes, unpublished, progress, make=make)
+    also = compiled(unpublished)
     return replace(ready, items={**ready.items, **also.items})
 
 
 def _published(
-    settings: ArtifactsSource,
-    kubernetes: str,
-    all_wanted: _Wanted,
-    progress: Progress,
-    known: Catalogue,
-    *,
-    make: bool,
+    settings: ArtifactsSource, compiled: _Build, all_wanted: _Wanted, known: Catalogue
 ) -> ArtifactSet:
     """Make publishers' files ready, from the source of the settings."""
+    kubernetes = compiled.kubernetes
     match settings.source:
         case "official":
             return ArtifactSet("official", _official(_pins(known, kubernetes, all_wanted)))
@@ -85,12 +93,12 @@ def _published(
                     hint='"artifacts": {"source": "bundle", "bundle": "FILE"}',
                 )
             return bundle.choose(
-                bundle.open_bundle(settings.bundle, progress), kubernetes, all_wanted
+                bundle.open_bundle(settings.bundle, compiled.progress), kubernetes, all_wanted
             )
         case "build":
-            return _build(kubernetes, all_wanted, progress, make=make)
+            return compiled(all_wanted)
         case "auto":
-            return _auto(known, kubernetes, all_wanted, progress, make=make)
+            return _auto(known, compiled, all_wanted)
 
 
 def _pins(known: Catalogue, kubernetes: str, wanted: _Wanted) -> tuple[Pin, ...]:
@@ -136,26 +144,62 @@ def _mirror(base: str | None, pins: Iterable[Pin]) -> Mapping[tuple[str, str], R
     return _official(replace(pin, url=mirrored(base, pin.url)) for pin in pins)
 
 
-def _build(kubernetes: str, wanted: _Wanted, progress: Progress, *, make: bool) -> ArtifactSet:
-    if not make:
-        return ArtifactSet("build", build.foreseen(kubernetes, wanted))
-    return ArtifactSet("build", build.prepare(kubernetes, wanted, progress))
+@dataclass(frozen=True)
+class _Build:
+    """The source `build`, for one version of Kubernetes; see `prepare`."""
+
+    kubernetes: str
+    progress: Progress
+    make: bool
+    agree: go.Agree
+    installed: frozenset[str]
+
+    def __call__(self, wanted: _Wanted) -> ArtifactSet:
+        if not self.make:
+            return ArtifactSet("build", build.foreseen(self.kubernetes, wanted))
+        made = build.prepare(self.kubernetes, wanted, self.progress, self.agree)
+        return ArtifactSet("build", made)
 
 
-def _auto(
-    known: Catalogue, kubernetes: str, wanted: _Wanted, progress: Progress, *, make: bool
-) -> ArtifactSet:
-    """Use `official` if every file has a checksum and the first file's publisher answers.
+def _auto(known: Catalogue, build_here: _Build, wanted: _Wanted) -> ArtifactSet:
+    """Take each file from its publisher; compile it if that is not possible.
 
-    Otherwise use `build`.
+    It is not possible if the catalogue has no SHA-256 of the file, or if its publisher does not
+    answer. If everything is compiled, so are the images: their registries cannot be expected to
+    answer either.
     """
-    pins = _pins(known, kubernetes, wanted)
-    unpinned = sorted({f"{p.name.partition('/')[0]} {p.version}" for p in pins if not p.sha256})
-    if unpinned:
-        reason = f"the catalogue has no SHA-256 for the release files of {', '.join(unpinned)}"
-    elif pins and not download.answers(pins[0].url, _PATIENCE):
-        reason = f"{urlsplit(pins[0].url).netloc} did not answer within {_PATIENCE:g} s"
-    else:
+    pins = _pins(known, build_here.kubernetes, wanted)
+    if kept := _kept(pins, build_here, wanted):
+        return kept
+    pinned = {urlsplit(pin.url).netloc: pin.url for pin in pins if pin.sha256}
+    silent = {host for host, url in pinned.items() if not download.answers(url, _PATIENCE)}
+    official = tuple(pin for pin in pins if pin.sha256 and urlsplit(pin.url).netloc not in silent)
+    compiled = {(pin.name, pin.arch) for pin in pins} - {(pin.name, pin.arch) for pin in official}
+    if compiled:
+        unpinned = sorted({f"{p.name.partition('/')[0]} {p.version}" for p in pins if not p.sha256})
+        reasons = [f"{host} did not answer within {_PATIENCE:g} s" for host in sorted(silent)]
+        if unpinned:
+            files = ", ".join(unpinned)
+            reasons.append(f"the catalogue has no SHA-256 for the release files of {files}")
+        what = ", ".join(sorted({name for name, _ in compiled})) if official else "everything"
+        build_here.progress.note(
+            f"artifacts: {what} is compiled here, because {' and '.join(reasons)}"
+        )
+    if not official:
+        return build_here(wanted)
+    ready = ArtifactSet("official", _official(official))
+    built = build_here(tuple(pair for pair in wanted if pair in compiled))
+    return replace(ready, items={**ready.items, **built.items})
+
+
+def _kept(pins: Iterable[Pin], build_here: _Build, wanted: _Wanted) -> ArtifactSet | None:
+    """The artifacts that machines have already, from publishers or compiled; None: not all."""
+    pins, installed = tuple(pins), build_here.installed
+    if all(pin.sha256 in installed for pin in pins):
         return ArtifactSet("official", _official(pins))
-    progress.note(f"artifacts: source `build`, because {reason}")
-    return _build(kubernetes, wanted, progress, make=make)
+    if not installed:
+        return None
+    made = build.made(build_here.kubernetes, wanted)
+    if made and all(ready.pin in installed for (name, _), ready in made.items() if name != IMAGES):
+        return ArtifactSet("build", made)
+    return None

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from provision.cli.confirm import may_install
 from provision.cli.console import out
-from provision.cli.options import Inventory, Output, OutputOption, print_json
+from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
 from provision.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -51,20 +52,20 @@ def list_(
 
 
 @app.command(epilog="Example: clusterctl artifacts fetch inventories/machines.py")
-def fetch(inventory: Inventory, arch: Arch = ["amd64"]) -> None:
+def fetch(inventory: Inventory, arch: Arch = ["amd64"], yes: Yes = False) -> None:
     """Get all files to this computer, from the inventory's source."""
     from provision import artifacts
 
-    _report(artifacts.fetch(_prepare(inventory, arch), progress()))
+    _report(artifacts.fetch(_prepare(inventory, arch, yes=yes), progress()))
 
 
 @app.command(epilog="Example: clusterctl artifacts build inventories/ha.py")
-def build(inventory: Inventory, arch: Arch = ["amd64"]) -> None:
+def build(inventory: Inventory, arch: Arch = ["amd64"], yes: Yes = False) -> None:
     """Compile all binaries from pinned Go modules.
 
     They stay in the cache of this computer.
     """
-    _report(_prepare(inventory, arch, source="build"))
+    _report(_prepare(inventory, arch, source="build", yes=yes))
 
 
 @app.command(epilog="Example: clusterctl artifacts bundle inventories/ha.py cluster.tar.zst")
@@ -72,6 +73,7 @@ def bundle(
     inventory: Inventory,
     path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
     arch: Arch = ["amd64"],
+    yes: Yes = False,
 ) -> None:
     """Write one file with all that a cluster needs.
 
@@ -80,7 +82,7 @@ def bundle(
     from provision.artifacts import write_bundle
     from provision.artifacts.sbom import cyclonedx
 
-    ready = _prepare(inventory, arch)
+    ready = _prepare(inventory, arch, yes=yes)
     write_bundle(ready, path, progress())
     path.with_name(f"{path.name}.cdx.json").write_text(cyclonedx(ready, path.name))
     out.print(
@@ -88,7 +90,7 @@ def bundle(
     )
 
 
-@app.command(epilog="Example: clusterctl artifacts lock --kubernetes 1.36.4")
+@app.command(epilog="Example: clusterctl artifacts lock --kubernetes 1.37.2")
 def lock(
     kubernetes: Annotated[str, typer.Option(help="The version of Kubernetes.", show_default=False)],
     catalogue: Annotated[
@@ -124,7 +126,7 @@ def lock(
     from provision.artifacts.maintain.web import Web
 
     if not re.fullmatch(r"\d+\.\d+\.\d+", kubernetes):
-        message = f"--kubernetes: {kubernetes!r} is not a version, such as 1.36.4"
+        message = f"--kubernetes: {kubernetes!r} is not a version, such as 1.37.2"
         raise typer.BadParameter(message)
     catalogue = catalogue or DATA
     text = with_version(catalogue.read_text(), kubernetes)
@@ -146,7 +148,7 @@ def lock(
     out.print(f"Kubernetes {kubernetes} was added to {catalogue}.", soft_wrap=True)
 
 
-def _prepare(inventory: Path, arch: list[str], source: str = "") -> ArtifactSet:
+def _prepare(inventory: Path, arch: list[str], source: str = "", *, yes: bool) -> ArtifactSet:
     from provision.artifacts import prepare
     from provision.commands.converge import artifacts_for
     from provision.inventory import read
@@ -155,7 +157,9 @@ def _prepare(inventory: Path, arch: list[str], source: str = "") -> ArtifactSet:
     settings = draft.artifacts
     if source:
         settings = settings.model_copy(update={"source": source})
-    return prepare(settings, draft.kubernetes, artifacts_for(draft, arch), progress())
+    wanted = artifacts_for(draft, arch)
+    agree = may_install(yes=yes)
+    return prepare(settings, draft.kubernetes, wanted, progress(), agree=agree)
 
 
 def _report(ready: ArtifactSet) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from provision.cli.confirm import confirm
+from provision.cli.confirm import confirm, may_install
 from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
 from provision.cli.progress import progress
@@ -80,7 +80,13 @@ def up(
     from provision.cli.views.summaries import show_up
     from provision.commands import converge
 
-    with open_session(inventory, progress(), create=True, agree=_buy(yes=yes)) as session:
+    with open_session(
+        inventory,
+        progress(),
+        create=True,
+        agree=_buy(yes=yes),
+        install=may_install(yes=yes),
+    ) as session:
         name_log(session)
         run, warnings = converge.prepare(session)
         show_findings(warnings)

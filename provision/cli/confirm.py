@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 
 import typer
 
 from provision.model.errors import RefusedError
+
+
+def may_install(*, yes: bool) -> Callable[[Sequence[str]], None]:
+    """Make the question that is asked before a compiler is installed on this computer."""
+
+    def agree(packages: Sequence[str]) -> None:
+        what = f"install {', '.join(packages)} on this computer, to compile"
+        hint = f"or install them yourself: apt-get install {' '.join(packages)}"
+        question = f"Compiling needs {', '.join(packages)}. Install them on this computer?"
+        confirm(what, yes=yes, question=question, hint=hint)
+
+    return agree
 
 
 def confirm(

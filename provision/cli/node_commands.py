@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from provision.cli.confirm import confirm
+from provision.cli.confirm import confirm, may_install
 from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, Yes
 from provision.cli.progress import progress
@@ -46,7 +46,10 @@ def add(inventory: Inventory, name: Name) -> None:
     from provision.commands import converge, nodes
 
     nodes.named(inventory, name)
-    with open_session(inventory, progress(), create=True, names=(name,)) as session:
+    install = may_install(yes=False)
+    with open_session(
+        inventory, progress(), create=True, names=(name,), install=install
+    ) as session:
         look = nodes.prepare_add(session, name).look
         with hold(session, "node add", look):
             run = nodes.prepare_add(session, name)
@@ -124,7 +127,8 @@ def replace(
             now = nodes.look_again(case)
             nodes.refuse_replacing(inventory, now, force=force)
             nodes.forget(now, _options(pdb, drain_timeout, force=force))
-    with open_session(inventory, live, create=True, names=(name,)) as session:
+    install = may_install(yes=yes)
+    with open_session(inventory, live, create=True, names=(name,), install=install) as session:
         run, _ = converge.prepare(session)
         with hold(session, "node replace", run.look):
             run = converge.look_again(run)

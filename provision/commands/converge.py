@@ -172,6 +172,8 @@ def needed_artifacts(
         wanted(session.cluster, trust, arches),
         session.progress,
         make=make,
+        agree=session.install,
+        installed=frozenset(b.pin for view in look.values() for b in view.binaries.values()),
     )
 
 

@@ -57,7 +57,8 @@ def deployments(cluster: Cluster) -> dict[str, str]:
 
 def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
     """Give all manifests, in the order in which they are applied."""
-    refs = images.refs()
+    by_digest = images.pulled_by_digest(cluster.artifacts.source)
+    refs = images.refs(by_digest=by_digest)
     deployed = deployments(cluster)
     kubelet_client = table.apiserver_kubelet_client(cluster, cluster.masters[0])
     wanted = [

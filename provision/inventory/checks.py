@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from ipaddress import IPv4Address
 from itertools import chain
 
@@ -12,6 +13,7 @@ from provision.inventory import rules
 from provision.inventory.amis import KNOWN, image_of
 from provision.inventory.draft import HostEntry
 from provision.inventory.files import is_file
+from provision.inventory.removed import known_flags, removed
 from provision.inventory.reserved import REPLACED, RESERVED
 from provision.inventory.wording import show
 from provision.model import ports
@@ -19,6 +21,7 @@ from provision.model.backup_place import S3Place, SshPlace, place
 from provision.model.cluster import Role, Settings
 from provision.model.errors import Finding
 from provision.model.settings.backup import Backup
+from provision.model.settings.components import KUBERNETES_DEFAULT
 from provision.model.settings.ec2 import Ec2
 from provision.model.settings.network import Networks
 from provision.model.settings.security import Certificates
@@ -29,6 +32,8 @@ from provision.pki.age import is_recipient
 _SERVICES_WIDEST, _SERVICES_NARROWEST = 12, 24
 # kube-controller-manager makes 2**16 shares at most; /28 leaves a node 13 pods.
 _NODE_BITS, _NODE_NARROWEST = 16, 28
+# Minor versions of the catalogue that upstream no longer maintains.
+_ENDED = ("1.34.",)  # ended on 2026-10-27: kubernetes.io/releases/1.34
 _MACHINES_NARROWEST = 24  # machines are .11 and up, the virtual address .100
 
 
@@ -84,6 +89,10 @@ def _version(version: str) -> Iterator[Finding]:
     elif version not in known:
         hint = f"known: {', '.join(known)}"
         yield Finding("cluster.kubernetes", f"{show(version)} is not a known version", hint)
+    elif version.startswith(_ENDED):
+        hint = f"upgrade one minor version at a time, up to {KUBERNETES_DEFAULT}"
+        what = f"Kubernetes {version} gets no more security fixes"
+        yield Finding("cluster.kubernetes", what, hint, fatal=False)
 
 
 def _api(given: Settings) -> Iterator[Finding]:
@@ -203,7 +212,7 @@ def _backup(backup: Backup) -> Iterator[Finding]:
 
 def _extra_args(given: Settings) -> Iterator[Finding]:
     for component, flags in given.extra_args.items():
-        for flag in flags:
+        for flag, value in flags.items():
             where = f"cluster.extra_args.{component}.{flag}"
             bare = flag.lstrip("-")
             if reason := RESERVED.get(component, {}).get(bare):
@@ -214,10 +223,32 @@ def _extra_args(given: Settings) -> Iterator[Finding]:
                 yield Finding(
                     where, f"{show(flag)} is not the name of a flag", "write a name such as 'v'"
                 )
+            elif lacking := ", ".join(_lacking(given.kubernetes, component, bare, value)):
+                what = f"{component} of Kubernetes {given.kubernetes} does not have {lacking}"
+                yield Finding(where, what, "leave it out; the component would not start")
+            elif hint := _unknown(given.kubernetes, component, bare):
+                what = f"--help of {component} {given.kubernetes} does not name this flag"
+                yield Finding(where, what, hint, fatal=False)
             elif setting := REPLACED.get(component, {}).get(bare):
                 hint = "leave the flag out, if the setting is enough"
                 what = f"the flag replaces what follows from {setting}"
                 yield Finding(where, what, hint, fatal=False)
+
+
+def _unknown(kubernetes: str, component: str, flag: str) -> str:
+    """Give a hint for a flag that is probably misspelt; empty if it is known."""
+    known = known_flags(kubernetes.rpartition(".")[0]).get(component)
+    name = flag.replace("_", "-")
+    if not known or name in known:
+        return ""
+    near = get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else "the component does not start if it lacks it"
+
+
+def _lacking(kubernetes: str, component: str, flag: str, value: str) -> Iterator[str]:
+    """Name what the version lacks. An unknown version is a finding of its own."""
+    if kubernetes in catalogue().versions:
+        yield from removed(kubernetes, component, flag, value)
 
 
 def _urls(given: Settings) -> Iterator[Finding]:

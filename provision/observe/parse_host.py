@@ -85,6 +85,7 @@ def report(
             swap=tuple(line.split()[0] for line in output.lines("swaps")[1:]),
             ports=tuple(_ports(output)),
             reaches=_reaches(output),
+            registries=_registries(output),
             vip_answers="answers" in output.lines("virtual-address"),
             foreign=_foreign(output, record, loaded),
             missing=_missing(output),
@@ -126,6 +127,12 @@ def _reaches(output: Sections) -> dict[str, bool]:
     reached = set(output.lines("reaches"))
     peers = [line.split()[0] for line in output.lines("peers")]
     return {address: address in reached for address in peers}
+
+
+def _registries(output: Sections) -> dict[str, bool]:
+    answered = set(output.lines("registry-answers"))
+    names = [line.split()[0] for line in output.lines("registries")]
+    return {name: name in answered for name in names}
 
 
 def _foreign(output: Sections, record: Record, loaded: list[dict[str, str]]) -> tuple[Foreign, ...]:

@@ -90,6 +90,29 @@ reaches() {
     done; wait' bash $peers
 }
 
+registry_answers() {
+    [ -n "$registries" ] && ! [ -d "$record" ] && has timeout || return 0
+    has curl || has wget || return 0
+    section registries
+    printf '%s\n' "$registries"
+    section registry-answers
+    for each in $registries; do
+        # An HTTP status of any kind is an answer: a registry may demand a password here.
+        (
+            [ -z "$http_proxy" ] || export http_proxy
+            [ -z "$https_proxy" ] || export https_proxy
+            export no_proxy
+            url="${each#* }/v2/"
+            if has curl; then
+                curl --silent --output /dev/null --max-time 5 "$url"
+            else
+                timeout 5 wget --quiet --tries=1 --output-document=/dev/null "$url" || [ $? = 8 ]
+            fi && echo "${each%% *}"
+        ) 2>/dev/null &
+    done
+    wait
+}
+
 virtual_address() {
     [ -n "$vip" ] && ! grep -qswF "$vip" "$keepalived" && has bash && has timeout || return 0
     section virtual-address
@@ -346,7 +369,7 @@ etcd_state=${1:-} api_state=${2:-} firewalld_state=${3:-}
             exec 4<&0
             etcd_view | {
                 exec 5<&0
-                { reaches; virtual_address; } | {
+                { reaches; registry_answers; virtual_address; } | {
                     exec 6<&0
                     machine </dev/null
                     cat <&6

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files as resources
 
+from provision.artifacts import images
 from provision.desired import lock_programs
-from provision.desired.components import firewall, pod_network
+from provision.desired.components import containerd, firewall, pod_network
 from provision.desired.components.etcd import CA, LOCAL
 from provision.desired.components.keepalived import CONFIG as KEEPALIVED
 from provision.desired.components.node import CONFIG as KUBELET_CONFIG
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
+from provision.model.settings.network import HttpProxy
 from provision.pki.table import KUBELET_CLIENT, kubelet_client
 
 # A jsonpath template: one line for each object that an ApiView is made of.
@@ -70,6 +72,8 @@ class Query:
         units, packages, certificates, files: names and paths in addition to those in its record.
         namespaces: namespaces of the add-ons' Deployments, in addition to kube-system.
         vip: the API's virtual address; only a machine that does not hold it tries it.
+        registries: (name, URL) of the registries and mirrors that a machine without a record tries.
+        proxy: for the registries.
         kubelet_client: the certificate of a kubelet that has joined.
         deep: hash every binary.
     """
@@ -82,6 +86,8 @@ class Query:
     files: tuple[str, ...] = ()
     namespaces: tuple[str, ...] = ()
     vip: str = ""
+    registries: tuple[tuple[str, str], ...] = ()
+    proxy: HttpProxy = field(default_factory=HttpProxy)
     kubelet_client: str = KUBELET_CLIENT
     deep: bool = False
 
@@ -97,6 +103,10 @@ class Query:
             "namespaces": "\n".join(self.namespaces),
             "deep": "1" if self.deep else "",
             "vip": self.vip,
+            "registries": "\n".join(f"{name} {url}" for name, url in self.registries),
+            "http_proxy": self.proxy.http or "",
+            "https_proxy": self.proxy.https or "",
+            "no_proxy": ",".join(self.proxy.no_proxy),
             "keepalived": KEEPALIVED,
             "api_port": str(ports.API),
             "ufw": UFW,
@@ -157,8 +167,23 @@ def query(
         files=files,
         namespaces=("local-path-storage",) if cluster.addons.local_path else (),
         vip=str(cluster.api.vip or "") if reachability and machine.is_master else "",
+        registries=_registries(cluster) if reachability else (),
+        proxy=cluster.proxy,
         kubelet_client=kubelet_client(cluster, machine).cert_path,
         deep=deep,
+    )
+
+
+def _registries(cluster: Cluster) -> tuple[tuple[str, str], ...]:
+    """Give the registries from which nodes certainly pull the add-ons, and their mirrors."""
+    if not images.pulled_by_digest(cluster.artifacts.source):
+        return ()
+    names = {ref.partition("/")[0] for ref in images.refs().values()}
+    return tuple(
+        (name, url)
+        for name, upstream in sorted(containerd.UPSTREAMS.items())
+        if name in names
+        for url in (*containerd.mirrors(cluster, name), upstream)
     )
 
 

@@ -411,6 +411,15 @@ def _reaches(view: View) -> Iterator[Finding]:
         )
 
 
+def _registries(view: View) -> Iterator[Finding]:
+    """Check the registries. They are tried only where nodes pull the add-ons' images."""
+    if silent := sorted(name for name, answers in view.host.registries.items() if not answers):
+        yield view.finding(
+            f"gets no answer from {', '.join(silent)}, nor from a mirror of it",
+            "set `proxy` or `registry_mirrors`, or use a bundle: it has the images",
+        )
+
+
 CHECKS: tuple[Callable[[View], Iterator[Finding]], ...] = (
     _other_cluster,
     _lost_roles,
@@ -428,4 +437,5 @@ CHECKS: tuple[Callable[[View], Iterator[Finding]], ...] = (
     _selinux,
     _bird,
     _reaches,
+    _registries,
 )

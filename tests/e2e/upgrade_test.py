@@ -23,7 +23,7 @@ pytestmark = [
     long(900),
 ]
 
-OLD, NEW = "1.35.4", "1.36.3"
+OLD, NEW = "1.36.3", "1.37.1"
 MASTERS = ("m1", "m2", "m3")
 NODES = (*MASTERS, "w1", "w2")
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")

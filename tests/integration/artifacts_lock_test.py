@@ -18,13 +18,25 @@ from provision.artifacts.catalogue import ARCHES, DATA, Catalogue
 from tests.signer import Sigstore
 
 CLUSTERCTL = Path(sys.executable).with_name("clusterctl")
-VERSION = "1.99.0"
+VERSION, NEWEST = "1.99.0", "1.37.1"
 KUBERNETES = ("krel-staging@k8s-releng-prod.iam.gserviceaccount.com", "https://accounts.google.com")
 GITHUB = "https://token.actions.githubusercontent.com"
-WORKFLOW = "https://github.com/containerd/containerd/.github/workflows/release.yml@refs/tags/v2.4.2"
+WORKFLOW = "https://github.com/containerd/containerd/.github/workflows/release.yml@refs/tags/v2.4.1"
 REKOR = "/rekor.sigstore.dev/api/v1/log/entries/retrieve"
-ETCD = "/github.com/etcd-io/etcd/releases/download/v3.6.16"
-CONTAINERD = "/github.com/containerd/containerd/releases/download/v2.4.2"
+ETCD = "/github.com/etcd-io/etcd/releases/download/v3.7.1"
+CONTAINERD = "/github.com/containerd/containerd/releases/download/v2.4.1"
+
+
+def unlocked(text, *components):
+    """The catalogue's text without the checksums of these components."""
+    for component in components:
+        before, heading, after = re.split(rf"^({component}:\n)", text, maxsplit=1, flags=re.M)
+        sums = r"    sha256:\n(      .*\n)+"
+        text = before + heading + re.sub(sums, "    sha256: {}\n", after, count=1)
+    return text
+
+
+UNLOCKED = unlocked(DATA.read_text(), "etcd", "containerd")
 
 
 class Mirror:
@@ -33,10 +45,10 @@ class Mirror:
     def __init__(self):
         self.sigstore, self.files = Sigstore(), {}
         for arch in ARCHES:
-            for name in Catalogue.read().kubernetes["1.36.3"].names:
+            for name in Catalogue.read().kubernetes[NEWEST].names:
                 self.publish(f"/dl.k8s.io/v{VERSION}/bin/linux/{arch}/{name}", KUBERNETES)
-            self.publish_containerd(f"{CONTAINERD}/containerd-2.4.2-linux-{arch}.tar.gz")
-        archives = [f"{ETCD}/etcd-v3.6.16-linux-{arch}.tar.gz" for arch in ARCHES]
+            self.publish_containerd(f"{CONTAINERD}/containerd-static-2.4.1-linux-{arch}.tar.gz")
+        archives = [f"{ETCD}/etcd-v3.7.1-linux-{arch}.tar.gz" for arch in ARCHES]
         for path in archives:
             self.files[path] = path.encode() * 100
         lines = [f"{self.sha256(path)}  {path.rpartition('/')[2]}\n" for path in archives]
@@ -107,7 +119,7 @@ def mirror(published):
 @pytest.fixture
 def catalogue(tmp_path):
     path = tmp_path / "catalogue.yaml"
-    path.write_text(DATA.read_text())
+    path.write_text(UNLOCKED)
     return path
 
 
@@ -128,7 +140,7 @@ def lock(mirror, catalogue, version=VERSION, root=None):
 
 def refused(done, catalogue):
     assert done.returncode == 7, done.stdout + done.stderr
-    assert catalogue.read_text() == DATA.read_text()
+    assert catalogue.read_text() == UNLOCKED
     return re.sub(r"\s+", " ", done.stderr)
 
 
@@ -138,10 +150,10 @@ def test_a_version_is_added_with_all_that_it_lacks_and_nothing_else_is_touched(m
     assert KUBERNETES[0] in done.stdout
     assert "not signed" in done.stdout
 
-    before, after = Catalogue.read(), Catalogue.read(catalogue)
-    assert after.sets[VERSION] == before.sets["1.36.3"]
+    before, after = Catalogue.parse(UNLOCKED), Catalogue.read(catalogue)
+    assert after.sets[VERSION] == before.sets[NEWEST]
     for pin in after.pins(VERSION).values():
-        known = before.pins("1.36.3")[pin.name, pin.arch]
+        known = before.pins(NEWEST)[pin.name, pin.arch]
         of_kubernetes = pin.name.startswith("kubernetes/")
         if known.sha256 and not of_kubernetes:
             assert pin == known
@@ -151,7 +163,7 @@ def test_a_version_is_added_with_all_that_it_lacks_and_nothing_else_is_touched(m
     for version in before.versions:
         for key, pin in before.pins(version).items():
             assert after.pins(version)[key].sha256 == pin.sha256 or not pin.sha256
-    removed = set(DATA.read_text().splitlines()) - set(catalogue.read_text().splitlines())
+    removed = set(UNLOCKED.splitlines()) - set(catalogue.read_text().splitlines())
     assert removed == {"    sha256: {}"}
 
     again = lock(mirror, catalogue)
@@ -172,7 +184,7 @@ def test_a_file_that_is_not_what_was_signed_is_refused_though_its_checksum_is_ri
 
 
 def test_a_file_that_is_not_what_its_checksum_says_is_refused(mirror, catalogue):
-    path = f"{ETCD}/etcd-v3.6.16-linux-arm64.tar.gz"
+    path = f"{ETCD}/etcd-v3.7.1-linux-arm64.tar.gz"
     mirror.files[path] += b"more"
     message = refused(lock(mirror, catalogue), catalogue)
     assert f"has SHA-256 {mirror.sha256(path)}" in message
@@ -197,10 +209,10 @@ def test_signatures_under_another_root_of_trust_are_refused(mirror, catalogue):
 
 
 def test_an_attestation_about_another_file_or_by_another_workflow_is_refused(mirror, catalogue):
-    path = f"{CONTAINERD}/containerd-2.4.2-linux-amd64.tar.gz"
+    path = f"{CONTAINERD}/containerd-static-2.4.1-linux-amd64.tar.gz"
     mirror.publish_containerd(path, about="ab" * 32)
     assert "it is about another file" in refused(lock(mirror, catalogue), catalogue)
-    mirror.publish_containerd(path, signer=WORKFLOW.replace("v2.4.2", "v2.4.1"))
+    mirror.publish_containerd(path, signer=WORKFLOW.replace("v2.4.1", "v2.4.0"))
     assert "SANs do not match" in refused(lock(mirror, catalogue), catalogue)
 
 

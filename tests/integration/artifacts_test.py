@@ -29,7 +29,7 @@ from provision.artifacts.oci import split_reference
 from provision.artifacts.recipes import RECIPES, UNPUBLISHED
 from provision.local.progress import Silent
 from provision.model.errors import ArtifactError
-from provision.model.settings.components import ArtifactsSource
+from provision.model.settings.components import KUBERNETES_DEFAULT, ArtifactsSource
 
 ARCH = go_tool.machine_arch()
 KUBELET = "/v1.36.3/bin/linux/amd64/kubelet"
@@ -116,6 +116,12 @@ class Upstream:
             request.wfile.write(content[:1000])
             request.wfile.flush()
             time.sleep(3)
+        elif fault == "steady":
+            for start in range(0, len(content) - 1, len(content) // 7):
+                request.wfile.write(content[start : start + len(content) // 7])
+                request.wfile.flush()
+                time.sleep(0.2)
+            return
         elif fault == "wrong":
             content = b"X" + content[1:]
         request.wfile.write(content)
@@ -169,9 +175,9 @@ def known(upstream, tmp_path):
     return Catalogue.read(path)
 
 
-def official(known, progress=None, source="official", **settings):
+def official(known, progress=None, source="official", *, make=True, **settings):
     given = ArtifactsSource(source=source, **settings)
-    return prepare(given, "1.36.3", WANTED, progress or Silent(), known)
+    return prepare(given, "1.36.3", WANTED, progress or Silent(), known, make=make)
 
 
 def kept(home):
@@ -194,7 +200,7 @@ def test_unpublished_artifacts_are_built_while_others_are_downloaded(known):
     progress = Silent()
     progress.note = told.append
     (alone,) = UNPUBLISHED
-    given = ArtifactsSource(source="official")
+    given = ArtifactsSource(source="auto")
     wanted = (*WANTED, (alone, "amd64"))
     ready = prepare(given, "1.36.3", wanted, progress, known, make=False)
     assert ready.get("kubernetes/kubelet", "amd64").url
@@ -267,6 +273,15 @@ def test_a_passing_fault_is_tried_again(known, upstream, empty_cache, fault):
     assert ready.get("kubernetes/kubelet", "amd64").local.read_bytes() == upstream.files[KUBELET]
 
 
+def test_a_slow_server_that_keeps_sending_is_not_given_up(known, upstream, empty_cache):
+    upstream.faults[KUBELET] = ["steady"]
+    began = time.monotonic()
+    ready = fetch(official(known), Silent(), QUICK)
+    assert time.monotonic() - began > QUICK.timeout
+    assert ready.get("kubernetes/kubelet", "amd64").local.read_bytes() == upstream.files[KUBELET]
+    assert upstream.asked.count(KUBELET) == 1
+
+
 def test_a_server_that_is_not_there_is_named(known, upstream, empty_cache):
     upstream.close()
     with pytest.raises(ArtifactError, match="refused"):
@@ -298,13 +313,38 @@ def test_auto_is_official_where_the_publisher_answers(known, upstream):
     assert progress.notes == []
 
 
-@pytest.mark.parametrize("state", ["refused", "hangs", "unpinned"])
-def test_auto_builds_otherwise_and_says_why(known, upstream, state):
+def test_auto_compiles_everything_where_no_publisher_answers_and_says_why(known, upstream):
+    upstream.close()
+    progress = Notes()
+    ready = official(known, progress, source="auto")
+    assert ready.source == "build"
+    assert ready.get("cni-plugins/bridge", "amd64").local.stat().st_size > 1 << 20
+    (note,) = progress.notes
+    assert note.startswith("artifacts: everything is compiled here, because 127.0.0.1:")
+    assert "did not answer within 3 s" in note
+
+
+def test_auto_keeps_what_machines_have_if_its_publisher_is_silent_or_answers_again(known, upstream):
+    def pins(ready):
+        return frozenset(item.pin for item in ready.items.values())
+
+    auto = ArtifactsSource(source="auto")
+    compiled = official(known, source="build")
+    downloaded = official(known)
+
+    stays = prepare(auto, "1.36.3", WANTED, Silent(), known, installed=pins(compiled))
+    assert (stays.source, stays.items) == ("build", compiled.items)
+
+    upstream.close()
+    stays = prepare(auto, "1.36.3", WANTED, Silent(), known, installed=pins(downloaded))
+    assert (stays.source, stays.items) == ("official", downloaded.items)
+
+
+@pytest.mark.parametrize("state", ["hangs", "unpinned"])
+def test_auto_compiles_only_the_files_that_it_cannot_download(known, upstream, state):
     silent = socket.create_server(("127.0.0.1", 0))
     release = known.kubernetes["1.36.3"]
-    if state == "refused":
-        upstream.close()
-    elif state == "hangs":
+    if state == "hangs":
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/{{arch}}/{{name}}"
         known = known.model_copy(
             update={"kubernetes": {"1.36.3": release.model_copy(update={"url": url})}}
@@ -312,15 +352,24 @@ def test_auto_builds_otherwise_and_says_why(known, upstream, state):
     else:
         release.sha256["kubelet"].clear()
     progress, started = Notes(), time.monotonic()
-    ready = official(known, progress, source="auto")
-    assert ready.source == "build"
-    assert ready.get("cni-plugins/bridge", "amd64").local.stat().st_size > 1 << 20
-    assert "source `build`" in progress.notes[0]
+    ready = official(known, progress, source="auto", make=False)
+    assert ready.source == "official"
+    assert ready.get("cni-plugins/bridge", "amd64").url == f"http://{upstream.host}{CNI}"
+    assert ready.get("kubernetes/kubelet", "amd64").url is None
     reason = {"unpinned": "no SHA-256 for the release files of kubernetes 1.36.3"}
-    assert reason.get(state, "did not answer within 3 s") in progress.notes[0]
+    (note,) = progress.notes
+    assert note.startswith("artifacts: kubernetes/kubelet is compiled here, because ")
+    assert reason.get(state, "did not answer within 3 s") in note
     if state == "hangs":
         assert time.monotonic() - started >= 3
     silent.close()
+
+
+def test_official_never_compiles(known):
+    (alone,) = UNPUBLISHED
+    with pytest.raises(ArtifactError, match=f"does not compile.*{alone}") as caught:
+        prepare(ArtifactsSource(source="official"), "1.36.3", [(alone, "amd64")], Silent(), known)
+    assert '"source": "auto"' in caught.value.hint
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +378,7 @@ def built():
     binaries = ("kubernetes", "etcd", "containerd", "runc", "cni-plugins", "registry")
     names = [f"{c}/{program}" for c in binaries for program in RECIPES[c].packages]
     wanted = [(name, ARCH) for name in (*names, "images")]
-    return prepare(ArtifactsSource(source="build"), "1.36.3", wanted, Silent())
+    return prepare(ArtifactsSource(source="build"), KUBERNETES_DEFAULT, wanted, Silent())
 
 
 def run(path, *arguments, **more):
@@ -351,12 +400,12 @@ def test_to_plan_a_first_installation_nothing_is_built(empty_cache):
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
-        ("kubernetes/kubelet", ["--version"], "Kubernetes v1.36.3"),
-        ("kubernetes/kube-apiserver", ["--version"], "Kubernetes v1.36.3"),
-        ("kubernetes/kubectl", ["version", "--client"], "Client Version: v1.36.3"),
-        ("etcd/etcd", ["--version"], "etcd Version: 3.6.16"),
-        ("etcd/etcdctl", ["version"], "etcdctl version: 3.6.16"),
-        ("containerd/containerd", ["--version"], "containerd/v2 v2.4.2"),
+        ("kubernetes/kubelet", ["--version"], f"Kubernetes v{KUBERNETES_DEFAULT}"),
+        ("kubernetes/kube-apiserver", ["--version"], f"Kubernetes v{KUBERNETES_DEFAULT}"),
+        ("kubernetes/kubectl", ["version", "--client"], f"Client Version: v{KUBERNETES_DEFAULT}"),
+        ("etcd/etcd", ["--version"], "etcd Version: 3.7.1"),
+        ("etcd/etcdctl", ["version"], "etcdctl version: 3.7.1"),
+        ("containerd/containerd", ["--version"], "containerd/v2 v2.4.1"),
         ("runc/runc", ["--version"], "runc version 1.5.2"),
         ("cni-plugins/bridge", ["--version"], "plugin v1.9.1"),
         ("registry/registry", ["--version"], "v3.1.2"),
@@ -386,7 +435,7 @@ def test_a_pin_is_the_hash_of_the_file(built):
 
 def test_a_second_preparation_builds_nothing_and_is_quick(built):
     progress, started = Notes(), time.monotonic()
-    again = prepare(ArtifactsSource(source="build"), "1.36.3", built.items, progress)
+    again = prepare(ArtifactsSource(source="build"), KUBERNETES_DEFAULT, built.items, progress)
     assert again.items == built.items
     assert (progress.phases, progress.notes) == ([], [])
     assert time.monotonic() - started < 2

@@ -351,6 +351,14 @@ class Site:
                     self.wfile.write(b"x" * 10)
                     site.ended.wait()
                     return
+                if self.path == "/steady":
+                    self.send_response(200)
+                    self.send_header("Content-Length", "80000")
+                    self.end_headers()
+                    for _ in range(8):
+                        time.sleep(0.3)
+                        self.wfile.write(b"x" * 10_000)
+                    return
                 super().do_GET()
 
             def log_message(self, *_): ...
@@ -439,6 +447,15 @@ def test_a_download_that_stalls_is_tried_again_and_given_up(place, site):
     assert done.returncode == 1
     assert f"{site.url('stalled')} could not be downloaded" in done.stderr
     assert site.asked == ["/stalled"] * 3
+
+
+@needs_download
+def test_a_slow_download_that_keeps_sending_is_not_given_up(place, site):
+    done = place.take(remote(place, site, "kubelet", "steady", sha256(b"x" * 80_000)), stalled=1)
+
+    assert done.returncode == 0, done.stderr
+    assert (place.bin / "kubelet").read_bytes() == b"x" * 80_000
+    assert site.asked == ["/steady"]
 
 
 @needs_download

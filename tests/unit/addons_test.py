@@ -14,7 +14,7 @@ from provision.apply import addons
 from provision.artifacts import images
 from provision.desired.addons import Manifest, manifests
 from provision.model.cluster import Files
-from provision.model.settings.components import Addons
+from provision.model.settings.components import Addons, ArtifactsSource
 from provision.model.settings.network import Networks
 from provision.plan.node_change import NodeChange
 from tests.world import DEFAULT, cluster, master, trust
@@ -61,6 +61,14 @@ def test_images_are_those_that_the_registries_have():
 
     assert used
     assert used <= set(images.refs().values())
+
+
+@pytest.mark.parametrize("source", ["official", "mirror"])
+def test_upstreams_images_are_pinned_by_digest(source):
+    of = cluster(artifacts=ArtifactsSource(source=source, mirror="https://mirror.example.org"))
+    used = set().union(*(images_in(o) for m in named(of).values() for o in objects(m)))
+    assert used <= set(images.refs(by_digest=True).values())
+    assert sum("@sha256:" in image for image in used) == 2  # CoreDNS and metrics-server
 
 
 def test_addons_that_are_switched_off_are_not_there():

@@ -8,6 +8,7 @@ import pytest
 
 from provision.apply.phases import UP
 from provision.artifacts.catalogue import catalogue
+from provision.artifacts.recipes import buildable
 from provision.model import ports
 
 TOP = Path(__file__).parents[2]
@@ -58,7 +59,10 @@ def test_the_page_lists_every_port():
     assert named == {n for n in vars(ports).values() if isinstance(n, int)} - scratch
 
 
-def test_the_page_about_upgrades_lists_every_version_of_the_catalogue():
+def test_the_page_about_upgrades_lists_every_minor_version_and_every_version_that_compiles():
     page = (TOP / "docs" / "upgrading.md").read_text()
+    *minors, last = dict.fromkeys(v.rpartition(".")[0] for v in catalogue().versions)
+    *builds, oldest = buildable()
 
-    assert f"The catalogue contains {' and '.join(catalogue().versions)}." in page
+    assert f"The catalogue contains releases of {', '.join(minors)} and {last}." in page
+    assert f"The source `build` has only {', '.join(builds)} and {oldest}." in page

@@ -1,24 +1,35 @@
 import re
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from provision.artifacts import pins, prepare, recipes
 from provision.artifacts.catalogue import ARCHES, Catalogue, catalogue, require_checksums
-from provision.artifacts.images import TABLE, refs
+from provision.artifacts.images import TABLE, pulled_by_digest, refs
 from provision.artifacts.oci import split_reference
 from provision.artifacts.recipes import RECIPES, buildable, plan
 from provision.local.progress import Silent
 from provision.model.errors import ArtifactError
 from provision.model.settings.components import KUBERNETES_DEFAULT, ArtifactsSource
 
-VERSIONS = ("1.36.3", "1.35.4")
-UNPINNED = {"etcd", "containerd"}
+VERSIONS = catalogue().versions
+BUILDABLE = ("1.37.1", "1.36.3", "1.35.4")
 
 
 def test_the_default_version_of_kubernetes_is_in_the_catalogue():
     assert KUBERNETES_DEFAULT in catalogue().versions
-    assert set(catalogue().versions) == set(VERSIONS)
+    assert KUBERNETES_DEFAULT in buildable()
+
+
+def test_every_patch_release_of_the_maintained_versions_up_to_the_newest_known_is_there():
+    known = {
+        *(f"1.37.{patch}" for patch in range(2)),
+        *(f"1.36.{patch}" for patch in range(5)),
+        *(f"1.35.{patch}" for patch in range(8)),
+    }
+    assert known <= set(VERSIONS)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -37,12 +48,11 @@ def test_every_component_that_machines_need_is_pinned_for_both_architectures(ver
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_checksum_is_a_sha256_and_belongs_to_one_address_only(version):
+def test_every_file_has_a_sha256_and_it_belongs_to_one_address_only(version):
     addresses: dict[str, str] = {}
     for pin in pins(version):
-        if pin.sha256:
-            assert re.fullmatch(r"[0-9a-f]{64}", pin.sha256)
-            assert addresses.setdefault(pin.sha256, pin.url) == pin.url
+        assert re.fullmatch(r"[0-9a-f]{64}", pin.sha256)
+        assert addresses.setdefault(pin.sha256, pin.url) == pin.url
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -65,18 +75,15 @@ def test_an_archive_gives_several_programs_under_one_checksum():
     bridge, portmap = (known[f"cni-plugins/{n}", "arm64"] for n in ("bridge", "portmap"))
     assert (bridge.url, bridge.sha256) == (portmap.url, portmap.sha256)
     assert (bridge.member, portmap.member) == ("bridge", "portmap")
-    assert known["etcd/etcd", "amd64"].member == "etcd-v3.6.16-linux-amd64/etcd"
-
-
-def test_only_the_components_that_the_header_lists_have_no_checksum():
-    assert {p.name.partition("/")[0] for v in VERSIONS for p in pins(v) if not p.sha256} == UNPINNED
+    assert known["etcd/etcd", "amd64"].member == "etcd-v3.7.1-linux-amd64/etcd"
 
 
 def test_a_file_without_a_checksum_is_refused_by_name_with_the_way_out():
     known = catalogue().pins("1.36.3")
+    etcd = replace(known["etcd/etcd", "arm64"], sha256="")
     with pytest.raises(ArtifactError) as caught:
-        require_checksums([known["etcd/etcd", "arm64"], known["runc/runc", "arm64"]])
-    assert "etcd/etcd 3.6.16 arm64" in caught.value.message
+        require_checksums([etcd, known["runc/runc", "arm64"]])
+    assert "etcd/etcd 3.7.1 arm64" in caught.value.message
     assert "runc" not in caught.value.message
     assert '"source": "build"' in caught.value.hint
 
@@ -94,7 +101,7 @@ def test_a_misspelled_field_in_the_file_is_found(tmp_path):
         Catalogue.read(path)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", BUILDABLE)
 def test_built_artifacts_have_the_catalogues_version(version):
     for pin in pins(version):
         assert plan(pin.name, pin.arch, version).version == pin.version
@@ -104,6 +111,23 @@ def test_built_artifacts_have_the_catalogues_version(version):
 def test_an_images_tag_is_the_version_that_is_built(name):
     _, tag = split_reference(refs()[name])
     assert plan(f"{name}/{name}", "amd64", "").version == tag.removeprefix("v")
+
+
+def test_a_digest_is_added_only_where_nodes_certainly_pull_upstreams_images():
+    assert refs()["coredns"] == "registry.k8s.io/coredns/coredns:v1.14.6"
+    assert re.fullmatch(
+        r"registry.k8s.io/.*:v1\.14\.6@sha256:[0-9a-f]{64}", refs(by_digest=True)["coredns"]
+    )
+    assert {
+        s
+        for s in get_args(ArtifactsSource.model_fields["source"].annotation)
+        if pulled_by_digest(s)
+    } == {"official", "mirror"}
+
+
+@pytest.mark.parametrize("image", [i for i in TABLE.values() if i.digest], ids=str)
+def test_a_digest_is_that_of_a_sha256(image):
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", image.digest)
 
 
 def test_every_image_names_programs_that_have_a_recipe():
@@ -116,7 +140,7 @@ def test_every_image_names_programs_that_have_a_recipe():
 def test_a_version_without_pinned_modules_cannot_be_built_and_the_hint_has_those_that_can():
     with pytest.raises(ArtifactError, match=r"1\.34\.0") as caught:
         plan("kubernetes/kubelet", "amd64", "1.34.0")
-    assert caught.value.hint == f"versions that can be built: {', '.join(VERSIONS)}"
+    assert caught.value.hint == f"versions that can be built: {', '.join(BUILDABLE)}"
 
 
 def test_a_recipe_without_pinned_modules_is_refused_and_the_hint_makes_them(monkeypatch, tmp_path):

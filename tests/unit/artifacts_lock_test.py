@@ -41,14 +41,14 @@ def test_a_new_version_has_the_newest_sets_components_and_changes_no_other_line(
     text = DATA.read_text()
     new = with_version(text, "1.100.0")
     known = Catalogue.parse(new)
-    assert known.sets["1.100.0"] == known.sets["1.36.3"]
+    assert known.sets["1.100.0"] == known.sets["1.37.1"]
     assert set(text.splitlines()) < set(new.splitlines())
     assert not any(p.sha256 for p in known.pins("1.100.0").values() if "kubernetes/" in p.name)
     # 1.100 is newer than 1.36, though not as a word.
-    newer = new.replace('"1.100.0": {etcd: 3.6.16', '"1.100.0": {etcd: 3.6.17').replace(
-        '  "3.6.16":', '  "3.6.17":'
+    newer = new.replace('"1.100.0": {etcd: 3.7.1', '"1.100.0": {etcd: 3.7.9').replace(
+        '  "3.7.1":', '  "3.7.9":'
     )
-    assert Catalogue.parse(with_version(newer, "1.101.0")).sets["1.101.0"]["etcd"] == "3.6.17"
+    assert Catalogue.parse(with_version(newer, "1.101.0")).sets["1.101.0"]["etcd"] == "3.7.9"
 
 
 def test_a_version_that_is_there_stays_as_it_is():
@@ -60,7 +60,7 @@ def test_checksums_go_where_they_belong_and_comments_stay():
     new = with_sums(text, "1.36.3", {("etcd/etcd", "amd64"): SUM, ("etcd/etcdctl", "amd64"): SUM})
     known = Catalogue.parse(new).pins("1.36.3")
     assert known["etcd/etcdutl", "amd64"].sha256 == SUM
-    assert known["etcd/etcd", "arm64"].sha256 == ""
+    assert known["etcd/etcd", "arm64"].sha256 not in {"", SUM}
     unchanged = Catalogue.read().pins("1.36.3")
     assert all(known[key] == pin for key, pin in unchanged.items() if "etcd" not in key[0])
     assert [line for line in new.splitlines() if line.startswith("#")] == [

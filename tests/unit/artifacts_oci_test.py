@@ -141,12 +141,12 @@ def test_the_same_files_give_the_same_layer_in_any_order(tmp_path):
 def test_the_storage_serves_each_image_under_its_upstream_name_and_the_same_bytes_again(tmp_path):
     layer = write_layer([File("pause", b"program")], tmp_path / "layer")
     made = image("arm64", [layer], {"Entrypoint": ["/pause"], "User": "65535:65535"})
-    images = {"registry.k8s.io/pause:3.10.1": made, "docker.io/library/busybox:1.37": made}
+    images = {"registry.k8s.io/pause:3.10.2": made, "docker.io/library/busybox:1.37": made}
     one = write_storage(images, tmp_path / "one.tar")
     two = write_storage(dict(reversed(images.items())), tmp_path / "two.tar")
     assert one.read_bytes() == two.read_bytes()
     stored = read(one)
-    _, manifest = manifest_of(stored, "registry.k8s.io/pause", "3.10.1")
+    _, manifest = manifest_of(stored, "registry.k8s.io/pause", "3.10.2")
     manifest_of(stored, "docker.io/library/busybox", "1.37")
     hexadecimal = manifest["config"]["digest"].removeprefix("sha256:")
     config = json.loads(stored[f"{STORAGE}/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"])
@@ -162,8 +162,8 @@ def test_the_storage_serves_each_image_under_its_upstream_name_and_the_same_byte
         ("busybox:1.37", ("docker.io/library/busybox", "1.37")),
         ("rancher/local-path-provisioner:v0.0.30",
          ("docker.io/rancher/local-path-provisioner", "v0.0.30")),
-        ("registry.k8s.io/coredns/coredns:v1.15.0",
-         ("registry.k8s.io/coredns/coredns", "v1.15.0")),
+        ("registry.k8s.io/coredns/coredns:v1.14.6",
+         ("registry.k8s.io/coredns/coredns", "v1.14.6")),
         ("localhost/app:dev", ("localhost/app", "dev")),
     ],
 )  # fmt: skip

@@ -49,9 +49,9 @@ def test_an_older_etcd_or_another_patch_of_it_fits(version):
     ("changes", "said"),
     [
         ({"cluster": "other"}, "of the cluster other, not of demo"),
-        ({"etcd": "3.7.0"}, "etcd 3.7.0"),
+        ({"etcd": "3.8.0"}, "etcd 3.8.0"),
         ({"etcd": "4.0.0"}, "etcd 4.0.0"),
-        ({"kubernetes": "1.37.0"}, "Kubernetes 1.37.0"),
+        ({"kubernetes": "1.38.0"}, "Kubernetes 1.38.0"),
     ],
 )
 def test_a_harmful_restore_is_refused_with_a_hint(changes, said):

@@ -223,3 +223,16 @@ def test_addresses_that_do_not_fit_together_are_refused_all_at_once():
         "cluster.networks.pods",
         "cluster.networks.services",
     }
+
+
+def test_a_version_that_upstream_no_longer_maintains_is_a_warning(inventory):
+    ended = inventory(
+        """
+        cluster = {"name": "demo", "kubernetes": "1.34.10"}
+        masters = ["m1"]
+        """
+    )
+    (warning,) = [f for f in ended.warnings if f.where == "cluster.kubernetes"]
+    assert not warning.fatal
+    assert "1.34.10 gets no more security fixes" in warning.what
+    assert "1.37.1" in warning.hint

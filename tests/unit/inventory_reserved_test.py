@@ -9,10 +9,12 @@ import yaml
 
 from provision.desired import catalog
 from provision.inventory import read
+from provision.inventory.removed import FLAGS, known_flags
 from provision.inventory.reserved import REPLACED, RESERVED
 from provision.inventory.settings import ClusterData
 from provision.inventory.wording import example
 from provision.model.cluster import Files
+from provision.model.errors import InventoryError
 from provision.model.settings.ec2 import Ec2
 from tests.unit.inventory_hints_test import walk
 from tests.world import LAB, cluster, trust
@@ -110,3 +112,55 @@ def test_a_flag_that_replaces_a_setting_is_a_warning(tmp_path, component, flag):
     assert warning.where == f"cluster.extra_args.{component}.{flag}"
     assert REPLACED[component][flag] in warning.what
     assert not warning.fatal
+
+
+def with_flag(tmp_path, kubernetes, component, flag, value="x"):
+    path = tmp_path / "inventory.py"
+    path.write_text(
+        f'cluster = {{"name": "demo", "kubernetes": "{kubernetes}",\n'
+        f'    "extra_args": {{"{component}": {{"{flag}": "{value}"}}}}}}\n'
+        'masters = [("m1", {"ssh_hostname": "192.0.2.1"})]\n'
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("component", "flag"),
+    [(c, flag) for flags in FLAGS.values() for c, names in flags.items() for flag in sorted(names)],
+)
+def test_a_flag_that_the_version_no_longer_has_is_refused(tmp_path, component, flag):
+    read(with_flag(tmp_path, "1.36.4", component, flag))
+    with pytest.raises(InventoryError, match=f"1.37.1 does not have the flag --{flag}"):
+        read(with_flag(tmp_path, "1.37.1", component, flag))
+
+
+def test_a_feature_gate_that_the_version_no_longer_has_is_refused_by_name(tmp_path):
+    gates = "SidecarContainers=true,HPAScaleToZero=true, AnyVolumeDataSource=false"
+    read(with_flag(tmp_path, "1.36.4", "kubelet", "feature-gates", gates))
+    with pytest.raises(InventoryError) as caught:
+        read(with_flag(tmp_path, "1.37.1", "kubelet", "feature-gates", gates))
+    assert "AnyVolumeDataSource, the feature gate SidecarContainers" in str(caught.value)
+    assert "HPAScaleToZero" not in str(caught.value)
+    read(with_flag(tmp_path, "1.37.1", "etcd", "feature-gates", "SidecarContainers=true"))
+
+
+@pytest.mark.parametrize("version", ["1.36.4", "1.37.1"])
+def test_a_flag_that_the_version_does_not_name_is_a_warning_with_the_nearest_name(
+    tmp_path, version
+):
+    (warning,) = read(with_flag(tmp_path, version, "kubelet", "max-pod")).warnings
+    assert not warning.fatal
+    assert f"kubelet {version} does not name this flag" in warning.what
+    assert "'max-pods'?" in warning.hint
+    assert read(with_flag(tmp_path, version, "kubelet", "max-pods")).warnings == ()
+
+
+def test_the_known_flags_contain_all_that_clusterctl_sets_and_none_that_were_removed():
+    new, old = known_flags("1.37"), known_flags("1.36")
+    # flags_of also has fields of the files of kubelet and kube-proxy.
+    only_flags = new.keys() - {"kubelet", "kube-proxy"}
+    for component, flag in flags_of(cluster()):
+        assert component not in only_flags or flag in new[component]
+    for component, flags in FLAGS[37].items():
+        assert flags <= old[component]
+        assert not flags & new[component]

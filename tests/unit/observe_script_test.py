@@ -7,7 +7,9 @@ import shutil
 import socket
 import stat
 import subprocess
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -15,10 +17,13 @@ import pytest
 
 from provision.model import paths
 from provision.model.cluster import Cluster, Machine, Role, Ssh
+from provision.model.settings.components import ArtifactsSource
+from provision.model.settings.network import HttpProxy
 from provision.observe import script
 from provision.observe.parse import parse
-from provision.observe.script import Query
+from provision.observe.script import Query, query
 from provision.pyinfra_plugin.facts import MachineState
+from tests import world
 
 SHELLS = [shell for shell in ("dash", "bash") if shutil.which(shell)]
 CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
@@ -309,6 +314,54 @@ def test_a_new_machine_tells_which_others_it_reaches(record, silent):
     assert seen.host.reaches == {"127.0.0.1": True, "127.0.0.2": False, "127.0.0.3": False}
     assert 2 < took < 8  # the limit, and what a busy machine adds
     assert known.host.reaches == {}
+
+
+class Registry(BaseHTTPRequestHandler):
+    """A registry that demands a password; as a proxy it answers for all others."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        self.send_error(401)
+
+    def log_message(self, *_): ...
+
+
+@as_root
+def test_a_new_machine_tells_which_registries_answer_and_asks_through_the_proxy(record):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
+        server.asked = []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        own = f"http://127.0.0.1:{server.server_port}"
+        closed = "http://127.0.0.2:1"
+        asked = (("docker.io", closed), ("docker.io", own), ("quay.io", closed))
+        _, direct = run(Query(address="127.0.0.1", registries=asked))
+        through = Query(
+            address="127.0.0.1",
+            registries=(("ghcr.io", "http://ghcr.invalid"),),
+            proxy=HttpProxy(http=own),
+        )
+        _, proxied = run(through)
+        record(("cluster", "demo", "f00d"))
+        _, known = run(through)
+        server.shutdown()
+
+    assert direct.host.registries == {"docker.io": True, "quay.io": False}
+    assert proxied.host.registries == {"ghcr.io": True}
+    assert known.host.registries == {}
+    assert server.asked == ["/v2/", "http://ghcr.invalid/v2/"]
+
+
+def test_registries_are_tried_only_where_nodes_certainly_pull_from_them():
+    mirrors = {"docker.io": ("mirror.example.org",)}
+    official = ArtifactsSource(source="official")
+    of = world.cluster(artifacts=official, registry_mirrors=mirrors)
+    assert query(of, of.machines[0], reachability=True).registries == (
+        ("docker.io", "https://mirror.example.org"),
+        ("docker.io", "https://registry-1.docker.io"),
+        ("registry.k8s.io", "https://registry.k8s.io"),
+    )
+    built = world.cluster(artifacts=ArtifactsSource(source="build"))
+    assert query(built, built.machines[0], reachability=True).registries == ()
 
 
 @as_root

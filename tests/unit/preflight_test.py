@@ -108,6 +108,7 @@ def test_fit_machines_give_no_findings():
         ({"machine_id": ""}, True, "no machine-id"),
         ({"missing": ("overlay",)}, True, "no overlay"),
         ({"reaches": {"10.0.0.12": False}}, True, "SSH port of 10.0.0.12"),
+        ({"registries": {"docker.io": True, "quay.io": False}}, True, "no answer from quay.io,"),
         (
             {"foreign": (Foreign("k3s", "/etc/rancher/k3s"),)},
             True,

@@ -58,6 +58,14 @@ def registries(cluster: Cluster) -> dict[str, str]:
     return {**named, **UPSTREAMS}
 
 
+def mirrors(cluster: Cluster, registry: str) -> tuple[str, ...]:
+    """Give the URLs of the inventory's mirrors of a registry, in their order."""
+    return tuple(
+        mirror if urlsplit(mirror).scheme else f"https://{mirror}"
+        for mirror in cluster.registry_mirrors.get(registry, ())
+    )
+
+
 def _hosts(cluster: Cluster, machine: Machine, registry: str, upstream: str) -> HostFile:
     client = table.registry_client(cluster, machine)
     return HostFile(
@@ -69,10 +77,7 @@ def _hosts(cluster: Cluster, machine: Machine, registry: str, upstream: str) -> 
             port=ports.REGISTRY_PROXY,
             client_cert=client.cert_path,
             client_key=client.key_path,
-            mirrors=[
-                mirror if urlsplit(mirror).scheme else f"https://{mirror}"
-                for mirror in cluster.registry_mirrors.get(registry, ())
-            ],
+            mirrors=mirrors(cluster, registry),
         ),
         mode=0o644,
     )
@@ -80,11 +85,12 @@ def _hosts(cluster: Cluster, machine: Machine, registry: str, upstream: str) -> 
 
 def _config(cluster: Cluster, facts: Facts) -> HostFile:
     routed = cluster.networks.plugin == "routed"
+    by_digest = images.pulled_by_digest(cluster.artifacts.source)
     return HostFile(
         "/etc/containerd/config.toml",
         render(
             "containerd/config.toml.j2",
-            pause_image=images.refs()["pause"],
+            pause_image=images.refs(by_digest=by_digest)["pause"],
             cgroup_version=facts.cgroup_version,
             may_raise_limits=facts.may_raise_limits,
             bin=paths.BIN,

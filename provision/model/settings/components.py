@@ -9,15 +9,15 @@ from pydantic import Field
 
 from provision.model.base import Model
 
-KUBERNETES_DEFAULT = "1.36.3"
+KUBERNETES_DEFAULT = "1.37.1"
 
 
 class ArtifactsSource(Model):
     source: Literal["auto", "official", "mirror", "bundle", "build"] = Field(
         default="auto",
         description="official: the publishers' servers; mirror: your server; bundle: a file; "
-        "build: this computer compiles pinned Go modules; auto: official, or build when a "
-        "publisher cannot be reached or a checksum is not known",
+        "build: this computer compiles pinned Go modules; auto: official, and build for files whose "
+        "publisher does not answer",
     )
     mirror: str | None = Field(
         default=None,
