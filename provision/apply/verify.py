@@ -13,6 +13,7 @@ import shlex
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_interface
 
 import gevent
 
@@ -21,13 +22,14 @@ from provision.apply.checked import failure
 from provision.apply.session import Session
 from provision.artifacts import images
 from provision.desired.addons import deployments
+from provision.desired.components import pod_network
 from provision.desired.components.control_plane import KUBECTL, OWN_API
 from provision.desired.render import render
 from provision.local.progress import Progress
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import Failure, PhaseError
 from provision.model.look import Look
-from provision.model.observed import Observed, api_view
+from provision.model.observed import NodeView, Observed, api_view
 
 # After an outage of the API, CoreDNS and kube-proxy learn of a new Service when they have connected
 # again: client-go pauses for up to 30 s between two tries, jitter not counted.
@@ -137,6 +139,41 @@ def judge(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
             if node is None or not node.ready:
                 cause = "has not registered" if node is None else "is not Ready"
                 failures.append(Failure(machine.name, "Node", cause))
+        failures += _judge_pods(cluster, there, nodes)
+    return failures
+
+
+def _judge_pods(
+    cluster: Cluster, there: Mapping[str, Observed], nodes: Mapping[str, NodeView]
+) -> list[Failure]:
+    """Which nodes have another pod network than the API says, or no route to the others' pods."""
+    failures = []
+    networks = {
+        name: node.pod_cidr for name, node in nodes.items() if name in there and node.pod_cidr
+    }
+    for name, wanted in networks.items():
+        pods = there[name].pods
+        if pods is None:
+            continue
+        if pods.cidr != wanted:
+            cause = f"new pods get addresses of {pods.cidr}, and the Node has {wanted}"
+            failures.append(Failure(name, "pod network", cause))
+        elif pods.bridge and str(ip_interface(pods.bridge).network) != wanted:
+            cause = f"pods have addresses of {pods.bridge}, and the Node has {wanted}"
+            failures.append(Failure(name, "pod network", cause))
+        if cluster.source.routes_pods:
+            continue
+        missing = sorted(
+            other
+            for other, cidr in networks.items()
+            if other != name and there[other].pods and cidr not in pods.routes
+        )
+        if missing:
+            cause = (
+                f"it has no route to the pods of {', '.join(missing)}: "
+                f"birdc -s {pod_network.SOCKET} show ospf neighbors"
+            )
+            failures.append(Failure(name, "routes to pods", cause))
     return failures
 
 

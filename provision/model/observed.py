@@ -38,6 +38,22 @@ class ObservedFile:
 
 
 @dataclass(frozen=True)
+class PodNetwork:
+    """The pod network `routed` of a node, as it works now.
+
+    Attributes:
+        cidr, mtu: of new pods, by the CNI configuration.
+        bridge: address of the bridge, `10.244.3.1/24`; empty: no pod has run yet.
+        routes: destinations that BIRD has learned from the other nodes.
+    """
+
+    cidr: str
+    mtu: str
+    bridge: str
+    routes: frozenset[str]
+
+
+@dataclass(frozen=True)
 class ObservedBinary:
     """An installed artifact.
 
@@ -238,6 +254,7 @@ class Observed:
         etcd_formed: whether that member was once part of a healthy cluster, by its marker.
         etcd_joining: whether the step that starts it for the first time has left its marker.
         restoring: the content of the marker of an unfinished restore; empty: there is none.
+        pods: its pod network; None: the network is another plug-in's, or not configured yet.
         for_life: settings that cannot change while the cluster exists, as its programs have them:
             `cluster-cidr`, `node-cidr-mask-size`, `service-cluster-ip-range`, `domain` -> value.
         unfinished: who began a command that changed the cluster and did not finish; empty: none.
@@ -265,6 +282,7 @@ class Observed:
     etcd_formed: bool = False
     etcd_joining: bool = False
     restoring: str = ""
+    pods: PodNetwork | None = None
     for_life: Mapping[str, str] = field(default_factory=_empty)
     unfinished: str = ""
     registered: bool = False

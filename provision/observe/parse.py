@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provision.desired import lock_programs
-from provision.model.observed import Observed
+from provision.model.observed import Observed, PodNetwork
 from provision.model.sections import SectionError, Sections, reading
 from provision.observe import parse_api, parse_etcd, parse_host, parse_installed
 from provision.observe.parse_record import Record
@@ -65,6 +65,7 @@ def _observed(machine: str, output: Sections, operator_clock: float) -> Observed
         etcd_formed="etcd_formed" in host,
         etcd_joining="etcd_joining" in host,
         restoring=host.get("restoring", ""),
+        pods=_pods(output),
         for_life=output.values("for-life"),
         unfinished=host.get("unfinished", ""),
         registered="registered" in host,
@@ -73,6 +74,14 @@ def _observed(machine: str, output: Sections, operator_clock: float) -> Observed
         etcd=parse_etcd.view(output),
         api=parse_api.view(output),
     )
+
+
+def _pods(output: Sections) -> PodNetwork | None:
+    if "pods" not in output:
+        return None
+    told = output.values("pods")
+    routes = frozenset(output.lines("routes"))
+    return PodNetwork(told.get("cidr", ""), told.get("mtu", ""), told.get("bridge", ""), routes)
 
 
 def _trust(record: Record) -> tuple[int, str] | None:

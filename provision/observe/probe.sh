@@ -221,6 +221,16 @@ for_life() {
     sed -n 's/^clusterDomain: /domain=/p' "$kubelet_config" 2>/dev/null
 }
 
+# The pod network, as it works now.
+pods() {
+    [ -s "$conflist" ] || return 0
+    section pods
+    sed -n 's/.*"subnet": "\([0-9./]*\)".*/cidr=\1/p; s/.*"mtu": \([0-9]*\).*/mtu=\1/p' "$conflist"
+    ip -o -4 address show dev cni0 2>/dev/null | awk '{print "bridge=" $4; exit}'
+    section routes
+    ip -4 route show proto bird | awk '{print $1}'
+}
+
 foreign() {
     section foreign
     for sign in $signs; do
@@ -346,6 +356,7 @@ machine() {
     ports
     lock
     for_life
+    pods
     foreign
     firewalls
     packet_filter

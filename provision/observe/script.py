@@ -130,6 +130,7 @@ class Query:
             "unfinished": paths.UNFINISHED,
             "units_directory": paths.UNITS,
             "kubelet_config": KUBELET_CONFIG,
+            "conflist": pod_network.CONFLIST,
             "kubectl": f"{paths.BIN}/kubectl",
             "admin_conf": f"{paths.KUBERNETES}/admin.conf",
             "api_server": f"https://127.0.0.1:{ports.API}",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from provision.apply.verify import judge
-from provision.model.observed import ApiView, EtcdMember, EtcdView
+from provision.model.observed import ApiView, EtcdMember, EtcdView, PodNetwork, api_view
 from provision.observe.parse import unreachable
 from tests.world import DEFAULT, converged, healthy_api, healthy_etcd
 
@@ -105,3 +105,52 @@ def test_nodes_must_be_registered_and_ready():
         ("w1", "Node", "is not Ready"),
         ("w2", "Node", "has not registered"),
     ]
+
+
+def networked(**changed):
+    """Nodes whose pod networks are as the API says, but for the changed ones."""
+    seen = healthy()
+    api = api_view(seen)
+    there = [replace(n, pod_cidr=f"10.244.{i}.0/24") for i, n in enumerate(api.nodes)]
+    for name in (machine.name for machine in DEFAULT.masters):
+        seen[name] = replace(seen[name], api=replace(api, nodes=tuple(there)))
+    nodes = {n.name: n.pod_cidr for n in there}
+    for name, cidr in nodes.items():
+        others = frozenset(other for owner, other in nodes.items() if owner != name)
+        gateway = cidr.replace(".0/", ".1/")
+        pods = PodNetwork(cidr, "1500", gateway, others)
+        seen[name] = replace(seen[name], pods=replace(pods, **changed.get(name, {})))
+    return seen, nodes
+
+
+def test_a_node_with_another_pod_network_than_its_api_object_is_a_failure():
+    seen, nodes = networked()
+    assert judge(DEFAULT, seen) == []
+
+    seen, nodes = networked(w1={"cidr": "10.244.99.0/24"})
+    machine, step, cause = only(judge(DEFAULT, seen))
+    assert (machine, step) == ("w1", "pod network")
+    assert cause == f"new pods get addresses of 10.244.99.0/24, and the Node has {nodes['w1']}"
+
+    seen, nodes = networked(w1={"bridge": "10.244.99.1/24"})
+    assert "pods have addresses of 10.244.99.1/24" in only(judge(DEFAULT, seen))[2]
+
+
+def test_a_missing_route_to_the_pods_of_another_node_is_a_failure():
+    seen, nodes = networked()
+    fewer = replace(seen["w1"].pods, routes=seen["w1"].pods.routes - {nodes["m2"]})
+    seen["w1"] = replace(seen["w1"], pods=fewer)
+
+    machine, step, cause = only(judge(DEFAULT, seen))
+
+    assert (machine, step) == ("w1", "routes to pods")
+    assert cause.startswith("it has no route to the pods of m2: birdc")
+
+
+def test_a_machine_that_does_not_answer_needs_no_route():
+    seen, nodes = networked()
+    gone = {name: view for name, view in seen.items() if name != "m2"}
+    fewer = replace(gone["w1"].pods, routes=gone["w1"].pods.routes - {nodes["m2"]})
+    gone["w1"] = replace(gone["w1"], pods=fewer)
+
+    assert judge(DEFAULT, gone) == []

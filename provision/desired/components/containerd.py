@@ -23,7 +23,6 @@ from provision.pki import table
 from provision.pki.trust import Trust
 
 CERTS_D = "/etc/containerd/certs.d"
-CNI_TEMPLATE = "/etc/containerd/cni.conf.template"
 CNI_CONFIG = "/etc/cni/net.d"
 ENVIRONMENT = "/etc/containerd/proxy.env"
 
@@ -84,7 +83,6 @@ def _hosts(cluster: Cluster, machine: Machine, registry: str, upstream: str) -> 
 
 
 def _config(cluster: Cluster, facts: Facts) -> HostFile:
-    routed = cluster.networks.plugin == "routed"
     by_digest = images.pulled_by_digest(cluster.artifacts.source)
     return HostFile(
         "/etc/containerd/config.toml",
@@ -95,7 +93,6 @@ def _config(cluster: Cluster, facts: Facts) -> HostFile:
             may_raise_limits=facts.may_raise_limits,
             bin=paths.BIN,
             cni_bin=paths.CNI_BIN,
-            cni_template=CNI_TEMPLATE if routed else "",
         ),
         mode=0o644,
     )

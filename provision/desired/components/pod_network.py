@@ -5,7 +5,8 @@ A VPC carries no OSPF. On EC2 the VPC's route table has the routes to pods, see 
 
 from __future__ import annotations
 
-from provision.desired.components.containerd import CNI_CONFIG, CNI_TEMPLATE
+from provision.desired.components import haproxy
+from provision.desired.components.containerd import CNI_CONFIG
 from provision.desired.model import (
     Allow,
     Component,
@@ -24,6 +25,7 @@ from provision.desired.render import render, text
 from provision.model import paths
 from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
+from provision.pki import table
 from provision.pki.trust import Trust
 
 CONFIG = f"{paths.CONFIG}/bird.conf"
@@ -36,7 +38,9 @@ POD_CIDR = "clusterctl-pod-cidr.service"
 SOCKET = "/run/clusterctl-bird/bird.ctl"
 SCRIPT = f"{paths.SBIN}/clusterctl-pod-cidr"
 LEASES = "/var/lib/cni/networks/pods"  # host-local's directory, named after the network
-CONFLIST = f"{CNI_CONFIG}/10-containerd-net.conflist"  # containerd's own name for it
+# The name that containerd itself gave it in clusters of earlier versions.
+CONFLIST = f"{CNI_CONFIG}/10-containerd-net.conflist"
+TEMPLATE = f"{paths.CONFIG}/cni.conflist"
 
 
 def _bird_config(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> HostFile:
@@ -64,7 +68,8 @@ def _cleanup(cluster: Cluster) -> str:
         "for v in $(ip -o link show master cni0 | awk -F '[ @:]+' '{print $2}'); do "
         "ip link del $v; done; ip link del cni0; "
         f"ip route flush proto bird root {cluster.networks.pods}; "
-        f"nft delete table inet cni_hostport; nft delete table {TABLE}"
+        f"nft delete table ip cni_hostport; nft delete table ip6 cni_hostport; "
+        f"nft delete table {TABLE}"
     )
 
 
@@ -82,6 +87,28 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     masquerade = unit(MASQUERADE, rules=RULES)
     bird_units = (Unit(BIRD, reload=True, reads=(bird.path, bird_unit.path)),)
     by_bird = not cluster.source.routes_pods
+    client = table.kubelet_client(cluster, machine)
+    template = HostFile(TEMPLATE, text("pod-network/cni.conflist"), mode=0o644)
+    program = HostFile(
+        SCRIPT,
+        render(
+            "pod-network/pod-cidr.j2",
+            bird=by_bird,
+            node=machine.name,
+            address=machine.address,
+            mtu=cluster.networks.mtu,
+            conflist=TEMPLATE,
+            config=CONFLIST,
+            leases=LEASES,
+            api=haproxy.API,
+            authority=f"{paths.PKI}/ca.crt",
+            client=client.cert_path,
+            key=client.key_path,
+            routes=ROUTES,
+            socket=SOCKET,
+        ),
+        mode=0o755,
+    )
     return ComponentState(
         name="pod-network",
         packages=of_distribution(facts, "bird2") if by_bird else (),
@@ -96,18 +123,8 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         files=(
             *((bird,) if by_bird else ()),
             rules,
-            HostFile(
-                CNI_TEMPLATE,
-                text("pod-network/cni.conf.template").replace(
-                    b"@MTU@", str(cluster.networks.mtu).encode()
-                ),
-                mode=0o644,
-            ),
-            HostFile(
-                SCRIPT,
-                render("pod-network/pod-cidr.j2", bird=by_bird, routes=ROUTES, socket=SOCKET),
-                mode=0o755,
-            ),
+            template,
+            program,
             # host-local would make this file with mode 0750, which violates CIS 1.1.9. It keeps the
             # mode of an existing file.
             HostFile(f"{LEASES}/lock", b""),
@@ -118,7 +135,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         units=(
             *(bird_units if by_bird else ()),
             Unit(MASQUERADE, reload=True, reads=(rules.path, masquerade.path)),
-            Unit(POD_CIDR, reads=(SCRIPT, announcer.path)),
+            Unit(POD_CIDR, reads=(program.path, template.path, announcer.path)),
         ),
         health=f"systemctl is-active --quiet {BIRD if by_bird else POD_CIDR}",
         leftovers=(CONFLIST, "/var/lib/cni", *((ROUTES,) if by_bird else ())),
