@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from provision.artifacts import images
 from provision.desired.components.group import BOOTSTRAPPERS
+from provision.desired.components.node import CONTROL_PLANE, taints
 from provision.desired.render import render
 from provision.model import paths
 from provision.model.cluster import Cluster
@@ -96,7 +97,7 @@ def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
             image=refs["coredns"],
             domain=cluster.networks.domain,
             address=cluster.networks.dns_service,
-            replicas=min(2, len(cluster.nodes)),
+            replicas=_replicas(cluster),
         )
         wanted.append(Manifest("coredns", content, deployed["coredns"]))
     if cluster.addons.metrics_server:
@@ -104,6 +105,7 @@ def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
             "manifests/metrics-server.yaml.j2",
             image=refs["metrics-server"],
             authority=trust.bundle(Authority.KUBERNETES).decode().strip(),
+            replicas=_replicas(cluster),
         )
         wanted.append(Manifest("metrics-server", content, deployed["metrics-server"]))
     if cluster.addons.local_path:
@@ -114,3 +116,17 @@ def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
         )
         wanted.append(Manifest("local-path", content, deployed["local-path"]))
     return tuple(wanted)
+
+
+def _replicas(cluster: Cluster) -> int:
+    """Give two copies of an add-on if two nodes can have one each; else one."""
+    tolerated = {(CONTROL_PLANE, "NoSchedule")}
+    schedulable = [
+        machine
+        for machine in cluster.nodes
+        if all(
+            taint.effect == "PreferNoSchedule" or (taint.key, taint.effect) in tolerated
+            for taint in taints(cluster, machine)
+        )
+    ]
+    return 2 if len(schedulable) > 1 else 1

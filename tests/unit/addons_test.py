@@ -13,11 +13,11 @@ import yaml
 from provision.apply import addons
 from provision.artifacts import images
 from provision.desired.addons import Manifest, manifests
-from provision.model.cluster import Files
+from provision.model.cluster import Files, Taint
 from provision.model.settings.components import Addons, ArtifactsSource
 from provision.model.settings.network import Networks
 from provision.plan.node_change import NodeChange
-from tests.world import DEFAULT, cluster, master, trust
+from tests.world import DEFAULT, cluster, master, trust, worker
 
 KUBECTL = "/usr/local/bin/kubectl"
 
@@ -87,13 +87,69 @@ def test_a_custom_plug_in_is_applied_early_and_unchanged():
     assert "network-policy-warning" not in found
 
 
-def test_one_node_has_one_replica_of_the_dns():
-    def replicas(of):
-        (found,) = (o for o in objects(named(of)["coredns"]) if o["kind"] == "Deployment")
-        return found["spec"]["replicas"]
+def deployments(of=DEFAULT):
+    return {
+        o["metadata"]["name"]: o["spec"]
+        for manifest in named(of).values()
+        for o in objects(manifest)
+        if o["kind"] == "Deployment"
+    }
 
-    assert replicas(DEFAULT) == 2
-    assert replicas(cluster(master("m1"))) == 1
+
+def test_each_deployment_leaves_a_dead_node_after_30_seconds():
+    found = deployments()
+
+    assert len(found) == 3
+    for name, spec in found.items():
+        waits = {
+            t["key"]: t["tolerationSeconds"]
+            for t in spec["template"]["spec"]["tolerations"]
+            if t.get("effect") == "NoExecute"
+        }
+        keys = {f"node.kubernetes.io/{key}" for key in ("not-ready", "unreachable")}
+        assert waits == dict.fromkeys(keys, 30), name
+
+
+@pytest.mark.parametrize("name", ["coredns", "metrics-server"])
+@pytest.mark.parametrize(
+    ("of", "replicas"),
+    [
+        (DEFAULT, 2),
+        (cluster(master("m1")), 1),
+        (cluster(master("m1"), worker("w1")), 2),
+        (cluster(master("m1"), worker("w1", taints=(Taint(key="gpu"),))), 1),
+        (
+            cluster(
+                master("m1"), worker("w1", taints=(Taint(key="a", effect="PreferNoSchedule"),))
+            ),
+            2,
+        ),
+    ],
+)
+def test_an_addon_has_two_copies_if_two_nodes_can_have_one_each(name, of, replicas):
+    spec = deployments(of)[name]
+    affinity = spec["template"]["spec"].get("affinity", {}).get("podAntiAffinity", {})
+    apart = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", [])
+
+    assert spec["replicas"] == replicas
+    assert [rule["labelSelector"] for rule in apart] == [spec["selector"]] * (replicas - 1)
+
+
+def test_a_drain_leaves_one_copy_of_metrics_server():
+    def budgets(of):
+        found = objects(named(of)["metrics-server"])
+        return [o["spec"]["maxUnavailable"] for o in found if o["kind"] == "PodDisruptionBudget"]
+
+    assert budgets(DEFAULT) == [1]
+    assert budgets(cluster(master("m1"))) == []
+
+
+def test_an_update_of_metrics_server_needs_no_third_node():
+    def unavailable(of):
+        return deployments(of)["metrics-server"]["strategy"]["rollingUpdate"]["maxUnavailable"]
+
+    assert unavailable(DEFAULT) == 1
+    assert unavailable(cluster(master("m1"))) == 0
 
 
 def test_the_dns_service_has_the_tenth_address():
