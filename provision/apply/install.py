@@ -100,6 +100,8 @@ def program(changes: Sequence[ComponentChange], record: str = paths.RECORD) -> s
 def _lines(changes: Sequence[ComponentChange], record: str) -> Iterator[str]:
     if any(change.record for change in changes):
         yield f"install -d -m 0755 {quote(record)}"
+        if settings := [part for change in changes for each in _kernel(change) for part in each]:
+            yield join(("settings", record, *settings))
         yield f"records {quote(record)}"
     yield from _place(changes)
     yield from _prepare(changes)
@@ -142,9 +144,8 @@ def _prepare(changes: Sequence[ComponentChange]) -> Iterator[str]:
     for change in changes:
         for module in change.modules:
             yield join(("load", module))
-        for key, value in change.sysctls:
-            path = key if "/" in key else key.replace(".", "/")
-            yield join(("kernel", f"/proc/sys/{path}", value))
+        for _, path, value in _kernel(change):
+            yield join(("kernel", path, value))
     # Without a reload of its own: each takes a small machine a second.
     if enabled := _each(changes, lambda c: (*c.enable, *c.start)):
         yield join(("systemctl", "--quiet", "--no-reload", "enable", *enabled))
@@ -153,6 +154,12 @@ def _prepare(changes: Sequence[ComponentChange]) -> Iterator[str]:
         yield join(("fresh", *known))
     if units:
         yield join(("systemctl", "reset-failed", *units)) + " 2>/dev/null || true"
+
+
+def _kernel(change: ComponentChange) -> Iterator[tuple[str, str, str]]:
+    """Kernel settings: key, path and value."""
+    for key, value in change.sysctls:
+        yield key, f"/proc/sys/{key if '/' in key else key.replace('.', '/')}", value
 
 
 def _activate(change: ComponentChange) -> Iterator[str]:
@@ -270,6 +277,28 @@ kernel() {{ # FILE VALUE
     if ! echo "$2" 2>/dev/null >"$1"; then
         say "$1 cannot be set to $2 here; it is $(cat "$1" 2>/dev/null || echo missing)"
     fi
+}}
+
+settings() {{ # RECORD, then KEY PATH VALUE of each: write down kernel settings before their first change
+    ours=$1/kernel
+    shift
+    touch "$ours"
+    cp "$ours" "$ours{NEW}"
+    while [ $# -gt 0 ]; do
+        before=$(awk -F '\t' -v path="$2" '$2 == path {{print $3}}' "$ours")
+        # If the file sets it already, an older clusterctl made the first change.
+        if [ -z "$before" ] && ! grep -qsF "$1 = " {paths.SYSCTLS}; then
+            before=$(cat "$2" 2>/dev/null) || true
+        fi
+        if [ -n "$before" ]; then
+            awk -F '\t' -v path="$2" '$2 != path' "$ours{NEW}" >"$work/kernel"
+            printf 'sysctl\t%s\t%s\t%s\n' "$2" "$before" "$3" >>"$work/kernel"
+            cat "$work/kernel" >"$ours{NEW}"
+        fi
+        shift 3
+    done
+    sync "$ours{NEW}"
+    mv -fT "$ours{NEW}" "$ours"
 }}
 
 replaces() {{ # FILES that systemd reads: if one is there already, systemd has to reload

@@ -19,6 +19,8 @@ _PARAMETERS = {
     "state": paths.STATE,
     "record": paths.RECORD,
     "units_directory": paths.UNITS,
+    "kernel": "/proc/sys",
+    "settings": paths.SYSCTLS,
     "order": " ".join(reversed(UNITS)),
     "new": NEW,
 }

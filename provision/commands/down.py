@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,26 +21,37 @@ from provision.model.errors import UnreachableError
 from provision.model.look import Look
 
 
-def take_apart(draft: Draft, inventory: Path, progress: Progress) -> dict[str, str]:
+@dataclass(frozen=True)
+class Removed:
+    """What remains after `down`.
+
+    Attributes:
+        left: machine that does not answer -> why.
+        kernel: machine -> kernel settings that keep clusterctl's values until a reboot, because an
+            older clusterctl did not record the values before: `net.ipv4.ip_forward = 1`.
+    """
+
+    left: dict[str, str] = field(default_factory=dict)
+    kernel: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def take_apart(draft: Draft, inventory: Path, progress: Progress) -> Removed:
     """Remove the cluster of an inventory.
 
     Machines that clusterctl made are removed. On other machines, clusterctl removes what their
     record lists.
-
-    Returns:
-        Machine that does not answer -> why.
 
     Raises:
         RefusedError: another operator works on the cluster.
         PhaseError: a machine that answers could not be cleaned.
     """
     source = source_of(draft)
-    left: dict[str, str] = {}
+    removed = Removed()
     if not draft.source.makes_machines:
         with open_session(inventory, progress) as session:
             look = session.observe()
             with hold(session, "down", look):
-                left = _clean(session, look)
+                removed = _clean(session, look)
     elif not absent(source, draft):
         # Do not interrupt another operator's run; a run that begins after this finds no machines.
         with open_session(inventory, progress) as session, hold(session, "down"):
@@ -47,22 +59,26 @@ def take_apart(draft: Draft, inventory: Path, progress: Progress) -> dict[str, s
     cache = cache_of(draft)
     with cache.hold(this_operator(f"clusterctl down {inventory}")):
         source.destroy(draft, progress)
-        if not left:
+        if not removed.left:
             cache.forget()
-    return left
+    return removed
 
 
-def _clean(session: Session, look: Look) -> dict[str, str]:
+def _clean(session: Session, look: Look) -> Removed:
     there = look.answering(session.cluster.machines)
     names = tuple(m.name for m in there)
     with session.progress.phase("remove", "what clusterctl installed", names):
         hint = "run clusterctl down again: it goes on where it stopped"
-        fan_out("remove", there, partial(clean_machine, session), hint=hint)
-    return look.unreachable()
+        answers = fan_out("remove", there, partial(clean_machine, session), hint=hint)
+    kernel = {machine.name: tuple(out.splitlines()) for machine, out in answers.items() if out}
+    return Removed(look.unreachable(), kernel)
 
 
 def clean_machine(session: Session, machine: Machine) -> tuple[int, str, str]:
-    """Remove what clusterctl installed on a machine: (exit status, stdout, stderr)."""
+    """Remove what clusterctl installed on a machine: (exit status, stdout, stderr).
+
+    The stdout has the kernel settings that stay, one a line (`Removed.kernel`).
+    """
     try:
         code, out, error = session.engine.shell(machine, teardown.DOWN)
     except UnreachableError as unreachable:

@@ -15,6 +15,7 @@ ETCD = "/etc/etcd"
 ETCD_PKI = "/etc/etcd/pki"
 ETCD_DATA = "/var/lib/etcd"
 KUBELET_DATA = "/var/lib/kubelet"
+SYSCTLS = "/etc/sysctl.d/90-clusterctl.conf"
 CONTAINERD_DATA = "/var/lib/containerd"
 
 # The record of everything that clusterctl puts on a machine: a file for each component. Its lines
@@ -30,6 +31,7 @@ CONTAINERD_DATA = "/var/lib/containerd"
 #   key      PATH SHA256                                         its key, as clusterctl wrote it
 #   unit     NAME DIGEST
 #   images   PIN                                                 in its registry
+#   sysctl   PATH BEFORE VALUE                                   (file "kernel" only) value before the first change, and clusterctl's
 #   leftover PATH
 #   cleanup  SHELL                                               run once the units have stopped
 STATE = "/var/lib/clusterctl"

@@ -20,8 +20,9 @@ Record = Mapping[str, tuple[Line, ...]]
 
 HOST = "host"
 KEEPER = "kube-apiserver"  # its record also has the generation of the trust
-# The delivery of artifacts and the installation of packages have records too.
-ARTIFACTS, PACKAGES = "artifacts", "packages"
+# The delivery of artifacts, the installation of packages and changed kernel settings have records
+# too.
+ARTIFACTS, PACKAGES, KERNEL = "artifacts", "packages", "kernel"
 # Only `clusterctl node remove` removes a member or a node from the cluster. A change of roles does
 # not.
 HELD = frozenset({"etcd", "kubelet"})
@@ -120,7 +121,7 @@ class Wanted:
         found = [
             self._part(name, record) if name in self.entries else self._whole(name, lines)
             for name, lines in record.items()
-            if name != PACKAGES
+            if name not in (PACKAGES, KERNEL)
         ]
         return tuple(removal for removal in found if removal.lines or removal.forget)
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from provision.apply.change import ComponentChange
 from provision.apply.install import COMMAND, COMPONENT, command, payload, program
 from provision.desired.model import Directory, HostFile
+from provision.model import paths
 from provision.pki.leaf import Authority, Issued, Leaf, Usage
 
 USER = pwd.getpwuid(os.getuid()).pw_name
@@ -442,6 +443,57 @@ def test_units_are_restarted_only_after_files_kernel_and_daemon_reload(tmp_path)
     ]
     at = [body.index(step) for step in order]
     assert at == sorted(at)
+
+
+class Kernel:
+    """Files that stand for kernel settings: the very program sets them, and writes its record."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.record = root / "record"
+        self.conf = root / "sysctl.conf"
+
+    def put(self, name: str, value: str) -> Path:
+        path = self.root / "proc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(value + "\n")
+        return path
+
+    def set(self, *sysctls: tuple[str, str]) -> list[list[str]]:
+        """The lines of the record afterwards."""
+        work = self.root / "work"
+        for stage in ("before", "after"):
+            (work / stage).mkdir(parents=True, exist_ok=True)
+            (work / stage / "c").write_text("r\n")
+        text = program((ComponentChange("c", sysctls=sysctls, record="r\n"),), str(self.record))
+        text = text.replace("/proc/sys", f"{self.root}/proc").replace(paths.SYSCTLS, str(self.conf))
+        subprocess.run(["sh", "-c", text, "run", str(work)], check=True)
+        lines = (self.record / "kernel").read_text().splitlines()
+        return [line.split("\t") for line in lines]
+
+
+def test_the_record_has_kernel_settings_as_they_were_before_the_first_change(tmp_path):
+    kernel = Kernel(tmp_path)
+    forward, panic = kernel.put("net/ipv4/ip_forward", "0"), kernel.put("kernel/panic", "10")
+    settings = (("net.ipv4.ip_forward", "1"), ("kernel.panic", "10"), ("kernel.missing", "1"))
+    lines = [["sysctl", str(forward), "0", "1"], ["sysctl", str(panic), "10", "10"]]
+
+    assert kernel.set(*settings) == lines
+    assert forward.read_text() == "1\n"
+    kernel.conf.write_text("".join(f"{key} = {value}\n" for key, value in settings))
+    assert kernel.set(*settings) == lines
+    assert kernel.set(("kernel.panic", "20")) == [lines[0], ["sysctl", str(panic), "10", "20"]]
+
+
+def test_a_kernel_setting_of_an_older_clusterctl_has_no_value_before(tmp_path):
+    kernel = Kernel(tmp_path)
+    kernel.put("net/ipv4/ip_forward", "1")
+    panic = kernel.put("kernel/panic", "0")
+    kernel.conf.write_text("net.ipv4.ip_forward = 1\n")
+
+    found = kernel.set(("net.ipv4.ip_forward", "1"), ("kernel.panic", "10"))
+
+    assert found == [["sysctl", str(panic), "0", "10"]]
 
 
 @given(

@@ -13,7 +13,7 @@ from provision.model import paths
 from provision.model.cluster import Role
 from provision.model.settings.components import Addons
 from provision.model.settings.network import Api, Networks
-from provision.plan.record import Removal
+from provision.plan.record import Removal, Wanted
 from tests.world import (
     LAB,
     built,
@@ -52,6 +52,13 @@ def becomes(of, machines=None):
 
 def edited(**settings):
     return cluster(*ONE.machines, **{"api": VIP, **settings})
+
+
+def test_earlier_kernel_settings_stay_in_the_record():
+    states = desired(ONE, ONE.machine("m1"), trust(), LAB)
+    record = {"kernel": (("sysctl", "/proc/sys/net/ipv4/ip_forward", "0", "1"),)}
+
+    assert Wanted.of(states, ONE, trust()).removals(record) == ()
 
 
 def test_an_unchanged_cluster_has_nothing_to_prune():

@@ -47,6 +47,8 @@ def run(root, *removals):
     """`down`, or the removal of these."""
     program = teardown.PRUNE if removals else teardown.DOWN
     program = program.replace(paths.STATE, str(root / "state"))
+    program = program.replace(paths.SYSCTLS, str(root / "sysctl.conf"))
+    program = program.replace("kernel=/proc/sys", f"kernel={root}/proc/sys")
     program = program.replace("'^/usr/'", f"'^{root}/usr/'")
     done = subprocess.run(
         ["sh", "-c", program],
@@ -179,6 +181,62 @@ def test_units_stop_before_cleanup_and_each_cleanup_runs_even_if_one_fails(root)
     assert done.returncode == 0, done.stderr
     assert calls.index("systemctl --quiet stop etcd.service") < calls.index("THE FIRST")
     assert calls.index("THE FIRST") < calls.index("2")
+
+
+def kernel(root, name, value):
+    return put(root / "proc" / "sys" / name, f"{value}\n")
+
+
+def test_kernel_settings_get_their_earlier_values(root):
+    forward = kernel(root, "net/ipv4/ip_forward", 1)
+    conf = put(root / "sysctl.conf", "net.ipv4.ip_forward = 1\n")
+    record(root, ("sysctl", str(forward), "0", "1"), component="kernel")
+    record(root, ("file", str(conf)))
+
+    done, _ = run(root)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert forward.read_text() == "0\n"
+    assert not conf.exists()
+
+
+def test_a_kernel_setting_that_another_program_changed_stays(root):
+    panic = kernel(root, "kernel/panic", 60)
+    record(root, ("sysctl", str(panic), "0", "10"), component="kernel")
+
+    assert run(root)[0].returncode == 0
+    assert panic.read_text() == "60\n"
+
+
+def test_a_kernel_setting_that_no_longer_exists_is_no_failure(root):
+    record(root, ("sysctl", f"{root}/proc/sys/net/bridge/gone", "0", "1"), component="kernel")
+
+    done, _ = run(root)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (root / "proc").exists()
+
+
+def test_kernel_settings_without_an_earlier_value_stay_and_are_named(root):
+    forward = kernel(root, "net/ipv4/ip_forward", 1)
+    memory = kernel(root, "vm/overcommit_memory", 1)
+    kernel(root, "kernel/panic", 60)
+    text = "# Written\nnet.ipv4.ip_forward = 1\nvm.overcommit_memory = 1\nkernel.panic = 10\n"
+    conf = put(root / "sysctl.conf", text)
+    record(root, ("sysctl", str(memory), "0", "1"), component="kernel")
+    record(root, ("file", str(conf)))
+
+    done, _ = run(root)
+
+    assert (done.returncode, done.stdout) == (0, "net.ipv4.ip_forward = 1\n")
+    assert (forward.read_text(), memory.read_text()) == ("1\n", "0\n")
+
+
+def test_the_kubelets_cleanup_stops_the_slices_of_pods(root):
+    states = desired(DEFAULT, DEFAULT.machine("w1"), trust(), PLAIN)
+    record(root, ("cleanup", states["kubelet"].cleanup.rpartition("; ")[2]))
+
+    assert "systemctl stop kubepods.slice" in run(root)[1]
 
 
 def test_running_it_again_does_nothing(root):

@@ -1,5 +1,15 @@
 lines=$(cat "$record"/*)
+# Kernel settings. One that an older clusterctl changed has no line: its earlier value is not known.
+unknown=$(awk '$2 == "=" {print $1, $3}' "$settings" 2>/dev/null | while read -r key value; do
+    path=$kernel/$(echo "$key" | tr . /)
+    field sysctl 2 | grep -qxF "$path" || [ "$(cat "$path" 2>/dev/null)" != "$value" ] ||
+        echo "$key = $value"
+done)
 remove
+printf '%s\n' "$lines" | awk -F '\t' '$1 == "sysctl"' | while IFS='	' read -r _ path before value; do
+    # Another program may have set it since.
+    [ "$(cat "$path" 2>/dev/null)" != "$value" ] || [ "$before" = "$value" ] || echo "$before" >"$path"
+done 2>/dev/null
 for directory in $directories; do
     case $directory in /etc/clusterctl*|/etc/kubernetes*|/etc/etcd*|/var/lib/kube*)
         if [ -e "$directory" ] && ! mountpoint -q "$directory"; then left="$left $directory"; fi ;;
@@ -19,3 +29,4 @@ for package in $packages; do
 done
 judge
 rm -rf -- "$state"
+[ -z "$unknown" ] || printf '%s\n' "$unknown"

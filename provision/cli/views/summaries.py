@@ -9,6 +9,7 @@ from provision.apply.session import Session
 from provision.cli.console import out
 from provision.cli.options import Output, print_json
 from provision.commands.converge import Report
+from provision.commands.down import Removed
 from provision.inventory import Draft
 
 
@@ -63,10 +64,21 @@ def _left_out(run: Run) -> None:
         )
 
 
-def show_down(draft: Draft, left: dict[str, str]) -> None:
+def show_kernel(name: str, settings: tuple[str, ...]) -> None:
+    """Print the kernel settings that a machine keeps."""
+    out.print(
+        f"{name}: these kernel settings stay until a reboot, because an older clusterctl did not "
+        f"record the values before: {', '.join(settings)}",
+        soft_wrap=True,
+    )
+
+
+def show_down(draft: Draft, removed: Removed) -> None:
     """Print that the cluster was removed, or the machines that could not be cleaned."""
-    if not left:
+    for name, settings in removed.kernel.items():
+        show_kernel(name, settings)
+    if not removed.left:
         out.print(f"{draft.name} was removed.")
         return
-    for name, reason in left.items():
+    for name, reason in removed.left.items():
         out.print(Text(f"{name}: {reason}", "red"), soft_wrap=True)

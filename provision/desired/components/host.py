@@ -49,7 +49,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         directories=(Directory(paths.KUBERNETES), Directory(paths.PKI), Directory(paths.CONFIG)),
         files=(
             HostFile(
-                "/etc/sysctl.d/90-clusterctl.conf",
+                paths.SYSCTLS,
                 render("host/sysctl.conf.j2", sysctls=sysctls),
                 mode=0o644,
             ),

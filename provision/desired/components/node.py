@@ -63,7 +63,9 @@ _CLEANUP = (
     "kill -9 $(cat $p/task/*/children) ${p#/proc/} ;; esac; done; "
     "for n in /run/netns/cni-*; do umount -l $n; rm -f $n; done; "
     "for m in $(awk '$2 ~ \"^/var/lib/kubelet/(pods|plugins)/\" {print $2}' /proc/mounts "
-    "| sort -r); do umount -l $m || true; done"
+    "| sort -r); do umount -l $m || true; done; "
+    # The systemd driver's slices. With cgroupfs there is no such unit.
+    "timeout 60 systemctl stop kubepods.slice"
 )
 
 
