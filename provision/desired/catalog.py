@@ -22,7 +22,7 @@ from provision.desired.components.node import KUBE_PROXY, KUBELET
 from provision.desired.components.pod_network import POD_NETWORK
 from provision.desired.components.registry import REGISTRY
 from provision.desired.components.vpc_routes import VPC_ROUTES
-from provision.desired.model import Component, ComponentPhase, ComponentState
+from provision.desired.model import Component, ComponentPhase, ComponentState, Space
 from provision.desired.packages import RHEL
 from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
@@ -74,6 +74,15 @@ def component(name: str) -> Component:
 def in_phase(*phases: ComponentPhase) -> tuple[str, ...]:
     """Give names of the components of these phases, in order of installation."""
     return tuple(c.name for c in COMPONENTS if c.phase in phases)
+
+
+def spaces(cluster: Cluster, machine: Machine) -> dict[str, Space]:
+    """Give what the components of a machine need in each directory: path -> the sum."""
+    found: dict[str, Space] = {}
+    for each in COMPONENTS:
+        for space in each.spaces if each.wanted(cluster, machine) else ():
+            found[space.path] = found[space.path] + space if space.path in found else space
+    return found
 
 
 def desired(

@@ -190,6 +190,34 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Space:
+    """A directory that a component uses, and what it needs in it beyond what is there already.
+
+    Attributes:
+        path: absolute; the component makes the directory if it does not exist.
+        least, enough: MiB. Less than `least` is an error, less than `enough` a warning.
+        inodes: number of files and directories.
+        runs: whether programs run from it.
+    """
+
+    path: str
+    least: int
+    enough: int = 0
+    inodes: int = 100
+    runs: bool = False
+
+    def __add__(self, other: Space) -> Space:
+        """What both need, at this one's path."""
+        return Space(
+            self.path,
+            self.least + other.least,
+            max(self.least, self.enough) + max(other.least, other.enough),
+            self.inodes + other.inodes,
+            self.runs or other.runs,
+        )
+
+
+@dataclass(frozen=True)
 class Component:
     """A component: the machines that have it, and the things that it wants on them.
 
@@ -201,6 +229,7 @@ class Component:
         state: (cluster, machine, trust, facts) -> ComponentState, pure.
         units: every unit that it has on a machine of any cluster, each after those that it needs.
         ports: every port on which its processes listen, and other traffic that must reach them.
+        spaces: the directories that it fills, and those from which its programs run.
     """
 
     name: str
@@ -210,6 +239,7 @@ class Component:
     state: Callable[[Cluster, Machine, Trust, Facts], ComponentState] = field(repr=False)
     units: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
+    spaces: tuple[Space, ...] = ()
 
     def opens(self, cluster: Cluster, machine: Machine, port: Port) -> bool:
         """Whether a machine needs one of the component's ports."""

@@ -122,6 +122,29 @@ class Foreign:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A directory that the cluster will use, or the nearest one above it that exists.
+
+    Attributes:
+        path: that the cluster will use.
+        there: the existing one.
+        mount: mount point of its file system.
+        free: MiB.
+        inodes: free ones; None: the file system has no limit.
+        unwritable: why a file cannot be made there; empty: it can.
+        runs: whether a program can run from there.
+    """
+
+    path: str
+    there: str
+    mount: str = "/"
+    free: int = 0
+    inodes: int | None = None
+    unwritable: str = ""
+    runs: bool = True
+
+
+@dataclass(frozen=True)
 class HostReport:
     """What preflight judges.
 
@@ -142,6 +165,7 @@ class HostReport:
         firewalls: other active firewalls (`firewalld`, `ufw`).
         forbidden: what SELinux does not let programs do, by its booleans (`haproxy_connect_any`).
         rules: chains of the machine's own packet filter; of a machine in a cluster: iptables' only.
+        places: the directories that the cluster will use; empty: not asked.
     """
 
     hostname: str
@@ -168,6 +192,7 @@ class HostReport:
     firewalls: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
     rules: tuple[Chain, ...] = ()
+    places: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 
 from provision.model.facts import Facts
-from provision.model.observed import Foreign, HostReport, Port
+from provision.model.observed import Foreign, HostReport, Place, Port
 from provision.model.packet_filter import Chain, Command
 from provision.model.sections import Sections, reading
 from provision.observe import parse_rules
@@ -92,6 +92,7 @@ def report(
             firewalls=tuple(output.lines("firewalls")),
             forbidden=_forbidden(output),
             rules=_rules(output),
+            places=_places(output),
         )
 
 
@@ -179,6 +180,44 @@ def _rules(output: Sections) -> tuple[Chain, ...]:
         *parse_rules.iptables(output.lines("iptables-legacy"), Command.LEGACY),
         *parse_rules.nft(output.lines("ruleset"), frozenset(skip)),
     )
+
+
+# The last four columns of `df -P`: used, available, capacity, mount point. Names before and after
+# them may have blanks. A file system without a limit of inodes has `-`.
+_DF = re.compile(r"\s(?:\d+|-)\s+(?P<free>\d+|-)\s+(?P<used>\d+%|-)\s+(?P<mount>/.*)$")
+
+
+def _places(output: Sections) -> tuple[Place, ...]:
+    directories = output.lines("directories")
+    space, inodes = (
+        dict(zip(directories, map(_DF.search, output.lines(name)[1:]), strict=False))
+        for name in ("space", "inodes")
+    )
+    tried = [line.split("\t") for line in output.lines("tried")]
+    unwritable = {words[1]: words[2] for words in tried if words[0] == "write"}
+    idle = {words[1] for words in tried if words[0] == "run"}
+    places = []
+    with reading("places"):
+        for line in output.lines("places"):
+            path, there = line.split("\t")
+            if there not in directories:
+                places.append(Place(path, there, unwritable="Not a directory"))
+            elif (found := space.get(there)) and found["free"] != "-":
+                left = inodes.get(there)
+                places.append(
+                    Place(
+                        path,
+                        there,
+                        found["mount"],
+                        int(found["free"]),
+                        int(left["free"])
+                        if left and "-" not in {left["free"], left["used"]}
+                        else None,
+                        unwritable.get(there, ""),
+                        there not in idle,
+                    )
+                )
+    return tuple(places)
 
 
 _SOCKET = re.compile(

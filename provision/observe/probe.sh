@@ -1,4 +1,5 @@
-# One look at this machine: what it is, and what the cluster installed on it. Changes nothing. POSIX sh.
+# One look at this machine: what it is, and what the cluster installed on it. Changes nothing: what
+# `places` writes, it removes. POSIX sh.
 #
 # The assignments before this line come from script.py; a list has an item on each line.
 # It prints sections: a line `@@ NAME`, then the section's lines. parse.py reads them.
@@ -168,6 +169,55 @@ facts() {
     ip -4 -o addr show
     section routes
     ip -4 route show
+}
+
+# Whether the cluster's directories can be written, and whether programs run from them. On a new
+# machine this makes a file in each directory, runs it, and removes it.
+places() {
+    [ -n "$places" ] || return 0
+    section places
+    set --
+    for place in $places; do
+        there=$place
+        until [ -e "$there" ] || [ -L "$there" ]; do
+            there=${there%/*}
+            there=${there:-/}
+        done
+        printf '%s\t%s\n' "$place" "$there"
+        [ -d "$there" ] || continue
+        case $IFS$*$IFS in
+        *"$IFS$there$IFS"*) ;;
+        *) set -- "$@" "$there" ;;
+        esac
+    done
+    section directories
+    printf '%s\n' "$@"
+    section space
+    df -Pm -- "$@"
+    section inodes
+    df -Pi -- "$@"
+    section tried
+    if [ -d "$record" ]; then
+        for there; do
+            [ -w "$there" ] || printf 'write\t%s\tRead-only file system\n' "$there"
+        done
+        return 0
+    fi
+    trial=.clusterctl-check.$$
+    (
+        trap 'for there; do rm -f -- "$there/$trial"; done' EXIT
+        trap exit HUP INT TERM
+        umask 077
+        set -C
+        for there; do
+            said=$( (printf '#!/bin/sh\n' >"$there/$trial") 2>&1) ||
+                printf 'write\t%s\t%s\n' "$there" "${said##*: }"
+        done
+        for there; do
+            [ ! -e "$there/$trial" ] || chmod 700 -- "$there/$trial"
+            [ ! -e "$there/$trial" ] || "$there/$trial" || printf 'run\t%s\n' "$there"
+        done
+    )
 }
 
 kernel_features() {
@@ -352,6 +402,7 @@ packages() {
 
 machine() {
     facts
+    places
     kernel_features
     ports
     lock

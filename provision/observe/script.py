@@ -10,6 +10,7 @@ from importlib.resources import files as resources
 
 from provision.artifacts import images
 from provision.desired import lock_programs
+from provision.desired.catalog import spaces
 from provision.desired.components import containerd, firewall, pod_network
 from provision.desired.components.etcd import CA, LOCAL
 from provision.desired.components.keepalived import CONFIG as KEEPALIVED
@@ -76,6 +77,7 @@ class Query:
         proxy: for the registries.
         kubelet_client: the certificate of a kubelet that has joined.
         deep: hash every binary.
+        places: directories that the cluster will use.
     """
 
     address: str
@@ -90,6 +92,7 @@ class Query:
     proxy: HttpProxy = field(default_factory=HttpProxy)
     kubelet_client: str = KUBELET_CLIENT
     deep: bool = False
+    places: tuple[str, ...] = ()
 
     def program(self) -> str:
         """Write the shell program: the parameters, then `probe.sh`."""
@@ -102,6 +105,7 @@ class Query:
             "files": "\n".join(self.files),
             "namespaces": "\n".join(self.namespaces),
             "deep": "1" if self.deep else "",
+            "places": "\n".join(self.places),
             "vip": self.vip,
             "registries": "\n".join(f"{name} {url}" for name, url in self.registries),
             "http_proxy": self.proxy.http or "",
@@ -156,7 +160,7 @@ def query(
     Args:
         units, packages, certificates, files, deep: see `Query`.
         reachability: a new machine also tries to connect to the other machines and to the virtual
-            address.
+            address, and to write and run a file in each directory that the cluster will use.
     """
     others = [m for m in cluster.machines if m.name != machine.name] if reachability else []
     return Query(
@@ -172,6 +176,7 @@ def query(
         proxy=cluster.proxy,
         kubelet_client=kubelet_client(cluster, machine).cert_path,
         deep=deep,
+        places=tuple(spaces(cluster, machine)) if reachability else (),
     )
 
 

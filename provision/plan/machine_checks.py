@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from provision.desired.catalog import COMPONENTS
@@ -16,11 +15,11 @@ from provision.desired.model import Component, Listens, Protocol
 from provision.desired.packages import EPEL
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import Finding
-from provision.model.facts import Facts
-from provision.model.observed import HostReport, Observed
 from provision.model.observed import Port as Held
 from provision.observe.script import HAPROXY_CONNECTS, KEEPALIVED_CONNECTS
 from provision.plan.packet_filter import needed, opening, stops
+from provision.plan.place_checks import room, usable
+from provision.plan.view import View
 
 # ID of os-release -> the oldest version that is tested.
 SUPPORTED: Mapping[str, tuple[int, ...]] = {
@@ -38,40 +37,12 @@ SYSTEMD = 245  # of Ubuntu 20.04
 KERNEL = (5, 13)
 # Source: kubeadm's own preflight: 1700 MB and two CPUs for a control plane.
 MASTER_MEMORY, WORKER_MEMORY, MASTER_CPUS = 1700, 700, 2  # MiB
-DISK_FULL, DISK_LOW = 2048, 10240  # MiB on /var/lib: binaries and images take 1.5 GiB
 # Certificates are backdated by five minutes. etcd warns if the clocks differ by a second or more.
 CLOCK_WRONG, CLOCK_OFF = 120.0, 30.0  # seconds
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - compared with, not listened on
 LOOPBACK = "127.0.0.1"
 _ANYWHERE = frozenset({EVERYWHERE, "*", "::"})
-
-
-@dataclass(frozen=True)
-class View:
-    """A machine that answered, and the data that its checks need.
-
-    Attributes:
-        seen: the result of its probe; `facts` and `host` are parts of it.
-        fingerprint: SHA-256 of the cluster's Kubernetes authority; None: it does not exist yet.
-        off: names of the cluster's machines that do not answer.
-    """
-
-    cluster: Cluster
-    machine: Machine
-    seen: Observed
-    facts: Facts
-    host: HostReport
-    fingerprint: str | None
-    off: frozenset[str]
-
-    @property
-    def joined(self) -> bool:
-        """Whether the machine already belongs to this cluster."""
-        return self.seen.cluster == self.cluster.name
-
-    def finding(self, what: str, hint: str, *, fatal: bool = True) -> Finding:
-        return Finding(self.machine.name, what, hint, fatal=fatal)
 
 
 def _other_cluster(view: View) -> Iterator[Finding]:
@@ -178,14 +149,6 @@ def _resources(view: View) -> Iterator[Finding]:
     if machine.is_master and host.cpus < MASTER_CPUS:
         yield view.finding(
             f"has {host.cpus} CPU", f"a master should have {MASTER_CPUS}", fatal=False
-        )
-    if host.var_free < DISK_LOW:
-        full = host.var_free < DISK_FULL
-        yield view.finding(
-            f"its disk is {'full' if full else 'nearly full'}: "
-            f"{host.var_free} MiB are free on /var/lib",
-            f"free at least {DISK_FULL if full else DISK_LOW} MiB",
-            fatal=full,
         )
 
 
@@ -427,6 +390,8 @@ CHECKS: tuple[Callable[[View], Iterator[Finding]], ...] = (
     _identity,
     _system,
     _resources,
+    usable,
+    room,
     _swap,
     _clock,
     _ports,

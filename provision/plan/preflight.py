@@ -8,7 +8,8 @@ from ipaddress import IPv4Network
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import Finding
 from provision.model.observed import HostReport, Observed, api_view
-from provision.plan.machine_checks import CHECKS, View
+from provision.plan.machine_checks import CHECKS
+from provision.plan.view import View
 
 
 def preflight(

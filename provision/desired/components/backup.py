@@ -14,6 +14,7 @@ from provision.desired.model import (
     ComponentState,
     Directory,
     HostFile,
+    Space,
     Unit,
 )
 from provision.desired.packages import of_distribution
@@ -141,4 +142,5 @@ BACKUP = Component(
     wanted=lambda cluster, machine: machine.is_master and cluster.backup.enabled,
     state=_state,
     units=(TIMER, SERVICE),
+    spaces=(Space(paths.BIN, 10, runs=True), Space(paths.BACKUPS, 50, enough=500)),
 )

@@ -15,6 +15,7 @@ from provision.desired.model import (
     ComponentState,
     Directory,
     HostFile,
+    Space,
     Unit,
 )
 from provision.desired.packages import of_distribution
@@ -145,4 +146,5 @@ CERTIFICATES = Component(
     wanted=lambda *_: True,
     state=_state,
     units=(f"{RENEW}.timer", f"{APPROVE}.timer"),
+    spaces=(Space(paths.SBIN, 1, runs=True),),
 )

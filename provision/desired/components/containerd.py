@@ -13,6 +13,7 @@ from provision.desired.model import (
     ComponentState,
     Directory,
     HostFile,
+    Space,
     Unit,
 )
 from provision.desired.render import render
@@ -171,4 +172,9 @@ CONTAINERD = Component(
     wanted=lambda _, machine: machine.is_node,
     state=_state,
     units=("containerd.service",),
+    spaces=(
+        Space(paths.BIN, 80, runs=True),
+        Space(paths.CNI_BIN, 20, runs=True),
+        Space(paths.CONTAINERD_DATA, 500, enough=6000, inodes=5000, runs=True),
+    ),
 )

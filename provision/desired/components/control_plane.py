@@ -17,6 +17,7 @@ from provision.desired.model import (
     HostFile,
     Listens,
     Port,
+    Space,
     Unit,
     Who,
 )
@@ -341,6 +342,11 @@ APISERVER = Component(
     state=_apiserver,
     units=("kube-apiserver.service",),
     ports=(Port(ports.API, "kube-apiserver", allow=(Allow(Who.API_CLIENTS),)),),
+    spaces=(
+        Space(paths.BIN, 180, runs=True),
+        # The audit log: the file in use, and ten older ones of 100 MB.
+        Space("/var/log/kubernetes", 100, enough=1100),
+    ),
 )
 CONTROLLER_MANAGER = Component(
     "kube-controller-manager",
@@ -350,6 +356,7 @@ CONTROLLER_MANAGER = Component(
     state=_controller_manager,
     units=("kube-controller-manager.service",),
     ports=(Port(ports.CONTROLLER_MANAGER, "kube-controller-manager", listens=Listens.LOOPBACK),),
+    spaces=(Space(paths.BIN, 75, runs=True),),
 )
 SCHEDULER = Component(
     "kube-scheduler",
@@ -359,4 +366,5 @@ SCHEDULER = Component(
     state=_scheduler,
     units=("kube-scheduler.service",),
     ports=(Port(ports.SCHEDULER, "kube-scheduler", listens=Listens.LOOPBACK),),
+    spaces=(Space(paths.BIN, 75, runs=True),),
 )

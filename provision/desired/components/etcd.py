@@ -15,6 +15,7 @@ from provision.desired.model import (
     HostFile,
     Listens,
     Port,
+    Space,
     Unit,
     Who,
 )
@@ -175,5 +176,11 @@ ETCD = Component(
         ),
         Port(ports.ETCD_CLIENT, "etcd", listens=Listens.LOOPBACK),
         Port(ports.ETCD_METRICS, "etcd", listens=Listens.LOOPBACK),
+    ),
+    spaces=(
+        Space(paths.BIN, 70, runs=True),
+        # Two write-ahead logs of 64 MiB, and the database twice while it is defragmented. etcd's
+        # quota for the database is 2 GiB.
+        Space(paths.ETCD_DATA, 300, enough=2048),
     ),
 )

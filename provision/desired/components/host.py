@@ -11,6 +11,7 @@ from provision.desired.model import (
     HostFile,
     Listens,
     Port,
+    Space,
     Who,
 )
 from provision.desired.packages import of_distribution
@@ -79,4 +80,5 @@ HOST = Component(
             listens=Listens.MACHINE,
         ),
     ),
+    spaces=(Space("/etc", 10), Space(paths.STATE, 200)),
 )

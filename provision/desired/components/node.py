@@ -14,6 +14,7 @@ from provision.desired.model import (
     HostFile,
     Listens,
     Port,
+    Space,
     Unit,
     Who,
 )
@@ -223,6 +224,12 @@ KUBELET = Component(
         ),
         Port(ports.KUBELET_HEALTH, "kubelet", listens=Listens.LOOPBACK),
     ),
+    spaces=(
+        Space(paths.BIN, 90, runs=True),
+        # Volumes of pods: programs in them run from here.
+        Space(paths.KUBELET_DATA, 20, enough=1000, runs=True),
+        Space("/var/log/pods", 50),
+    ),
 )
 # A program that takes kube-proxy's place answers on the same ports.
 _SERVICES = (Allow(Who.SERVICE_CLIENTS),)
@@ -250,6 +257,7 @@ KUBE_PROXY = Component(
         ),
         Port(ports.KUBE_PROXY_METRICS, "kube-proxy", listens=Listens.LOOPBACK),
     ),
+    spaces=(Space(paths.BIN, 60, runs=True),),
 )
 
 __all__ = ["KUBELET", "KUBE_PROXY", "labels", "taints"]

@@ -12,6 +12,7 @@ from provision.desired.model import (
     HostFile,
     Listens,
     Port,
+    Space,
     Unit,
     Who,
 )
@@ -78,4 +79,5 @@ REGISTRY = Component(
             listens=Listens.MACHINE,
         ),
     ),
+    spaces=(Space(paths.BIN, 20, runs=True), Space(paths.REGISTRY, 150)),
 )
