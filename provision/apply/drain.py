@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from shlex import quote
@@ -11,6 +11,7 @@ from typing import Any
 
 from provision.apply import kubectl
 from provision.apply.checked import checked, trimmed
+from provision.apply.local_volumes import LocalVolume, volumes_of
 from provision.apply.session import Session
 from provision.desired.components.control_plane import KUBECTL
 from provision.model.cluster import Machine
@@ -35,13 +36,13 @@ class Workload:
         pods: `namespace/name` of all pods that a drain must move; not those of DaemonSets.
         orphans: those of them without a controller: no other node would start them again.
         blocked: pod -> the PodDisruptionBudget that allows no eviction of it now.
-        volumes: `namespace/claim` of volumes that exist on this machine only.
+        volumes: those that exist on this machine only.
     """
 
     pods: tuple[str, ...] = ()
     orphans: tuple[str, ...] = ()
     blocked: Mapping[str, str] = field(default_factory=dict)
-    volumes: tuple[str, ...] = ()
+    volumes: tuple[LocalVolume, ...] = ()
 
 
 def workload(session: Session, leader: Machine, node: str) -> Workload:
@@ -72,11 +73,7 @@ def judge(
         pods=tuple(_name(pod) for pod in going),
         orphans=tuple(_name(pod) for pod in going if not pod["metadata"].get("ownerReferences")),
         blocked={_name(pod): _name(b) for pod in going for b in budgets if _blocks(b, pod)},
-        volumes=tuple(
-            f"{claim['namespace']}/{claim['name']}"
-            for volume in volumes
-            if node in _only_on(volume) and (claim := volume["spec"].get("claimRef"))
-        ),
+        volumes=volumes_of(node, volumes, pods),
     )
 
 
@@ -159,12 +156,3 @@ def _selects(selector: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
         if not holds[wanted["operator"]]:
             return False
     return True
-
-
-def _only_on(volume: Mapping[str, Any]) -> Iterator[str]:
-    """Names of the nodes that a volume cannot leave."""
-    required = volume["spec"].get("nodeAffinity", {}).get("required", {})
-    for term in required.get("nodeSelectorTerms", []):
-        for wanted in term.get("matchExpressions", []):
-            if wanted["key"] == "kubernetes.io/hostname" and wanted["operator"] == "In":
-                yield from wanted["values"]

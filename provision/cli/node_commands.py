@@ -76,6 +76,7 @@ def remove(
     machine what clusterctl installed there.
     """
     from provision.apply.lock import hold, refuse_second
+    from provision.cli.views.summaries import show_kernel, show_lost
     from provision.commands import nodes
     from provision.inventory import read
 
@@ -90,7 +91,9 @@ def remove(
             refuse_second(case.session, case.look)
             _agree(case, "remove", yes=yes)
             with hold(case.session, "node remove", case.look):
-                nodes.remove(nodes.look_again(case), options)
+                left = nodes.remove(nodes.look_again(case), options)
+        show_kernel(name, left.kernel)
+        show_lost(inventory, left.volumes)
         out.print(
             f"{name} was removed. Delete its line from {inventory}; else the next `up` adds it again.",
             soft_wrap=True,
@@ -113,9 +116,10 @@ def replace(
     The new machine has the same name. If clusterctl made the machine, it makes a new one. Otherwise, set up the new machine first. If
     its address differs, write the new address into the inventory.
     """
+    from provision.apply.local_volumes import lost
     from provision.apply.lock import hold, refuse_second
     from provision.apply.session import open_session
-    from provision.cli.views.summaries import show_up
+    from provision.cli.views.summaries import show_lost, show_up
     from provision.commands import converge, nodes
 
     live = progress()
@@ -126,13 +130,19 @@ def replace(
         with hold(case.session, "node replace", case.look):
             now = nodes.look_again(case)
             nodes.refuse_replacing(inventory, now, force=force)
-            nodes.forget(now, _options(pdb, drain_timeout, force=force))
+            left = nodes.forget(now, _options(pdb, drain_timeout, force=force))
+    claims = left.volumes
     install = may_install(yes=yes)
-    with open_session(inventory, live, create=True, names=(name,), install=install) as session:
-        run, _ = converge.prepare(session)
-        with hold(session, "node replace", run.look):
-            run = converge.look_again(run)
-            show_up(session, run, converge.up(run), Output.TABLE)
+    try:
+        with open_session(inventory, live, create=True, names=(name,), install=install) as session:
+            run, _ = converge.prepare(session)
+            with hold(session, "node replace", run.look):
+                run = converge.look_again(run)
+                show_up(session, run, converge.up(run), Output.TABLE)
+            claims = lost(session, run.look.leader(but=name), left.volumes)
+    finally:
+        # The volumes are gone even if the new machine did not come up.
+        show_lost(inventory, claims)
 
 
 def _options(pdb: Literal["wait", "fail", "force"], drain_timeout: int, *, force: bool) -> Options:
@@ -148,8 +158,9 @@ def _agree(case: Leaving, verb: str, *, yes: bool) -> None:
     change = f"{verb} {name} of {case.session.cluster.name}"
     err.print(f"This command will {change}.", soft_wrap=True)
     if there.volumes:
+        volumes = ", ".join(map(str, there.volumes))
         err.print(
-            f"Volumes on its disk are lost. Their claims: {', '.join(there.volumes)}",
+            f"Volumes on its disk are lost, and are deleted with it: {volumes}",
             style="yellow",
             soft_wrap=True,
         )

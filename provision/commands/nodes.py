@@ -16,6 +16,7 @@ from provision import inventory
 from provision.apply import etcd_members, kubectl
 from provision.apply.checked import checked
 from provision.apply.drain import Pdb, Workload, drain, workload
+from provision.apply.local_volumes import LocalVolume, deletion, lost
 from provision.apply.phases import ADDONS, UP, VERIFY, Run, execute
 from provision.apply.session import Session, open_session
 from provision.apply.unfinished import marked
@@ -70,6 +71,19 @@ class Options:
     pdb: Pdb = Pdb.WAIT
     drain_timeout: int = DRAIN_TIMEOUT
     force: bool = False
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a machine that left took with it, and what it keeps.
+
+    Attributes:
+        volumes: the volumes that were deleted with it.
+        kernel: its kernel settings that stay (`provision.commands.down.Removed`).
+    """
+
+    volumes: tuple[LocalVolume, ...] = ()
+    kernel: tuple[str, ...] = ()
 
 
 # Add
@@ -224,8 +238,11 @@ def _gone(session: Session, name: str) -> str:
     return f"its machine is {state}" if state in {"stopped", "absent"} else ""
 
 
-def remove(case: Leaving, options: Options) -> None:
+def remove(case: Leaving, options: Options) -> Left:
     """Take a machine out of the cluster: its pods, etcd member, Node, and what is installed on it.
+
+    Returns:
+        Of the volumes those that are claimed still.
 
     Raises:
         RefusedError, PhaseError: see `drain`; or a later step failed.
@@ -235,8 +252,9 @@ def remove(case: Leaving, options: Options) -> None:
     # First change the other machines: from here on no proxy sends requests to this one.
     with marked(run):
         execute(run, [phase for phase in UP if phase not in (VERIFY, ADDONS)])
-        _forget(case)
+        left = _forget(case)
         execute(run, [VERIFY])
+    return replace(left, volumes=lost(case.session, case.leader, left.volumes))
 
 
 def refuse_replacing(path: Path, case: Leaving, *, force: bool) -> None:
@@ -274,20 +292,20 @@ def refuse_replacing(path: Path, case: Leaving, *, force: bool) -> None:
         )
 
 
-def forget(case: Leaving, options: Options) -> None:
+def forget(case: Leaving, options: Options) -> Left:
     """Make the cluster forget a machine, so that `up` adds its successor as a new machine.
 
     Raises:
         RefusedError, PhaseError: see `drain`; or a later step failed.
     """
     _drain(case, options)
-    _forget(case)
+    return _forget(case)
 
 
-def _forget(case: Leaving) -> None:
+def _forget(case: Leaving) -> Left:
     _forget_member(case)
-    _clean(case)
-    _forget_node(case)
+    kernel = _clean(case)
+    return Left(_forget_node(case), kernel)
 
 
 def _drain(case: Leaving, options: Options) -> None:
@@ -313,25 +331,39 @@ def _forget_member(case: Leaving) -> None:
         etcd_members.remove(case.session, via, case.machine.name)
 
 
-def _clean(case: Leaving) -> None:
-    """Remove the machine itself if clusterctl made it; else what clusterctl installed, if it answers."""
+def _clean(case: Leaving) -> tuple[str, ...]:
+    """Remove the machine itself if clusterctl made it; else what clusterctl installed, if it answers.
+
+    Returns:
+        Its kernel settings that stay.
+    """
     session, name = case.session, case.machine.name
     if session.source.remove(session.draft, (name,), session.progress) or not case.answers:
-        return
+        return ()
     answer = down.clean_machine(session, case.machine)
-    checked(answer, case.machine, "remove", "remove what clusterctl installed")
+    out = checked(answer, case.machine, "remove", "remove what clusterctl installed")
+    return tuple(out.splitlines())
 
 
-def _forget_node(case: Leaving) -> None:
-    """Delete its Node and its pods: the machine can no longer report that they have ended."""
+def _forget_node(case: Leaving) -> tuple[LocalVolume, ...]:
+    """Delete its Node, its pods and its volumes: the machine can no longer report their end.
+
+    Returns:
+        The volumes.
+    """
+    # The drain took time: another volume may have been made.
+    volumes = workload(case.session, case.leader, case.machine.name).volumes
+    known = {volume.name: volume for volume in case.there.volumes}
     name = quote(case.machine.name)
     program = (
         f"{KUBECTL} delete node {name} --ignore-not-found >/dev/null && "
         f"{KUBECTL} delete pods -A --field-selector=spec.nodeName={name} --force "
-        "--grace-period=0 --wait=false >/dev/null 2>&1"
+        "--grace-period=0 --wait=false >/dev/null 2>&1 || exit 1\n"
     )
-    answer = kubectl.run(case.session, case.leader, program)
-    checked(answer, case.leader, "remove", "delete the Node")
+    answer = kubectl.run(case.session, case.leader, program + deletion(volumes))
+    checked(answer, case.leader, "remove", "delete the Node and the volumes on its disk")
+    # A drain has moved the pods by now.
+    return tuple(known.get(volume.name, volume) for volume in volumes)
 
 
 def _without(case: Leaving) -> tuple[Session, Look]:

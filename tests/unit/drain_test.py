@@ -55,7 +55,7 @@ def test_volumes_that_are_on_this_machine_only_are_named():
     expression = {"key": "kubernetes.io/hostname", "operator": "In", "values": ["w1"]}
     affinity = {"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}
     claim = {"namespace": "default", "name": "data"}
-    local = {"spec": {"nodeAffinity": affinity, "claimRef": claim}}
-    remote = {"spec": {"claimRef": claim}}
-    assert judge("w1", [], [], [local, remote]).volumes == ("default/data",)
+    local = {"metadata": {"name": "pvc-1"}, "spec": {"nodeAffinity": affinity, "claimRef": claim}}
+    remote = {"metadata": {"name": "pvc-2"}, "spec": {"claimRef": claim}}
+    assert [v.claim for v in judge("w1", [], [], [local, remote]).volumes] == ["default/data"]
     assert judge("w2", [], [], [local, remote]).volumes == ()

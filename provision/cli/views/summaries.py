@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.text import Text
 
+from provision.apply.local_volumes import LocalVolume
 from provision.apply.phases import Run
 from provision.apply.session import Session
 from provision.cli.console import out
@@ -65,12 +68,33 @@ def _left_out(run: Run) -> None:
 
 
 def show_kernel(name: str, settings: tuple[str, ...]) -> None:
-    """Print the kernel settings that a machine keeps."""
+    """Print the kernel settings that a machine keeps, if there are any."""
+    if not settings:
+        return
     out.print(
         f"{name}: these kernel settings stay until a reboot, because an older clusterctl did not "
         f"record the values before: {', '.join(settings)}",
         soft_wrap=True,
     )
+
+
+def show_lost(inventory: Path, volumes: tuple[LocalVolume, ...]) -> None:
+    """Print the claims whose volumes were deleted with a machine, and what to type next."""
+    for volume in volumes:
+        if not volume.claim:
+            continue
+        namespace, _, claim = volume.claim.partition("/")
+        names = [f"persistentvolumeclaim/{claim}"]
+        names += [f"pod/{pod.partition('/')[2]}" for pod in volume.pods]
+        pods = f" Its pods wait: {', '.join(volume.pods)}." if volume.pods else ""
+        out.print(
+            f"The claim {volume.claim} is Lost: its volume was on the machine's disk.{pods} To start "
+            "again with an empty volume (a StatefulSet makes the claim anew; for other pods, apply it "
+            "again):\n"
+            f"  clusterctl kubectl {inventory} -- -n {namespace} delete {' '.join(names)}",
+            style="yellow",
+            soft_wrap=True,
+        )
 
 
 def show_down(draft: Draft, removed: Removed) -> None:
