@@ -161,7 +161,8 @@ class HostReport:
         routes: networks in its routing table, without those of pods.
         systemd: version, 0 when PID 1 is something else.
         missing: kernel features that the cluster needs and the machine lacks (`overlay`,
-            `nf_tables`).
+            `nf_tables`, `nft_fib_ipv4`).
+        outdated: whether an upgrade has removed the modules of the kernel that still runs.
         firewalls: other active firewalls (`firewalld`, `ufw`).
         forbidden: what SELinux does not let programs do, by its booleans (`haproxy_connect_any`).
         rules: chains of the machine's own packet filter; of a machine in a cluster: iptables' only.
@@ -189,6 +190,7 @@ class HostReport:
     vip_answers: bool = False
     foreign: tuple[Foreign, ...] = ()
     missing: tuple[str, ...] = ()
+    outdated: bool = False
     firewalls: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
     rules: tuple[Chain, ...] = ()

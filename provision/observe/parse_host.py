@@ -66,6 +66,8 @@ def report(
         disk_free, var_free = (
             int(line.split()[-3]) for line in output.lines("disk", required=True)[1:3]
         )
+    # A container has the kernel of its host, and modules of its own, if any.
+    outdated = "modules-removed" in output and host.get("container", "none") == "none"
     with reading("facts"):
         return HostReport(
             hostname=host["hostname"],
@@ -88,7 +90,8 @@ def report(
             registries=_registries(output),
             vip_answers="answers" in output.lines("virtual-address"),
             foreign=_foreign(output, record, loaded),
-            missing=_missing(output),
+            missing=_missing(output, outdated=outdated),
+            outdated=outdated,
             firewalls=tuple(output.lines("firewalls")),
             forbidden=_forbidden(output),
             rules=_rules(output),
@@ -152,15 +155,21 @@ def _foreign(output: Sections, record: Record, loaded: list[dict[str, str]]) -> 
     return (*signs, *running)
 
 
-def _missing(output: Sections) -> tuple[str, ...]:
+def _missing(output: Sections, *, outdated: bool) -> tuple[str, ...]:
     """Features that the kernel neither has nor can load. An unknown feature is not missing."""
     there = {line.split()[-1] for line in output.lines("filesystems")}
     there |= {*output.lines("features"), *output.lines("modules")}
-    own_kernel = "modules" in output
-    wanted = (
-        ("overlay", "nf_tables", "nf_conntrack", "br_netfilter") if own_kernel else ("overlay",)
-    )
-    return tuple(feature for feature in wanted if feature not in there)
+    wanted = ["overlay"]
+    # Options of a kernel, in capitals, are no modules: only nft tells whether they are there.
+    rules = output.lines("rules")
+    if outdated or "modules" in output:
+        wanted += ["nf_tables", "nf_conntrack", "br_netfilter", *(x for x in rules if x.islower())]
+    if "refused-rules" in output:
+        refused = output.lines("refused-rules")
+        taken = {*rules} - {*refused}
+        there = (there - {*refused}) | taken | ({"nf_tables"} if taken else set())
+        wanted += refused
+    return tuple(dict.fromkeys(feature for feature in wanted if feature not in there))
 
 
 def _forbidden(output: Sections) -> tuple[str, ...]:

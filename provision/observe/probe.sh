@@ -224,16 +224,47 @@ kernel_features() {
     section filesystems
     cat /proc/filesystems
     section features
-    for feature in overlay nf_tables nf_conntrack br_netfilter; do
+    features="overlay${IFS}nf_tables${IFS}nf_conntrack${IFS}br_netfilter"
+    for rule in $rules; do
+        features=$features$IFS${rule%% *}
+    done
+    for feature in $features; do
         [ ! -e "/sys/module/$feature" ] || printf '%s\n' "$feature"
     done
     [ ! -e /proc/sys/net/netfilter/nf_conntrack_max ] || echo nf_conntrack
     [ ! -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || echo br_netfilter
     # A missing module may be loaded, but only on a machine that has its own kernel.
-    if [ -e "/lib/modules/$kernel/modules.dep" ] && has modinfo; then
+    modules=$all_modules/$kernel
+    if [ -e "$modules/modules.dep" ]; then
         section modules
-        modinfo -F name overlay nf_tables nf_conntrack br_netfilter
+        cat "$modules/modules.dep" "$modules/modules.builtin" |
+            sed 's/:.*//; s/.*\///; s/\.ko.*//; s/-/_/g' | grep -xF -- "$features"
+    elif (set +f && ls "$all_modules"/*/modules.dep >/dev/null); then
+        section modules-removed
     fi
+}
+
+# Whether the kernel takes the rules that the cluster needs. nft's check asks it, and changes nothing.
+nftables() {
+    [ -n "$rules" ] || return 0
+    section rules
+    for rule in $rules; do
+        printf '%s\n' "${rule%% *}"
+    done
+    # Not in a cluster: nft would read every rule of kube-proxy.
+    [ ! -d "$record" ] && has nft || return 0
+    refused=
+    printf '%s\n' "$rules" | cut -d ' ' -f 2- | nft -c -f - || for rule in $rules; do
+        said=$(printf '%s\n' "${rule#* }" | nft -c -f - 2>&1) || case $said in
+        *'No such file or directory'* | *'ot supported'* | *'Invalid argument'*)
+            refused=$refused${rule%% *}$IFS
+            ;;
+        # Other errors (no permission, no memory, another syntax) say nothing about the kernel.
+        *) return 0 ;;
+        esac
+    done
+    section refused-rules
+    printf '%s' "$refused"
 }
 
 ports() {
@@ -404,6 +435,7 @@ machine() {
     facts
     places
     kernel_features
+    nftables
     ports
     lock
     for_life

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files as resources
 
 from provision.artifacts import images
-from provision.desired import lock_programs
+from provision.desired import kernel_rules, lock_programs
 from provision.desired.catalog import spaces
 from provision.desired.components import containerd, firewall, pod_network
 from provision.desired.components.etcd import CA, LOCAL
@@ -59,6 +59,7 @@ TABLES: Mapping[str, str] = {
 
 UFW = "/etc/ufw/ufw.conf"
 SELINUX = "/sys/fs/selinux"
+MODULES = "/lib/modules"
 # SELinux booleans that HAProxy and keepalived need; off by default.
 HAPROXY_CONNECTS, KEEPALIVED_CONNECTS = "haproxy_connect_any", "keepalived_connect_any"
 
@@ -78,6 +79,7 @@ class Query:
         kubelet_client: the certificate of a kubelet that has joined.
         deep: hash every binary.
         places: directories that the cluster will use.
+        rules: name -> rule of nftables that the kernel must take (`provision.desired.kernel_rules`).
     """
 
     address: str
@@ -93,6 +95,7 @@ class Query:
     kubelet_client: str = KUBELET_CLIENT
     deep: bool = False
     places: tuple[str, ...] = ()
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     def program(self) -> str:
         """Write the shell program: the parameters, then `probe.sh`."""
@@ -106,6 +109,7 @@ class Query:
             "namespaces": "\n".join(self.namespaces),
             "deep": "1" if self.deep else "",
             "places": "\n".join(self.places),
+            "rules": "\n".join(f"{name} {rule}" for name, rule in self.rules.items()),
             "vip": self.vip,
             "registries": "\n".join(f"{name} {url}" for name, url in self.registries),
             "http_proxy": self.proxy.http or "",
@@ -114,6 +118,7 @@ class Query:
             "keepalived": KEEPALIVED,
             "api_port": str(ports.API),
             "ufw": UFW,
+            "all_modules": MODULES,
             "selinux": SELINUX,
             "selinux_booleans": f"{HAPROXY_CONNECTS}\n{KEEPALIVED_CONNECTS}",
             "suspects": "\n".join(SUSPECTS),
@@ -177,6 +182,7 @@ def query(
         kubelet_client=kubelet_client(cluster, machine).cert_path,
         deep=deep,
         places=tuple(spaces(cluster, machine)) if reachability else (),
+        rules=kernel_rules.rules(cluster, machine) if reachability else {},
     )
 
 

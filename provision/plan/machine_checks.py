@@ -266,22 +266,38 @@ def _kernel(view: View) -> Iterator[Finding]:
             "nftables",
             'use a newer distribution, or "proxy_mode": "iptables"',
         )
-    for feature in host.missing:
-        if feature == "br_netfilter":
-            if mode == "iptables":
-                yield view.finding(
-                    "its kernel has no br_netfilter: a pod may get no answer from a Service whose "
-                    "endpoint is on the same node",
-                    'use "proxy_mode": "nftables"',
-                    fatal=False,
-                )
-        else:
+    if "br_netfilter" in host.missing and mode == "iptables":
+        yield view.finding(
+            "its kernel has no br_netfilter: a pod may get no answer from a Service whose "
+            "endpoint is on the same node",
+            'use "proxy_mode": "nftables"',
+            fatal=False,
+        )
+    if missing := ", ".join(name for name in host.missing if name != "br_netfilter"):
+        if host.outdated:
             yield view.finding(
-                f"its kernel has no {feature}",
-                "load it on the container's host"
-                if view.facts.container
-                else "install the kernel's modules",
+                f"its kernel {host.kernel} cannot load {missing}: an upgrade has removed the "
+                "modules of the kernel that still runs",
+                "reboot it",
             )
+        else:
+            yield view.finding(f"its kernel has no {missing}", _modules(view))
+
+
+def _modules(view: View) -> str:
+    """How to get modules for the kernel."""
+    host = view.host
+    if view.facts.container:
+        return "load it on the container's host"
+    packages = {
+        "ubuntu": "apt-get install linux-modules-extra-",
+        "rhel": "dnf install kernel-modules-",
+    }
+    install = packages.get(host.os_id) or packages.get(view.facts.os_family)
+    own = f"{install}{host.kernel}, or " if install else ""
+    return (
+        f"install the kernel's modules: {own}install the distribution's standard kernel and reboot"
+    )
 
 
 def _old(kernel: str) -> bool:

@@ -310,6 +310,36 @@ def test_only_a_machine_with_its_own_kernel_can_lack_a_module():
     assert seen(with_section("modules", "br_netfilter", output)).host.missing == ("nf_tables",)
 
 
+RULES = "NF_TABLES_INET\nnft_masq\nnft_fib_ipv4"
+
+
+def test_a_module_that_the_clusters_rules_need_may_be_missing():
+    modules = with_section("modules", "nf_tables\nbr_netfilter\nnft_masq")
+
+    assert seen(with_section("rules", RULES, modules)).host.missing == ("nft_fib_ipv4",)
+    assert seen(with_section("rules", RULES)).host.missing == ()  # a container
+
+
+def test_what_nft_says_of_the_kernel_counts_more_than_its_modules():
+    output = with_section("rules", RULES, with_section("modules", "nf_tables\nnft_masq"))
+
+    def missing(refused):
+        return seen(with_section("refused-rules", refused, output)).host.missing
+
+    assert missing("") == ()
+    assert missing("NF_TABLES_INET\nnft_masq") == ("nft_masq", "NF_TABLES_INET")
+
+
+def test_modules_of_the_running_kernel_that_an_upgrade_removed_are_missed():
+    output = with_section("features", "overlay\nnf_tables\nnf_conntrack\nnft_masq")
+    output = with_section("rules", RULES, with_section("modules-removed", "", output))
+    own = re.sub(r"^container=.*\n", "", output, flags=re.M)
+
+    assert (seen(own).host.outdated, seen(output).host.outdated) == (True, False)
+    assert seen(own).host.missing == ("br_netfilter", "nft_fib_ipv4")
+    assert seen(output).host.missing == ()
+
+
 @pytest.mark.parametrize("section", ["begin", "end", "facts", "os-release", "disk", "addresses"])
 def test_a_missing_section_is_named(section):
     seen_without = seen(without(section))

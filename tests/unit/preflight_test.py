@@ -176,6 +176,29 @@ def test_br_netfilter_is_missed_only_by_iptables():
     assert not only(judge(seen(missing=("br_netfilter",)), proxy_mode="iptables")).fatal
 
 
+@pytest.mark.parametrize(
+    ("values", "facts", "what", "hint"),
+    [
+        ({}, {}, "has no nft_masq, NF_TABLES_INET", "install the distribution's standard kernel"),
+        ({"os_id": "ubuntu"}, {}, "nft_masq", "apt-get install linux-modules-extra-6.1.0, or"),
+        ({"os_id": "rocky"}, {"os_family": "rhel"}, "nft_masq", "kernel-modules-6.1.0, or"),
+        ({}, {"container": True}, "nft_masq", "on the container's host"),
+        ({"outdated": True}, {}, "kernel 6.1.0 cannot load nft_masq, NF_TABLES_INET: an", "reboot"),
+    ],
+)
+def test_parts_that_the_kernel_lacks_are_one_finding_with_the_way_to_get_them(
+    values, facts, what, hint
+):
+    missing = ("br_netfilter", "nft_masq", "NF_TABLES_INET")
+    one = seen(facts=replace(FACTS, **facts), **{"os_version": "99", "missing": missing} | values)
+
+    finding = only([f for f in judge(one) if "kernel" in f.what])
+
+    assert finding.fatal
+    assert what in finding.what
+    assert hint in finding.hint
+
+
 @pytest.mark.parametrize("kernel", ["5.10.0-33-amd64", "5.4.0-200-generic", "4.18.0-553.el8"])
 def test_kube_proxys_nftables_needs_a_newer_kernel(kernel):
     finding = only(judge(seen(kernel=kernel)))
