@@ -31,7 +31,7 @@ from provision.pki.trust import Trust
 from provision.plan import external_authority
 from provision.plan.make import make_plan
 from provision.plan.preflight import altered, preflight
-from provision.plan.refuse import refuse_changed_networks
+from provision.plan.refuse import refuse_changed_networks, refuse_moved_members
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def check(
     if alone:
         refuse_second(session, look)
     refuse_changed_networks(session.cluster, look)
+    refuse_moved_members(session.cluster, look)
     trust = session.cache.trust()
     findings = preflight(session.cluster, look, trust.fingerprint if trust else None)
     findings = [*session.draft.warnings, *findings, *(altered(look) if deep else ())]

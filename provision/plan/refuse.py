@@ -6,8 +6,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from provision.desired.components.etcd import UNIT as ETCD
+from provision.desired.components.etcd import peer_url
 from provision.model.cluster import Cluster
 from provision.model.errors import RefusedError
 from provision.model.observed import Observed
@@ -104,6 +106,41 @@ def refuse_changed_networks(cluster: Cluster, observed: Mapping[str, Observed]) 
         "keep what the cluster was made with, and would lose each other: nothing was changed",
         hint=f'write {before} in "networks" again; for other networks make a new cluster and '
         "move the applications: docs/inventory.md",
+    )
+
+
+def refuse_moved_members(cluster: Cluster, observed: Mapping[str, Observed]) -> None:
+    """Check that etcd's members have the inventory's addresses.
+
+    The other members connect to the address on etcd's list, and the member's data has it too.
+
+    Raises:
+        RefusedError: with every member whose machine has another address in the inventory.
+    """
+    listed = {
+        member.name: member.peer_urls
+        for view in observed.values()
+        if view.etcd
+        for member in view.etcd.members
+        if member.name
+    }
+    moved = {
+        machine.name: (urls[0], str(machine.address))
+        for machine in cluster.etcd_members
+        if (urls := tuple(filter(None, listed.get(machine.name, ()))))
+        and peer_url(machine) not in urls
+    }
+    if not moved:
+        return
+    changes = "; ".join(
+        f"{name} is the member at {urlsplit(url).hostname}, and the inventory says {address}"
+        for name, (url, address) in moved.items()
+    )
+    name = next(iter(moved))
+    raise RefusedError(
+        f"etcd's members keep their addresses: {changes}. Nothing was changed",
+        hint=f"if {name} really has a new address: clusterctl node replace {cluster.inventory} "
+        f"{name}, one machine after the other; else write the old address again",
     )
 
 

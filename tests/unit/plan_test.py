@@ -3,15 +3,18 @@
 import copy
 from dataclasses import replace
 from datetime import timedelta
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provision.artifacts.images import IMAGES
+from provision.commands import converge
 from provision.desired.addons import manifests
 from provision.desired.catalog import COMPONENTS, desired
+from provision.desired.components.etcd import peer_url
 from provision.desired.digests import reads
 from provision.model import paths
 from provision.model.cluster import Role
@@ -24,7 +27,7 @@ from provision.pki.leaf import issue
 from provision.pki.trust import Trust
 from provision.plan.make import make_plan
 from provision.plan.model import Renewal
-from provision.plan.refuse import refuse_changed_networks
+from provision.plan.refuse import refuse_changed_networks, refuse_moved_members
 from tests.world import (
     LAB,
     NOW,
@@ -445,6 +448,45 @@ def test_a_new_cluster_may_still_change_its_networks_and_a_begun_change_is_finis
 
     refuse_changed_networks(wanted, new)
     refuse_changed_networks(wanted, begun)
+
+
+def moved(of, name, address):
+    machines = [
+        m.model_copy(update={"address": IPv4Address(address)}) if m.name == name else m
+        for m in of.machines
+    ]
+    return of.model_copy(update={"machines": tuple(machines)})
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+@pytest.mark.parametrize("off", [(), ("m2",)])
+def test_a_member_with_another_address_is_refused(healthy, off):
+    of, observed = converged()
+    listed = tuple(EtcdMember(m.name, m.name, (peer_url(m),)) for m in of.etcd_members)
+    view = EtcdView(healthy=healthy, id="m1", members=listed)
+    seen = {**observed, "m1": replace(observed["m1"], etcd=view)}
+    seen |= {name: Observed(name, error="does not answer", off=True) for name in off}
+    refuse_moved_members(of, seen)
+
+    with pytest.raises(RefusedError) as refused:
+        converge.check(SimpleNamespace(cluster=moved(of, "m2", "10.77.0.99")), seen)
+
+    was = of.machine("m2").address
+    assert f"m2 is the member at {was}, and the inventory says 10.77.0.99" in str(refused.value)
+    assert f"clusterctl node replace {of.inventory} m2" in refused.value.hint
+    assert refused.value.exit_code == 5
+
+
+def test_a_machine_that_is_not_on_etcds_list_may_have_any_address():
+    of, observed = converged()
+    others = [m for m in of.etcd_members if m.name != "m2"]
+    listed = tuple(EtcdMember(m.name, m.name, (peer_url(m),)) for m in others)
+    learner = EtcdMember("new", "", ("https://10.77.0.99:2380",), learner=True)
+    view = EtcdView(healthy=True, id="m1", members=(*listed, learner))
+    seen = {**observed, "m1": replace(observed["m1"], etcd=view)}
+
+    refuse_moved_members(moved(of, "m2", "10.77.0.99"), seen)
+    refuse_moved_members(moved(of, "w1", "10.77.0.98"), seen)
 
 
 @pytest.mark.parametrize(("name", "leaf"), everything("leaves"))
