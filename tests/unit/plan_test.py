@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provision.artifacts.images import IMAGES
-from provision.commands import converge
+from provision.commands.converge import check
 from provision.desired.addons import manifests
 from provision.desired.catalog import COMPONENTS, desired
 from provision.desired.components.etcd import peer_url
@@ -469,7 +469,7 @@ def test_a_member_with_another_address_is_refused(healthy, off):
     refuse_moved_members(of, seen)
 
     with pytest.raises(RefusedError) as refused:
-        converge.check(SimpleNamespace(cluster=moved(of, "m2", "10.77.0.99")), seen)
+        check(SimpleNamespace(cluster=moved(of, "m2", "10.77.0.99")), seen)
 
     was = of.machine("m2").address
     assert f"m2 is the member at {was}, and the inventory says 10.77.0.99" in str(refused.value)
