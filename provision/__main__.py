@@ -6,6 +6,14 @@ import sys
 
 def run() -> None:
     """Run the command line. Everything that it needs is imported after gevent's patch."""
+    try:
+        code = _run()
+    except KeyboardInterrupt:  # before the command has begun
+        code = 130
+    sys.exit(code)
+
+
+def _run() -> int:
     if not _asks_for_help(sys.argv[1:]):
         # Before anything imports threading, socket or ssl.
         from gevent import events, monkey  # noqa: PLC0415
@@ -14,12 +22,15 @@ def run() -> None:
         events.notify_and_call_entry_points = events.notify
         monkey.patch_all()
         _unwind_when_stopped()
+        from provision.cli.problems import quiet_greenlets  # noqa: PLC0415
+
+        quiet_greenlets()
     from provision.cli.app import app, main  # noqa: PLC0415
     from provision.drill import command  # noqa: PLC0415
 
     # The drill uses the command line, so the command line cannot import the drill.
     app.add_typer(command.app)
-    sys.exit(main())
+    return main()
 
 
 def _asks_for_help(arguments: list[str]) -> bool:

@@ -17,6 +17,7 @@ from gevent.event import Event
 from provision.apply.engine import Engine
 from provision.apply.session import Session
 from provision.desired.lock_programs import HELD, free, inspect, parse, take
+from provision.local import changes
 from provision.local.operators import gone, lost, taken, this_operator
 from provision.model import paths
 from provision.model.cluster import Machine
@@ -69,6 +70,7 @@ def _held(
         if not any(keeper.held for keeper in keepers):
             reasons = "; ".join(f"{k.machine.name}: {k.problem}" for k in keepers) or "none answers"
             session.progress.note(f"no master could be locked against other operators ({reasons})")
+        changes.begin(f"the machines of {session.cluster.name}")
         yield
     finally:
         for keeper in keepers:

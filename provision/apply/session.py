@@ -19,7 +19,7 @@ from provision.artifacts.go import refuse
 from provision.desired import catalog
 from provision.desired.packages import EPEL
 from provision.inventory import Draft
-from provision.local import cache_of, private_file
+from provision.local import cache_of, changes, private_file
 from provision.local.cache import Cache
 from provision.local.operators import this_operator
 from provision.local.progress import Progress
@@ -250,6 +250,7 @@ def open_session(
         if agree:
             agree(source, draft)
         with cache_of(draft).hold(this_operator(f"clusterctl up {path}")):
+            changes.begin(f"which machines {draft.name} has")
             source.create(draft, progress, names)
     cluster, cache, hosts = locate(source, draft)
     private_file.sweep(cache.directory())

@@ -25,6 +25,7 @@ from provision.desired.addons import deployments
 from provision.desired.components import pod_network
 from provision.desired.components.control_plane import KUBECTL, OWN_API
 from provision.desired.render import render
+from provision.local import changes
 from provision.local.progress import Progress
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import Failure, PhaseError
@@ -60,6 +61,7 @@ def verify(
     look, failures = _look(session, names)
     nodes = tuple(m for m in session.cluster.nodes if m.name in look)
     if not failures:
+        changes.begin(f"the test's pods in {session.cluster.name}")
         failures = _try_pods(session, look.leader(), nodes)
     if failures:
         raise PhaseError(

@@ -20,6 +20,7 @@ from provision.artifacts import cache
 from provision.artifacts.download import fetch
 from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet, Ready
+from provision.local import disk
 from provision.local.progress import Progress, Silent
 from provision.model.errors import ArtifactError
 
@@ -172,7 +173,7 @@ def _unpack_one(tar: tarfile.TarFile, item: _Item, target: Path, path: Path) -> 
         found = entry.name if entry else "its end"
         raise ArtifactError(f"{path}: expected {item.path}, found {found}", hint=_AGAIN)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as out:
+    with disk.writing(target), target.open("wb") as out:
         shutil.copyfileobj(source, out, _PIECE)
     target.chmod(0o755)
     got = cache.record(target)

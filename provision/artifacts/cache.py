@@ -14,6 +14,8 @@ from pathlib import Path
 
 import platformdirs
 
+from provision.local import disk
+
 
 def root() -> Path:
     """`~/.cache/clusterctl` on Linux."""
@@ -28,8 +30,9 @@ def replacing(path: Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        temporary.replace(path)
+        with disk.writing(path):
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -5,11 +5,11 @@ Modules of commands import the rest of clusterctl inside each command. So `--hel
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -26,20 +26,19 @@ from provision.cli import (
     lock_commands,
     machine_commands,
     node_commands,
+    problems,
     secrets_commands,
+    streams,
     trust_commands,
     version_commands,
 )
-from provision.cli.console import err, out
+from provision.cli.console import out
 from provision.cli.progress import record_events
-from provision.model.errors import EXIT_INTERRUPTED, EXIT_USAGE, ClusterctlError
 
-# Typer includes its own copy of click. These are click's base classes of all usage errors.
-UsageError: type[BaseException] = typer.BadParameter.__bases__[0]
-ClickException: type[BaseException] = UsageError.__bases__[0]
+NAME = "clusterctl"
 
 app = typer.Typer(
-    name="clusterctl",
+    name=NAME,
     no_args_is_help=True,
     rich_markup_mode=None,  # plain text: rich takes half of the time that `--help` may take
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -94,7 +93,7 @@ def root(
 
 
 @cache
-def _commands() -> Callable[..., object]:
+def _commands() -> Any:  # noqa: ANN401  click's Group, of which typer has its own copy
     """All commands, as typer reads their signatures. Add groups to `app` before the first use."""
     return get_command(app)
 
@@ -105,23 +104,24 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         The exit code; see `provision.model.errors`.
     """
+    given = sys.argv[1:] if arguments is None else arguments
+    streams.prepare()
     try:
-        result = _commands()(args=arguments, standalone_mode=False)
-    except UsageError as error:
-        cast("typer.BadParameter", error).show()
-        return EXIT_USAGE
-    except (typer.Abort, KeyboardInterrupt):
-        err.print("\nStopped. No file is half written. Run the same command again to continue.")
-        return EXIT_INTERRUPTED
-    except ClickException as error:
-        cast("typer.BadParameter", error).show()
-        return EXIT_USAGE
-    except ClusterctlError as error:
-        from provision.cli.views.errors import show_error
+        code = _run(given)
+        streams.flush()
+    except BaseException as error:  # noqa: BLE001  every error becomes a message
+        return problems.report(error, given)
+    return code
 
-        show_error(error)
-        return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+
+def _run(arguments: list[str]) -> int:
+    """Run a command. Typer's own `main` would keep Ctrl-C and a closed output to itself."""
+    command = _commands()
+    if "_CLUSTERCTL_COMPLETE" in os.environ:
+        command(args=arguments, prog_name=NAME)  # prints what a shell completes, and exits
+    try:
+        with command.make_context(NAME, list(arguments)) as context:
+            result = command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
     return result if isinstance(result, int) else 0

@@ -25,6 +25,7 @@ def scale(
     New workers join the cluster without another command.
     """
     from provision.inventory import read
+    from provision.local import changes
     from provision.machines import Cloud
     from provision.machines.sources import source_of
 
@@ -33,6 +34,7 @@ def scale(
     if not isinstance(source, Cloud):
         message = f"the machines of {draft.name} are not on EC2"
         raise RefusedError(message, hint=f"to add a machine: clusterctl node add {inventory} NAME")
+    changes.begin(f"which machines {draft.name} has")
     was = source.scale(draft, workers)
     if was == workers:
         out.print(f"The group of {draft.name} already has {workers} workers.")

@@ -21,6 +21,7 @@ def unlock(inventory: Inventory, yes: Yes = False) -> None:
     """
     from provision.apply import lock
     from provision.apply.session import open_session
+    from provision.local import changes
 
     with open_session(inventory, progress()) as session:
         name = session.cluster.name
@@ -32,5 +33,6 @@ def unlock(inventory: Inventory, yes: Yes = False) -> None:
             err.print(f"{machine}: {holder}", soft_wrap=True)
         question = "If that run is still active, it stops. Unlock?"
         confirm(f"unlock {name}", yes=yes, question=question)
+        changes.begin(f"the lock of {name}")
         lock.unlock(session, found)
         out.print(f"{name} is unlocked.")

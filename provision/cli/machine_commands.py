@@ -18,9 +18,11 @@ app = typer.Typer(help="Make, delete and list machines.", no_args_is_help=True)
 def up(inventory: Inventory) -> None:
     """Make missing machines, and start stopped machines."""
     from provision.inventory import read
+    from provision.local import changes
     from provision.machines.sources import source_of
 
     draft = read(inventory)
+    changes.begin(f"which machines {draft.name} has")
     source_of(draft).create(draft, progress())
 
 
@@ -28,11 +30,13 @@ def up(inventory: Inventory) -> None:
 def down(inventory: Inventory, yes: Yes = False) -> None:
     """Delete the machines that clusterctl made, with all their data."""
     from provision.inventory import read
+    from provision.local import changes
     from provision.machines.sources import source_of
 
     draft = read(inventory)
     question = f"This deletes the machines of {draft.name} with all their data. Delete them?"
     confirm(f"delete the machines of {draft.name}", yes=yes, question=question)
+    changes.begin(f"which machines {draft.name} has")
     source_of(draft).destroy(draft, progress())
 
 

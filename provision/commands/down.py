@@ -11,7 +11,7 @@ from provision.apply.fanout import fan_out
 from provision.apply.lock import hold
 from provision.apply.session import Session, open_session
 from provision.inventory import Draft
-from provision.local import cache_of
+from provision.local import cache_of, changes
 from provision.local.operators import this_operator
 from provision.local.progress import Progress
 from provision.machines.locate import absent
@@ -58,6 +58,7 @@ def take_apart(draft: Draft, inventory: Path, progress: Progress) -> Removed:
             pass
     cache = cache_of(draft)
     with cache.hold(this_operator(f"clusterctl down {inventory}")):
+        changes.begin(f"which machines {draft.name} has")
         source.destroy(draft, progress)
         if not removed.left:
             cache.forget()

@@ -35,6 +35,7 @@ def drill(
     from provision.drill import drill as drills
     from provision.drill.table import show_results
     from provision.inventory import read
+    from provision.local import changes
     from provision.local.runlog import RunLog
 
     if unknown := sorted(set(only) - set(drills.NAMES)):
@@ -42,6 +43,7 @@ def drill(
         raise typer.BadParameter(message, param_hint="--only")
     log = RunLog.create(f"{read(inventory).name}-drill")
     err.print(f"log: {log.path}", style="dim", soft_wrap=True)
+    changes.begin("the drill's lab")
     results = drills.drill(inventory, only or drills.NAMES, runs, progress(), log)
     if output is Output.JSON:
         print_json([{**asdict(r), "survived": r.survived} for r in results])

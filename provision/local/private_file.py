@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from provision.local import disk
 from provision.model.errors import RefusedError
 
 _SCRATCH = "snapshot-"
@@ -47,7 +48,7 @@ def write(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
+    with disk.writing(path), os.fdopen(descriptor, "wb") as out:
         out.write(content)
     temporary.replace(path)
 

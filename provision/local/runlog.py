@@ -15,32 +15,46 @@ import platformdirs
 from provision.local import private_file
 
 MASK = "*****"
+_latest: list[RunLog] = []
 _PRIVATE_KEY = re.compile(
     r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
+
+
+def latest() -> RunLog | None:
+    """The log that this process opened last."""
+    return _latest[-1] if _latest else None
 
 
 class RunLog:
     """The log file of one run. Only its owner can read it.
 
     The log never has a command's stdin, only its size. Private keys in PEM and the texts given to
-    `mask` are replaced wherever they appear.
+    `mask` are replaced wherever they appear. A full disk does not stop the run.
+
+    Attributes:
+        lost: why something could not be written; None: the log is complete.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         private_file.directory(path.parent)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._file: TextIO = os.fdopen(descriptor, "a", encoding="utf-8", buffering=1)
+        self._file: TextIO = os.fdopen(
+            descriptor, "a", encoding="utf-8", errors="backslashreplace", buffering=1
+        )
         self._masked: set[str] = set()
         self._count = 0
+        self.lost: OSError | None = None
 
     @classmethod
     def create(cls, cluster: str) -> Self:
         """Open a new log under the user's state directory, `logs/<cluster>-<time>.log`."""
         now = time.strftime("%Y%m%dT%H%M%S")
         name = f"{cluster}-{now}-{os.getpid()}.log"
-        return cls(platformdirs.user_state_path("clusterctl") / "logs" / name)
+        log = cls(platformdirs.user_state_path("clusterctl") / "logs" / name)
+        _latest[:] = [log]
+        return log
 
     def mask(self, secrets: Iterable[str | None]) -> None:
         """Mask these texts from now on."""
@@ -81,7 +95,10 @@ class RunLog:
         now = time.time()
         stamp = time.strftime("%H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1000):03d}"
         lines = text.rstrip("\n").split("\n")
-        self._file.write("".join(f"{stamp} {tag} {mark} {line}\n" for line in lines))
+        try:
+            self._file.write("".join(f"{stamp} {tag} {mark} {line}\n" for line in lines))
+        except OSError as error:
+            self.lost = error
 
 
 class _Handler(logging.Handler):

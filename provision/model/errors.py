@@ -13,7 +13,8 @@
       + UnhealthyError            11   the cluster answers, and is not healthy
 
 `clusterctl plan` exits with 2 when there are changes, and `certs list` when a certificate is due,
-so no error has that code. Wrong usage of the command line is 64 (EX_USAGE in sysexits.h).
+so no error has that code. Wrong usage of the command line is 64 (EX_USAGE in sysexits.h). A command
+whose output is closed before its end is 141, as if SIGPIPE had ended it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ EXIT_CHANGES = 2
 EXIT_DUE = 2
 EXIT_USAGE = 64
 EXIT_INTERRUPTED = 130
+EXIT_CLOSED = 141
 
 
 class ClusterctlError(Exception):
