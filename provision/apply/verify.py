@@ -30,7 +30,7 @@ from provision.local.progress import Progress
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import Failure, PhaseError
 from provision.model.look import Look
-from provision.model.observed import NodeView, Observed, api_view
+from provision.model.observed import NodeView, Observed, PodNetwork, api_view
 
 # After an outage of the API, CoreDNS and kube-proxy learn of a new Service when they have connected
 # again: client-go pauses for up to 30 s between two tries, jitter not counted.
@@ -163,10 +163,19 @@ def _judge_pods(
         elif pods.bridge and str(ip_interface(pods.bridge).network) != wanted:
             cause = f"pods have addresses of {pods.bridge}, and the Node has {wanted}"
             failures.append(Failure(name, "pod network", cause))
+        elif cluster.networks.mtu and pods.mtu != str(cluster.networks.mtu):
+            cause = f"new pods get an MTU of {pods.mtu}, the inventory has {cluster.networks.mtu}"
+            failures.append(Failure(name, "pod network", cause))
+        if pods.unmapped:
+            cause = (
+                f"nftables has no rules for the hostPort of {', '.join(pods.unmapped)}: "
+                f"journalctl -u {pod_network.POD_CIDR}"
+            )
+            failures.append(Failure(name, "hostPort", cause))
         if cluster.source.routes_pods:
             continue
         missing = sorted(
-            other
+            f"{other} ({_neighbour(cluster, other, pods)})"
             for other, cidr in networks.items()
             if other != name and there[other].pods and cidr not in pods.routes
         )
@@ -177,6 +186,11 @@ def _judge_pods(
             )
             failures.append(Failure(name, "routes to pods", cause))
     return failures
+
+
+def _neighbour(cluster: Cluster, other: str, pods: PodNetwork) -> str:
+    state = pods.neighbours.get(str(cluster.machine(other).address))
+    return f"its OSPF neighbour in the state {state}" if state else "not its OSPF neighbour"
 
 
 def judge_addons(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:

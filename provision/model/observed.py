@@ -45,12 +45,16 @@ class PodNetwork:
         cidr, mtu: of new pods, by the CNI configuration.
         bridge: address of the bridge, `10.244.3.1/24`; empty: no pod has run yet.
         routes: destinations that BIRD has learned from the other nodes.
+        neighbours: address of another node -> its state in OSPF, as BIRD names it.
+        unmapped: `namespace/name` of the pods with a hostPort that has no rules in nftables.
     """
 
     cidr: str
     mtu: str
     bridge: str
     routes: frozenset[str]
+    neighbours: Mapping[str, str] = field(default_factory=_empty)
+    unmapped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,14 @@ def _pods(output: Sections) -> PodNetwork | None:
     if "pods" not in output:
         return None
     told = output.values("pods")
-    routes = frozenset(output.lines("routes"))
-    return PodNetwork(told.get("cidr", ""), told.get("mtu", ""), told.get("bridge", ""), routes)
+    return PodNetwork(
+        cidr=told.get("cidr", ""),
+        mtu=told.get("mtu", ""),
+        bridge=told.get("bridge", ""),
+        routes=frozenset(output.lines("pod-routes")),
+        neighbours=output.values("neighbours"),
+        unmapped=tuple(sorted(output.lines("unmapped"))),
+    )
 
 
 def _trust(record: Record) -> tuple[int, str] | None:

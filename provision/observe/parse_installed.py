@@ -103,8 +103,8 @@ def _lost_tables(output: Sections) -> dict[str, str]:
     """Unit -> its nftables table, if the table is gone. An unknown state does not count as gone."""
     if "tables" not in output:
         return {}
-    there = output.lines("tables")
-    return {unit: table for unit, table in TABLES.items() if table not in there}
+    gone = {*output.lines("asked-tables")} - {*output.lines("tables")}
+    return {unit: table for unit, table in TABLES.items() if table in gone}
 
 
 def units(

@@ -308,8 +308,20 @@ pods() {
     section pods
     sed -n 's/.*"subnet": "\([0-9./]*\)".*/cidr=\1/p; s/.*"mtu": \([0-9]*\).*/mtu=\1/p' "$conflist"
     ip -o -4 address show dev cni0 2>/dev/null | awk '{print "bridge=" $4; exit}'
-    section routes
+    section pod-routes
     ip -4 route show proto bird | awk '{print $1}'
+    section neighbours
+    [ ! -S "$bird" ] || timeout 2 birdc -s "$bird" show ospf neighbors | awk '$1 ~ /^[0-9.]+$/ {print $1 "=" $3}'
+    section unmapped
+    rules=
+    for result in $(grep -rlsi '"hostPort":[1-9]' "$results"); do
+        [ -n "$rules" ] || rules=$(nft list table ip cni_hostport || echo none)
+        sandbox=${result##*/pods-}
+        case $rules in *"${sandbox%-eth0}"*) continue ;; esac
+        # After a boot there are results of pods that ended.
+        [ ! -e "$(sed -n 's/.*"sandbox":"\([^"]*\)".*/\1/p' "$result")" ] ||
+            sed -n 's/.*\["K8S_POD_NAMESPACE","\([^"]*\)"\],\["K8S_POD_NAME","\([^"]*\)"\].*/\1\/\2/p' "$result"
+    done
 }
 
 foreign() {
@@ -414,10 +426,15 @@ units() {
 
 tables() {
     [ -d "$record" ] && has nft || return 0
+    section asked-tables
+    printf '%s\n' "$tables"
     section tables
     # By name: to list all tables, nft first reads every rule of kube-proxy.
     for table in $tables; do
-        nft "list table $table" >/dev/null && printf '%s\n' "$table"
+        case $table in
+        *kube-proxy) nft "list chain $table nat-prerouting" ;;
+        *) nft "list table $table" ;;
+        esac >/dev/null && printf '%s\n' "$table"
     done
 }
 

@@ -11,7 +11,7 @@ from importlib.resources import files as resources
 from provision.artifacts import images
 from provision.desired import kernel_rules, lock_programs
 from provision.desired.catalog import spaces
-from provision.desired.components import containerd, firewall, pod_network
+from provision.desired.components import containerd, firewall, node, pod_network
 from provision.desired.components.etcd import CA, LOCAL
 from provision.desired.components.keepalived import CONFIG as KEEPALIVED
 from provision.desired.components.node import CONFIG as KUBELET_CONFIG
@@ -55,6 +55,7 @@ SUSPECTS: Mapping[str, str] = {
 TABLES: Mapping[str, str] = {
     firewall.UNIT: f"inet {firewall.TABLE}",
     pod_network.MASQUERADE: pod_network.TABLE,
+    node.PROXY: node.PROXY_TABLE,
 }
 
 UFW = "/etc/ufw/ufw.conf"
@@ -77,6 +78,7 @@ class Query:
         registries: (name, URL) of the registries and mirrors that a machine without a record tries.
         proxy: for the registries.
         kubelet_client: the certificate of a kubelet that has joined.
+        tables: nftables tables that the machine's units create.
         deep: hash every binary.
         places: directories that the cluster will use.
         rules: name -> rule of nftables that the kernel must take (`provision.desired.kernel_rules`).
@@ -93,6 +95,7 @@ class Query:
     registries: tuple[tuple[str, str], ...] = ()
     proxy: HttpProxy = field(default_factory=HttpProxy)
     kubelet_client: str = KUBELET_CLIENT
+    tables: tuple[str, ...] = tuple(TABLES.values())
     deep: bool = False
     places: tuple[str, ...] = ()
     rules: Mapping[str, str] = field(default_factory=dict)
@@ -122,7 +125,7 @@ class Query:
             "selinux": SELINUX,
             "selinux_booleans": f"{HAPROXY_CONNECTS}\n{KEEPALIVED_CONNECTS}",
             "suspects": "\n".join(SUSPECTS),
-            "tables": "\n".join(TABLES.values()),
+            "tables": "\n".join(self.tables),
             "signs": "\n".join(SIGNS),
             "objects": OBJECTS,
             "record": paths.RECORD,
@@ -140,6 +143,8 @@ class Query:
             "units_directory": paths.UNITS,
             "kubelet_config": KUBELET_CONFIG,
             "conflist": pod_network.CONFLIST,
+            "results": pod_network.RESULTS,
+            "bird": pod_network.SOCKET,
             "kubectl": f"{paths.BIN}/kubectl",
             "admin_conf": f"{paths.KUBERNETES}/admin.conf",
             "api_server": f"https://127.0.0.1:{ports.API}",
@@ -180,10 +185,17 @@ def query(
         registries=_registries(cluster) if reachability else (),
         proxy=cluster.proxy,
         kubelet_client=kubelet_client(cluster, machine).cert_path,
+        tables=_tables(cluster),
         deep=deep,
         places=tuple(spaces(cluster, machine)) if reachability else (),
         rules=kernel_rules.rules(cluster, machine) if reachability else {},
     )
+
+
+def _tables(cluster: Cluster) -> tuple[str, ...]:
+    """Give the tables of `TABLES` that this cluster's units create."""
+    by_proxy = cluster.networks.proxy_mode == "nftables"
+    return tuple(table for table in TABLES.values() if table != node.PROXY_TABLE or by_proxy)
 
 
 def _registries(cluster: Cluster) -> tuple[tuple[str, str], ...]:

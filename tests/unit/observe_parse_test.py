@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.model.observed import EtcdMember, Foreign, ObservedUnit, Port
+from provision.model.observed import EtcdMember, Foreign, ObservedUnit, PodNetwork, Port
 from provision.observe.parse import parse, unreachable
 
 MASTER = (Path(__file__).parent / "data" / "probe_master.txt").read_text()
@@ -94,6 +94,7 @@ def test_a_unit_whose_nft_table_was_flushed_counts_as_stopped():
     def seen_with(tables):
         output = with_section("units", running(masquerade, "ssh.service"))
         output = with_section("asked", f"{masquerade}\nssh.service", output)
+        output = with_section("asked-tables", "inet clusterctl-firewall\nip clusterctl", output)
         return seen(output if tables is None else with_section("tables", tables, output))
 
     flushed = seen_with("inet clusterctl-firewall")
@@ -102,6 +103,34 @@ def test_a_unit_whose_nft_table_was_flushed_counts_as_stopped():
     assert flushed.runs("ssh.service")
     assert seen_with("ip clusterctl").runs(masquerade)
     assert seen_with(None).runs(masquerade)  # nftables gave no answer
+
+
+def test_a_table_that_was_not_asked_for_is_not_missing():
+    output = with_section("units", running("kube-proxy.service"))
+    output = with_section("asked", "kube-proxy.service", output)
+    output = with_section("tables", "", output)
+
+    assert seen(with_section("asked-tables", "ip clusterctl", output)).runs("kube-proxy.service")
+    gone = seen(with_section("asked-tables", "ip kube-proxy", output))
+    assert gone.units["kube-proxy.service"].lacks == "ip kube-proxy"
+
+
+def test_the_pod_network_is_read():
+    output = with_section("pods", "cidr=10.244.3.0/24\nmtu=1450\nbridge=10.244.3.1/24")
+    output = with_section("pod-routes", "10.244.4.0/24\n10.244.5.0/24", output)
+    output = with_section("neighbours", "10.77.0.12=Full/DR", output)
+    node = seen(with_section("unmapped", "default/web", output))
+
+    assert node.pods == PodNetwork(
+        cidr="10.244.3.0/24",
+        mtu="1450",
+        bridge="10.244.3.1/24",
+        routes=frozenset({"10.244.4.0/24", "10.244.5.0/24"}),
+        neighbours={"10.77.0.12": "Full/DR"},
+        unmapped=("default/web",),
+    )
+    assert node.host.routes == seen().host.routes
+    assert seen().pods is None
 
 
 def test_listening_sockets_carry_their_process_and_its_unit():

@@ -1,5 +1,6 @@
 """The program that keeps a machine's pod network as its Node has it, run here on files."""
 
+import json
 import re
 import subprocess
 import time
@@ -10,7 +11,17 @@ from provision.desired.catalog import desired
 from provision.desired.components import pod_network
 from tests.world import DEFAULT, PLAIN, trust
 
-PREFIXES = ("/etc", "/var/lib", "/run", "/sys")
+PREFIXES = ("/etc", "/var/lib", "/run", "/sys", "/opt")
+SANDBOX = "5a" * 32
+# What libcni keeps of a pod that has started, as Go writes JSON.
+RESULT = (
+    '{"kind":"cniCacheV1","containerId":"%(id)s","config":"e30=","ifName":"eth0","networkName":"pods",'
+    '"netns":"%(netns)s","cniArgs":[["K8S_POD_NAMESPACE","default"],["K8S_POD_NAME","web"]],'
+    '"capabilityArgs":{"io.kubernetes.cri.pod-annotations":{"x":"\\"result\\":{}"},'
+    '"portMappings":[{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":""}]},'
+    '"result":{"cniVersion":"1.0.0","dns":{},"interfaces":[{"name":"cni0"},{"name":"eth0",'
+    '"sandbox":"%(netns)s"}],"ips":[{"address":"10.244.3.7/24","interface":1}]}}'
+)
 # Pretty-printed, as the API answers curl; managedFields name the fields too.
 NODE = """\
 {
@@ -27,6 +38,8 @@ NODE = """\
 
 class Node:
     """A machine below a directory. Its programs `curl`, `ip` and `birdc` are stand-ins."""
+
+    route_mtu = ""
 
     def __init__(self, root):
         self.root = root
@@ -71,6 +84,7 @@ class Node:
             '"-o -4 address show to "*) echo "2: eth7    inet 192.0.2.21/24" ;;\n'
             f'"-o -4 address show dev cni0") [ -z "{bridge}" ] || echo "3: cni0    inet {bridge} brd" ;;\n'
             '"netns pids "*) ;;\n'
+            f'"-4 route show default "*) echo "default via 192.0.2.1 {self.route_mtu}" ;;\n'
             "esac",
         )
 
@@ -78,6 +92,22 @@ class Node:
         """What the API says: the Node's CIDR, or nothing."""
         self.write("/answer", NODE % (cidr, cidr) if cidr else "")
         self.fake("curl", 'cat "$root/answer"')
+
+    def pod_with_host_port(self):
+        """A pod that runs, and a `portmap` that writes down its input."""
+        namespace = self.at("/run/netns/cni-1234")
+        self.write("/run/netns/cni-1234", "")
+        self.write(
+            f"{pod_network.RESULTS}/pods-{SANDBOX}-eth0",
+            RESULT % {"id": SANDBOX, "netns": namespace},
+        )
+        self.write("/opt/cni/bin/portmap", "")
+        self.at("/opt/cni/bin/portmap").chmod(0o755)
+        self.at("/opt/cni/bin/portmap").write_text(
+            f"#!/bin/sh\ncat >{self.root}/input\n"
+            f'echo "portmap $CNI_COMMAND $CNI_CONTAINERID $CNI_NETNS" >>{self.root}/calls\n'
+        )
+        return namespace
 
     def run(self, until="settled"):
         """Run the program until it waits for the next change."""
@@ -178,3 +208,43 @@ def test_an_mtu_that_cannot_be_read_replaces_no_configuration(node):
     node.run(until="slept")
 
     assert node.config() == before
+
+
+@pytest.mark.parametrize(
+    ("route", "mtu"),
+    [("dev eth7 mtu 1400", 1400), ("mtu lock 1400 dev eth7", 1400), ("mtu 9000", 1450)],
+)
+def test_the_mtu_is_the_smallest_of_the_interface_and_its_routes(node, route, mtu):
+    node.api("10.244.3.0/24")
+    node.route_mtu = route
+    node.addresses("")
+
+    node.run()
+
+    assert f'"mtu": {mtu},' in node.config()
+
+
+def test_rules_of_a_host_port_that_were_deleted_come_back(node):
+    node.api("10.244.3.0/24")
+    namespace = node.pod_with_host_port()
+    node.fake("nft", "exit 1")  # there is no such table
+
+    calls = node.run(until="slept")
+
+    assert f"portmap ADD {SANDBOX} {namespace}" in calls
+    told = json.loads((node.root / "input").read_text())
+    assert (told["type"], told["backend"], told["name"]) == ("portmap", "nftables", "pods")
+    (mapping,) = told["runtimeConfig"]["portMappings"]
+    assert (mapping["HostPort"], mapping["ContainerPort"]) == (8080, 80)
+    assert told["prevResult"]["ips"][0]["address"] == "10.244.3.7/24"
+
+
+def test_rules_that_are_there_or_whose_pod_has_ended_are_left_alone(node):
+    node.api("10.244.3.0/24")
+    namespace = node.pod_with_host_port()
+    node.fake("nft", f'echo "tcp dport 8080 dnat to 10.244.3.7:80 comment \\"{SANDBOX}\\""')
+    assert not any(call.startswith("portmap") for call in node.run(until="slept"))
+
+    node.fake("nft", "exit 1")
+    namespace.unlink()
+    assert not any(call.startswith("portmap") for call in node.run(until="slept"))

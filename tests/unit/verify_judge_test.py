@@ -144,7 +144,32 @@ def test_a_missing_route_to_the_pods_of_another_node_is_a_failure():
     machine, step, cause = only(judge(DEFAULT, seen))
 
     assert (machine, step) == ("w1", "routes to pods")
-    assert cause.startswith("it has no route to the pods of m2: birdc")
+    assert cause.startswith("it has no route to the pods of m2 (not its OSPF neighbour): birdc")
+
+    neighbours = {str(DEFAULT.machine("m2").address): "Init/DROther"}
+    seen["w1"] = replace(seen["w1"], pods=replace(fewer, neighbours=neighbours))
+    assert "m2 (its OSPF neighbour in the state Init/DROther)" in only(judge(DEFAULT, seen))[2]
+
+
+def test_pods_whose_host_port_has_no_rules_are_named():
+    seen, _ = networked(w1={"unmapped": ("default/web", "edge/proxy-1")})
+
+    machine, step, cause = only(judge(DEFAULT, seen))
+
+    assert (machine, step) == ("w1", "hostPort")
+    assert cause.startswith("nftables has no rules for the hostPort of default/web, edge/proxy-1: ")
+
+
+def test_a_node_with_another_mtu_than_the_inventory_is_a_failure():
+    networks = DEFAULT.networks.model_copy(update={"mtu": 1400})
+    cluster = DEFAULT.model_copy(update={"networks": networks})
+    seen, _ = networked(**{machine.name: {"mtu": "1400"} for machine in DEFAULT.nodes})
+    assert judge(cluster, seen) == []
+
+    seen["w1"] = replace(seen["w1"], pods=replace(seen["w1"].pods, mtu="1500"))
+    machine, step, cause = only(judge(cluster, seen))
+    assert (machine, step) == ("w1", "pod network")
+    assert cause == "new pods get an MTU of 1500, the inventory has 1400"
 
 
 def test_a_machine_that_does_not_answer_needs_no_route():

@@ -30,6 +30,8 @@ KUBECONFIG = f"{paths.KUBERNETES}/kubelet.conf"
 BOOTSTRAP = f"{paths.KUBERNETES}/bootstrap-kubelet.conf"
 # CIS's checks look for the kubelet's configuration file under this name.
 CONFIG = f"{paths.KUBELET_DATA}/config.yaml"
+PROXY = "kube-proxy.service"
+PROXY_TABLE = "ip kube-proxy"  # in the mode nftables
 PROXY_CONFIG = "/var/lib/kube-proxy/config.yaml"
 
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
@@ -189,7 +191,7 @@ def _kube_proxy(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) 
                 ),
             ),
             HostFile(
-                f"{paths.UNITS}/kube-proxy.service",
+                f"{paths.UNITS}/{PROXY}",
                 render(
                     "kube-proxy/kube-proxy.service.j2",
                     bin=paths.BIN,
@@ -198,12 +200,12 @@ def _kube_proxy(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) 
                 ),
             ),
         ),
-        units=(Unit("kube-proxy.service", also=(f"{paths.PKI}/ca.crt",)),),
-        health="systemctl is-active --quiet kube-proxy.service",
+        units=(Unit(PROXY, also=(f"{paths.PKI}/ca.crt",)),),
+        health=f"systemctl is-active --quiet {PROXY}",
         leftovers=("/var/lib/kube-proxy",),
         cleanup=(
             f"{paths.BIN}/kube-proxy --cleanup; "
-            "nft delete table ip kube-proxy; nft delete table ip6 kube-proxy"
+            f"nft delete table {PROXY_TABLE}; nft delete table ip6 kube-proxy"
         ),
     )
 
@@ -239,7 +241,7 @@ KUBE_PROXY = Component(
     ComponentPhase.NODES,
     wanted=lambda cluster, machine: machine.is_node and cluster.networks.proxy_mode != "none",
     state=_kube_proxy,
-    units=("kube-proxy.service",),
+    units=(PROXY,),
     ports=(
         Port(
             ports.KUBE_PROXY_HEALTH,

@@ -38,6 +38,7 @@ POD_CIDR = "clusterctl-pod-cidr.service"
 SOCKET = "/run/clusterctl-bird/bird.ctl"
 SCRIPT = f"{paths.SBIN}/clusterctl-pod-cidr"
 LEASES = "/var/lib/cni/networks/pods"  # host-local's directory, named after the network
+RESULTS = "/var/lib/cni/results"  # what each pod was started with
 # The name that containerd itself gave it in clusters of earlier versions.
 CONFLIST = f"{CNI_CONFIG}/10-containerd-net.conflist"
 TEMPLATE = f"{paths.CONFIG}/cni.conflist"
@@ -100,6 +101,8 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
             conflist=TEMPLATE,
             config=CONFLIST,
             leases=LEASES,
+            results=RESULTS,
+            portmap=f"{paths.CNI_BIN}/portmap",
             api=haproxy.API,
             authority=f"{paths.PKI}/ca.crt",
             client=client.cert_path,

@@ -63,7 +63,11 @@ class Networks(Model):
     proxy_mode: Literal["nftables", "iptables", "none"] = Field(
         default="nftables", description="how kube-proxy works; none: without kube-proxy"
     )
-    mtu: int = Field(default=0, description="MTU of pods; 0: that of the machine's interface")
+    mtu: int = Field(
+        default=0,
+        description="MTU of pods; 0: that of the machine's interface, or of its routes if that is "
+        "smaller. Pods that run follow a change",
+    )
 
     @property
     def kubernetes_service(self) -> IPv4Address:
