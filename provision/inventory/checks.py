@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from ipaddress import IPv4Address
 from itertools import chain
 
 from provision.artifacts.catalogue import catalogue
-from provision.inventory import rules
+from provision.inventory import extra_args, rules
 from provision.inventory.amis import KNOWN, image_of
 from provision.inventory.draft import HostEntry
 from provision.inventory.files import is_file
-from provision.inventory.removed import known_flags, removed
-from provision.inventory.reserved import REPLACED, RESERVED
 from provision.inventory.wording import show
 from provision.model import ports
 from provision.model.backup_place import S3Place, SshPlace, place
@@ -51,7 +48,7 @@ def settings(given: Settings, broken: frozenset[str]) -> Iterator[Finding]:
         _artifacts(given, broken),
         _vagrant(given),
         _backup(given.backup),
-        _extra_args(given),
+        extra_args.settings(given, broken),
         _urls(given),
         _firewall(given),
         _certificates(given, broken),
@@ -208,47 +205,6 @@ def _backup(backup: Backup) -> Iterator[Finding]:
         if not rules.is_s3_key(getattr(backup, name)):
             hint = "letters, digits, '_', '+', '/', '=', '.' and '-' are allowed"
             yield Finding(f"{where}.{name}", "has characters that are not allowed", hint)
-
-
-def _extra_args(given: Settings) -> Iterator[Finding]:
-    for component, flags in given.extra_args.items():
-        for flag, value in flags.items():
-            where = f"cluster.extra_args.{component}.{flag}"
-            bare = flag.lstrip("-")
-            if reason := RESERVED.get(component, {}).get(bare):
-                yield Finding(where, "clusterctl sets this flag", reason)
-            elif flag != bare:
-                yield Finding(where, "the name of the flag begins with a dash", f"write {bare!r}")
-            elif not rules.is_flag(flag):
-                yield Finding(
-                    where, f"{show(flag)} is not the name of a flag", "write a name such as 'v'"
-                )
-            elif lacking := ", ".join(_lacking(given.kubernetes, component, bare, value)):
-                what = f"{component} of Kubernetes {given.kubernetes} does not have {lacking}"
-                yield Finding(where, what, "leave it out; the component would not start")
-            elif hint := _unknown(given.kubernetes, component, bare):
-                what = f"--help of {component} {given.kubernetes} does not name this flag"
-                yield Finding(where, what, hint, fatal=False)
-            elif setting := REPLACED.get(component, {}).get(bare):
-                hint = "leave the flag out, if the setting is enough"
-                what = f"the flag replaces what follows from {setting}"
-                yield Finding(where, what, hint, fatal=False)
-
-
-def _unknown(kubernetes: str, component: str, flag: str) -> str:
-    """Give a hint for a flag that is probably misspelt; empty if it is known."""
-    known = known_flags(kubernetes.rpartition(".")[0]).get(component)
-    name = flag.replace("_", "-")
-    if not known or name in known:
-        return ""
-    near = get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}?" if near else "the component does not start if it lacks it"
-
-
-def _lacking(kubernetes: str, component: str, flag: str, value: str) -> Iterator[str]:
-    """Name what the version lacks. An unknown version is a finding of its own."""
-    if kubernetes in catalogue().versions:
-        yield from removed(kubernetes, component, flag, value)
 
 
 def _urls(given: Settings) -> Iterator[Finding]:

@@ -7,6 +7,10 @@ _CERTIFICATES = "clusterctl makes, renews and checks certificates"
 _MEMBERSHIP = "members join and leave one at a time, so that there is always a quorum"
 _NETWORKS = "set cluster['networks']"
 _FILE = "clusterctl writes this file"
+_ADDRESS = "the inventory gives the machine's address"
+_DATA = "clusterctl must recognise a member that has lost its data"
+_ENDS = "the program would end at once"
+_HEALTH = "clusterctl asks this port for the component's health"
 
 # Component -> flag -> why `extra_args` may not set it.
 RESERVED: dict[str, dict[str, str]] = {
@@ -26,12 +30,18 @@ RESERVED: dict[str, dict[str, str]] = {
         "service-account-signing-key-file": _CERTIFICATES,
         "service-cluster-ip-range": _NETWORKS,
         "secure-port": "the proxies on the nodes use port 6443",
-        "advertise-address": "the inventory gives the machine's address",
+        "advertise-address": _ADDRESS,
+        "encryption-provider-config": "Secrets in etcd can be read only with the cluster's own keys",
+        "etcd-prefix": "all objects are below this prefix: with another one the cluster is empty",
+        **dict.fromkeys(("help", "version"), _ENDS),
     },
     "kube-controller-manager": {
         "allocate-node-cidrs": _NETWORKS,
         "cluster-cidr": _NETWORKS,
         "node-cidr-mask-size": _NETWORKS,
+        "node-cidr-mask-size-ipv4": _NETWORKS,
+        "node-cidr-mask-size-ipv6": _NETWORKS,
+        "cidr-allocator-type": _NETWORKS,
         "service-cluster-ip-range": _NETWORKS,
         "cluster-signing-cert-file": _CERTIFICATES,
         "cluster-signing-key-file": _CERTIFICATES,
@@ -40,17 +50,35 @@ RESERVED: dict[str, dict[str, str]] = {
         "leader-elect": "only one of the masters may be the leader",
         "root-ca-file": _CERTIFICATES,
         "service-account-private-key-file": _CERTIFICATES,
+        "secure-port": _HEALTH,
+        **dict.fromkeys(("help", "version"), _ENDS),
     },
     "kube-scheduler": {
+        "config": "with a file of its own the scheduler ignores clusterctl's flags",
         "kubeconfig": _FILE,
         "leader-elect": "only one of the masters may be the leader",
+        "secure-port": _HEALTH,
+        **dict.fromkeys(("help", "version", "write-config-to"), _ENDS),
     },
     "etcd": {
         "client-cert-auth": _ANONYMOUS,
         "peer-client-cert-auth": _ANONYMOUS,
         "trusted-ca-file": _CERTIFICATES,
         "peer-trusted-ca-file": _CERTIFICATES,
-        "data-dir": "clusterctl must recognise a member that has lost its data",
+        "auto-tls": _CERTIFICATES,
+        "cert-file": _CERTIFICATES,
+        "key-file": _CERTIFICATES,
+        "peer-auto-tls": _CERTIFICATES,
+        "peer-cert-file": _CERTIFICATES,
+        "peer-key-file": _CERTIFICATES,
+        "config-file": "with a file of its own etcd ignores all flags",
+        "data-dir": _DATA,
+        "wal-dir": _DATA,
+        "advertise-client-urls": _ADDRESS,
+        "initial-advertise-peer-urls": _ADDRESS,
+        "listen-client-urls": _ADDRESS,
+        "listen-peer-urls": _ADDRESS,
+        **dict.fromkeys(("help", "version"), _ENDS),
         "force-new-cluster": _MEMBERSHIP,
         "initial-cluster": _MEMBERSHIP,
         "initial-cluster-state": _MEMBERSHIP,
@@ -61,13 +89,23 @@ RESERVED: dict[str, dict[str, str]] = {
         "anonymous-auth": _ANONYMOUS,
         "authorization-mode": "the apiserver decides which clients may use a kubelet",
         "bootstrap-kubeconfig": _FILE,
+        "cert-dir": _CERTIFICATES,
+        "cgroup-driver": "the kubelet and containerd must have the same one, that of the machine",
         "client-ca-file": _CERTIFICATES,
         "cluster-dns": _NETWORKS,
         "cluster-domain": _NETWORKS,
         "config": _FILE,
         "container-runtime-endpoint": "clusterctl installs containerd",
+        "healthz-bind-address": _HEALTH,
+        "healthz-port": _HEALTH,
         "hostname-override": "the Node has the name of its machine",
         "kubeconfig": _FILE,
+        "node-ip": _ADDRESS,
+        "pod-cidr": _NETWORKS,
+        "register-node": "`up` waits until each machine is a Node",
+        "root-dir": "clusterctl knows this directory, and `down` removes it",
+        "rotate-server-certificates": _CERTIFICATES,
+        **dict.fromkeys(("help", "runonce", "version"), _ENDS),
         "node-labels": "set `labels` of a machine or a group",
         "rotate-certificates": _CERTIFICATES,
         "register-with-taints": "set `taints` of a machine or a group",
@@ -78,7 +116,12 @@ RESERVED: dict[str, dict[str, str]] = {
         "cluster-cidr": _NETWORKS,
         "config": _FILE,
         "hostname-override": "the Node has the name of its machine",
+        "healthz-bind-address": _HEALTH,
+        "healthz-port": _HEALTH,
         "kubeconfig": _FILE,
+        "master": "kube-proxy uses its node's proxy to all apiservers",
+        "metrics-port": "set `metrics-bind-address`",
+        **dict.fromkeys(("cleanup", "help", "init-only", "version", "write-config-to"), _ENDS),
         "proxy-mode": "set cluster['networks']['proxy_mode']",
     },
 }
@@ -87,4 +130,5 @@ RESERVED: dict[str, dict[str, str]] = {
 REPLACED: dict[str, dict[str, str]] = {
     "kube-apiserver": {"service-account-issuer": "cluster.networks.domain"},
     "kube-controller-manager": {"controllers": "cluster.certificates.authority"},
+    "kube-proxy": {"nodeport-addresses": "cluster.api.vip"},
 }

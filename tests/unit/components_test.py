@@ -1,5 +1,6 @@
 """What components want on machines: things that hold for all, and a few that are easily lost."""
 
+import re
 import subprocess
 from pathlib import PurePosixPath
 from string import ascii_lowercase
@@ -284,3 +285,46 @@ def test_keepalived_prefers_the_first_master_and_peers_are_the_others():
     assert all("10.77.0.11" in text for text in texts)
     without = cluster(api={})
     assert "keepalived" not in wanted(without, without.machine("m1"))
+
+
+def test_kube_proxys_flags_are_fields_of_its_file_and_only_logging_stays_a_flag():
+    extra = {"nodeport-addresses": "10.0.0.0/8,primary", "conntrack-min": "7", "v": "4"}
+    extra |= {
+        "iptables-sync-period": "1m",
+        "masquerade-all": "true",
+        "feature-gates": "A=true,B=false",
+    }
+    of = cluster(extra_args={"kube-proxy": extra})
+    states = wanted(of, of.machine("w1"))
+
+    config = yaml.safe_load(file(states, node.PROXY_CONFIG))
+    assert config["nodePortAddresses"] == ["10.0.0.0/8", "primary"]
+    assert config["conntrack"] == {"maxPerCore": 0, "min": 7}
+    assert config["nftables"] == {"syncPeriod": "1m", "masqueradeAll": True}
+    assert config["featureGates"] == {"A": True, "B": False}
+    assert config["clientConnection"] == {"kubeconfig": node.KUBECONFIG}
+    unit = file(states, f"{paths.UNITS}/kube-proxy.service")
+    assert re.findall(r"--([a-z-]+)", unit.split("ExecStart=")[1]) == ["config", "v"]
+
+
+def test_masters_serve_node_ports_at_the_virtual_address():
+    def addresses(of, name):
+        config = yaml.safe_load(file(wanted(of, of.machine(name)), node.PROXY_CONFIG))
+        return config.get("nodePortAddresses")
+
+    assert addresses(DEFAULT, "m1") == ["0.0.0.0/0"]
+    assert addresses(DEFAULT, "w1") is None
+    assert addresses(cluster(api={}), "m1") is None
+    asked = cluster(extra_args={"kube-proxy": {"nodeport-addresses": "primary"}})
+    assert addresses(asked, "m1") == ["primary"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "limit"), [(24, None), (25, None), (26, 61), (27, 29), (28, 13)]
+)
+def test_a_kubelet_accepts_as_many_pods_as_its_node_has_addresses(prefix, limit):
+    of = cluster(networks=Networks(node_prefix=prefix))
+    config = yaml.safe_load(file(wanted(of, of.machine("w1")), node.CONFIG))
+    assert config.get("maxPods") == limit
+    custom = cluster(networks=Networks(node_prefix=prefix, plugin="custom"))
+    assert "maxPods" not in file(wanted(custom, custom.machine("w1")), node.CONFIG)

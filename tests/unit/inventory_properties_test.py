@@ -28,7 +28,7 @@ QUALIFIED = st.text(f"{ascii_letters}{digits}-_.", min_size=1, max_size=22).map(
     lambda text: text.strip("-_.") or "A"
 )
 URL = st.builds("http{}://{}.example.org".format, st.sampled_from(["", "s"]), LABEL)
-FLAG = st.sampled_from(["v", "vmodule", "profiling"])
+FLAG = st.sampled_from(["v", "vmodule", "logging-format"])
 COMPONENT = st.sampled_from(["kube-apiserver", "kubelet", "etcd", "kube-scheduler", "kube-proxy"])
 EFFECT = st.sampled_from(["NoSchedule", "PreferNoSchedule", "NoExecute"])
 

@@ -7,7 +7,7 @@ from typing import get_args, get_origin
 import pytest
 import yaml
 
-from provision.desired import catalog
+from provision.desired import catalog, proxy_flags
 from provision.inventory import read
 from provision.inventory.removed import FLAGS, known_flags
 from provision.inventory.reserved import REPLACED, RESERVED
@@ -21,7 +21,7 @@ from tests.world import LAB, cluster, trust
 
 NETWORKS = {"pods": "10.32.0.0/14", "services": "10.128.0.0/16"}
 # Fields of configuration files whose flag has another name.
-NAMES = {"mode": "proxy-mode"}
+NAMES = {"mode": "proxy-mode", "node-port-addresses": "nodeport-addresses"}
 
 
 def others(path, field):
@@ -129,7 +129,8 @@ def with_flag(tmp_path, kubernetes, component, flag, value="x"):
     [(c, flag) for flags in FLAGS.values() for c, names in flags.items() for flag in sorted(names)],
 )
 def test_a_flag_that_the_version_no_longer_has_is_refused(tmp_path, component, flag):
-    read(with_flag(tmp_path, "1.36.4", component, flag))
+    if component != "kube-proxy":  # it ignores them in every version, since it has a --config
+        read(with_flag(tmp_path, "1.36.4", component, flag))
     with pytest.raises(InventoryError, match=f"1.37.1 does not have the flag --{flag}"):
         read(with_flag(tmp_path, "1.37.1", component, flag))
 
@@ -152,7 +153,7 @@ def test_a_flag_that_the_version_does_not_name_is_a_warning_with_the_nearest_nam
     assert not warning.fatal
     assert f"kubelet {version} does not name this flag" in warning.what
     assert "'max-pods'?" in warning.hint
-    assert read(with_flag(tmp_path, version, "kubelet", "max-pods")).warnings == ()
+    assert read(with_flag(tmp_path, version, "kubelet", "max-pods", "50")).warnings == ()
 
 
 def test_the_known_flags_contain_all_that_clusterctl_sets_and_none_that_were_removed():
@@ -164,3 +165,78 @@ def test_the_known_flags_contain_all_that_clusterctl_sets_and_none_that_were_rem
     for component, flags in FLAGS[37].items():
         assert flags <= old[component]
         assert not flags & new[component]
+
+
+def test_a_flag_that_kube_proxy_would_ignore_is_refused(tmp_path):
+    ignored = {
+        "ipvs-scheduler": "no field for this flag",
+        "iptables-masquerade-bit": "no effect in the mode 'nftables'",
+        "conntrack-min": "'x' is not a whole number",
+        "masquerade-all": "'x' is not true or false",
+        "iptables-sync-period": "'x' is not a duration such as 30s",
+    }
+    for flag, why in ignored.items():
+        with pytest.raises(InventoryError, match=re.escape(why)):
+            read(with_flag(tmp_path, "1.37.1", "kube-proxy", flag))
+    assert read(with_flag(tmp_path, "1.37.1", "kube-proxy", "v", "4")).warnings == ()
+
+
+def test_every_flag_of_kube_proxy_has_a_field_is_reserved_or_is_for_a_mode_without_it():
+    for version in ("1.36", "1.37"):
+        left = known_flags(version)["kube-proxy"] - proxy_flags.FLAGS - proxy_flags.LOGGING
+        assert {f for f in left - RESERVED["kube-proxy"].keys() if "ipvs" not in f} <= {
+            "boot-id-file",
+            "machine-id-file",
+        }
+
+
+@pytest.mark.parametrize(
+    ("component", "flag"),
+    [(c, f) for c in RESERVED for f in ("help", "version")] + [("etcd", "config-file")],
+)
+def test_a_flag_that_ends_the_program_or_hides_the_others_is_refused(tmp_path, component, flag):
+    with pytest.raises(InventoryError, match="clusterctl sets this flag"):
+        read(with_flag(tmp_path, "1.37.1", component, flag))
+
+
+@pytest.mark.parametrize(
+    ("ports", "said"),
+    [
+        ("6000-7000", "6443"),
+        ("10000+300", "10250"),
+        ("x", "not a range"),
+        ("900-800", "not a range"),
+    ],
+)
+def test_a_range_of_node_ports_with_a_port_of_the_cluster_is_refused(tmp_path, ports, said):
+    with pytest.raises(InventoryError, match=said):
+        read(with_flag(tmp_path, "1.37.1", "kube-apiserver", "service-node-port-range", ports))
+
+
+def test_a_range_of_node_ports_without_a_port_of_the_cluster_is_fine(tmp_path):
+    read(with_flag(tmp_path, "1.37.1", "kube-apiserver", "service-node-port-range", "20000-32767"))
+
+
+def with_networks(tmp_path, networks, pods=None):
+    path = tmp_path / "inventory.py"
+    extra = {"kubelet": {"max-pods": pods}} if pods else {}
+    path.write_text(
+        f'cluster = {{"name": "demo", "networks": {networks}, "extra_args": {extra}}}\n'
+        'masters = [("m1", {"ssh_hostname": "192.0.2.1"})]\n'
+    )
+    return path
+
+
+def test_pods_and_addresses_of_a_node_must_fit(tmp_path):
+    (warning,) = read(with_networks(tmp_path, {"node_prefix": 27})).warnings
+    assert "a node runs 29 pods at most, not 110" in warning.what
+    assert '"max-pods": "29"' in warning.hint
+    assert read(with_networks(tmp_path, {"node_prefix": 27}, "29")).warnings == ()
+    assert read(with_networks(tmp_path, {"node_prefix": 25})).warnings == ()
+    with pytest.raises(InventoryError, match="has 29 addresses for the 30 pods"):
+        read(with_networks(tmp_path, {"node_prefix": 27}, "30"))
+    with pytest.raises(InventoryError, match="has 253 addresses for the 300 pods"):
+        read(with_networks(tmp_path, {}, "300"))
+    with pytest.raises(InventoryError, match="'many' is not a number of pods"):
+        read(with_networks(tmp_path, {}, "many"))
+    read(with_networks(tmp_path, {"node_prefix": 23}, "300"))

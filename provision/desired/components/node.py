@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import yaml
+
+from provision.desired import proxy_flags
 from provision.desired.components import haproxy
 from provision.desired.flags import CIPHER_SUITES, flags
 from provision.desired.model import (
@@ -22,6 +25,7 @@ from provision.desired.render import render
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine, Taint
 from provision.model.facts import Facts
+from provision.model.settings.network import KUBELET_PODS
 from provision.pki import kubeconfig, table
 from provision.pki.leaf import Leaf
 from provision.pki.trust import Trust
@@ -91,8 +95,16 @@ def _kubelet_config(
             cipher_suites=CIPHER_SUITES,
             taints=taints(cluster, machine),
             asks=asks,
+            max_pods=_max_pods(cluster),
         ),
     )
+
+
+def _max_pods(cluster: Cluster) -> int:
+    """Give the kubelet's limit, 0 for its default. A pod without a free address would not start."""
+    networks = cluster.networks
+    fits = networks.plugin == "custom" or networks.pods_of_a_node >= KUBELET_PODS
+    return 0 if fits else networks.pods_of_a_node
 
 
 def _kubelet_unit(cluster: Cluster, machine: Machine, facts: Facts, *, asks: bool) -> HostFile:
@@ -171,32 +183,44 @@ def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> 
     )
 
 
+def _kube_proxy_config(cluster: Cluster, machine: Machine, facts: Facts) -> HostFile:
+    mode = cluster.networks.proxy_mode
+    config = render(
+        "kube-proxy/config.yaml.j2",
+        kubeconfig=KUBECONFIG,
+        pods=cluster.networks.pods,
+        container=facts.container,
+        may_raise_limits=facts.may_raise_limits,
+        health=ports.KUBE_PROXY_HEALTH,
+        metrics=ports.KUBE_PROXY_METRICS,
+        mode=mode,
+        # In the mode nftables kube-proxy looks up the machine's addresses once an hour only, unless
+        # it serves all of them. The virtual address moves.
+        every_address=mode == "nftables" and machine.is_master and cluster.api.vip is not None,
+    )
+    if extra := proxy_flags.FLAGS & cluster.extra_args.get("kube-proxy", {}).keys():
+        values = {flag: cluster.extra_args["kube-proxy"][flag] for flag in sorted(extra)}
+        merged = proxy_flags.merge(yaml.safe_load(config), mode, values)
+        config = f"# Written by clusterctl.\n{yaml.safe_dump(merged)}".encode()
+    return HostFile(PROXY_CONFIG, config)
+
+
 def _kube_proxy(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    extra = cluster.extra_args.get("kube-proxy", {})
+    logging = {flag: extra[flag] for flag in extra.keys() & proxy_flags.LOGGING}
     return ComponentState(
         name="kube-proxy",
         directories=(Directory("/var/lib/kube-proxy", mode=0o700),),
         binaries=(Binary("kubernetes/kube-proxy", f"{paths.BIN}/kube-proxy"),),
         files=(
-            HostFile(
-                PROXY_CONFIG,
-                render(
-                    "kube-proxy/config.yaml.j2",
-                    kubeconfig=KUBECONFIG,
-                    pods=cluster.networks.pods,
-                    container=facts.container,
-                    may_raise_limits=facts.may_raise_limits,
-                    health=ports.KUBE_PROXY_HEALTH,
-                    metrics=ports.KUBE_PROXY_METRICS,
-                    mode=cluster.networks.proxy_mode,
-                ),
-            ),
+            _kube_proxy_config(cluster, machine, facts),
             HostFile(
                 f"{paths.UNITS}/{PROXY}",
                 render(
                     "kube-proxy/kube-proxy.service.j2",
                     bin=paths.BIN,
                     kubeconfig=KUBECONFIG,
-                    flags=flags({"config": PROXY_CONFIG}, cluster.extra_args.get("kube-proxy", {})),
+                    flags=flags({"config": PROXY_CONFIG}, logging),
                 ),
             ),
         ),

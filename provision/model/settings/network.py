@@ -10,6 +10,8 @@ from pydantic import Field
 
 from provision.model.base import Model
 
+KUBELET_PODS = 110  # what a kubelet accepts by default
+
 
 class Api(Model):
     """Where people and programs outside the nodes find the API.
@@ -68,6 +70,12 @@ class Networks(Model):
         description="MTU of pods; 0: that of the machine's interface, or of its routes if that is "
         "smaller. Pods that run follow a change",
     )
+
+    @property
+    def pods_of_a_node(self) -> int:
+        """Addresses for a node's pods: all of its part but the network's, the bridge's, the last."""
+        share: int = 1 << (32 - max(0, min(self.node_prefix, 32)))
+        return share - 3
 
     @property
     def kubernetes_service(self) -> IPv4Address:
