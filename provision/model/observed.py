@@ -170,6 +170,8 @@ class HostReport:
         firewalls: other active firewalls (`firewalld`, `ufw`).
         forbidden: what SELinux does not let programs do, by its booleans (`haproxy_connect_any`).
         rules: chains of the machine's own packet filter; of a machine in a cluster: iptables' only.
+        resolver: address of a DNS server that only the machine itself reaches, if no file names
+            the real servers.
         places: the directories that the cluster will use; empty: not asked.
     """
 
@@ -198,6 +200,7 @@ class HostReport:
     firewalls: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
     rules: tuple[Chain, ...] = ()
+    resolver: str = ""
     places: tuple[Place, ...] = ()
 
 
