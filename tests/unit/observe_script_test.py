@@ -563,3 +563,14 @@ def test_pods_get_a_resolv_conf_without_the_machines_own_resolver(
     _, seen = run(Query(address="127.0.0.1"), shell)
 
     assert (seen.facts.resolv_conf, seen.host.resolver) == (str(files[used]), resolver)
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("nftables", True), ("iptables", False)])
+def test_only_a_kube_proxy_with_nftables_must_have_its_table(mode, asked):
+    networks = world.DEFAULT.networks.model_copy(update={"proxy_mode": mode})
+    changed = world.DEFAULT.model_copy(update={"networks": networks})
+
+    tables = query(changed, changed.machine("w1")).tables
+
+    assert ("ip kube-proxy" in tables) == asked
+    assert "ip clusterctl" in tables
