@@ -294,6 +294,7 @@ class Observed:
         unfinished: who began a command that changed the cluster and did not finish; empty: none.
         registered: whether the kubelet has a client certificate.
         images: pins of the image sets in the machine's registry.
+        user_images: the operator's own images in it: reference -> digest.
         holder: the operator who changes the cluster at this moment.
     """
 
@@ -321,6 +322,7 @@ class Observed:
     unfinished: str = ""
     registered: bool = False
     images: frozenset[str] = frozenset()
+    user_images: Mapping[str, str] = field(default_factory=_empty)
     holder: Holder | None = None
     etcd: EtcdView | None = None
     api: ApiView | None = None

@@ -328,6 +328,20 @@ pods() {
     done
 }
 
+# Images in this master's registry, as REPOSITORY:TAG@DIGEST.
+registry_images() {
+    [ -d "$repositories" ] || return 0
+    section registry-images
+    set -- $(find "$repositories" \( -name _layers -o -name revisions \) -prune -o \
+        -path '*/_manifests/tags/*/current/link' -print)
+    [ $# -eq 0 ] || awk -v home="$repositories/" '{
+        name = substr(FILENAME, length(home) + 1)
+        sub("/current/link$", "", name)
+        sub("/_manifests/tags/", ":", name)
+        print name "@" $0
+    }' "$@"
+}
+
 foreign() {
     section foreign
     for sign in $signs; do
@@ -461,6 +475,7 @@ machine() {
     lock
     for_life
     pods
+    registry_images
     foreign
     firewalls
     packet_filter

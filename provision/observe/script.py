@@ -150,6 +150,7 @@ class Query:
             "etcd_join": paths.ETCD_JOIN,
             "restoring": paths.RESTORING,
             "unfinished": paths.UNFINISHED,
+            "repositories": f"{paths.REGISTRY}/{paths.REGISTRY_STORAGE}/repositories",
             "units_directory": paths.UNITS,
             "kubelet_config": KUBELET_CONFIG,
             "conflist": pod_network.CONFLIST,
