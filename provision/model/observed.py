@@ -290,7 +290,8 @@ class Observed:
         restoring: the content of the marker of an unfinished restore; empty: there is none.
         pods: its pod network; None: the network is another plug-in's, or not configured yet.
         for_life: settings that cannot change while the cluster exists, as its programs have them:
-            `cluster-cidr`, `node-cidr-mask-size`, `service-cluster-ip-range`, `domain` -> value.
+            `cluster-cidr`, `node-cidr-mask-size`, `service-cluster-ip-range`,
+            `service-account-issuer`, `domain` -> value.
         unfinished: who began a command that changed the cluster and did not finish; empty: none.
         registered: whether the kubelet has a client certificate.
         images: pins of the image sets in the machine's registry.

@@ -301,7 +301,7 @@ lock() {
 # Settings of the cluster that no change of a file can change, as its programs have them.
 for_life() {
     section for-life
-    sed -n 's/^  --\(cluster-cidr\|node-cidr-mask-size\|service-cluster-ip-range\)=\([^ ]*\).*/\1=\2/p' \
+    sed -n 's/^  --\(cluster-cidr\|node-cidr-mask-size\|service-cluster-ip-range\|service-account-issuer\)=\([^ ]*\).*/\1=\2/p' \
         "$units_directory/kube-apiserver.service" "$units_directory/kube-controller-manager.service" 2>/dev/null
     sed -n 's/^clusterDomain: /domain=/p' "$kubelet_config" 2>/dev/null
 }

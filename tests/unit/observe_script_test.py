@@ -529,6 +529,7 @@ def test_settings_that_a_cluster_keeps_for_life_are_read_from_its_programs(tmp_p
         "cluster-cidr": "10.244.0.0/16",
         "node-cidr-mask-size": "24",
         "service-cluster-ip-range": "10.96.0.0/16",
+        "service-account-issuer": "https://kubernetes.default.svc.cluster.local",
         "domain": "cluster.local",
     }
 
