@@ -62,11 +62,16 @@ def virtual(tmp_path: Path) -> Iterator[Lab]:
             print(ways.console.read_text(errors="replace")[-2000:])
 
 
+KERNEL = "sysctl net.ipv4.ip_forward vm.overcommit_memory kernel.panic kernel.panic_on_oops"
+
+
 def test_a_machine_with_its_own_kernel_and_cgroup_v2_becomes_a_cluster(virtual: Lab) -> None:
     assert virtual.ssh("q1", "stat -fc %T /sys/fs/cgroup").strip() == "cgroup2fs"
     assert virtual.ssh("q1", "uname -r").strip() != run("uname", "-r").stdout.strip()
 
+    before = virtual.ssh("q1", KERNEL)
     virtual.up()
+    assert virtual.ssh("q1", KERNEL) != before
 
     node = json.loads(virtual.clusterctl("kubectl", "--", "get", "node", "q1", "-o", "json").stdout)
     ready = {c["type"]: c["status"] for c in node["status"]["conditions"]}
@@ -78,4 +83,6 @@ def test_a_machine_with_its_own_kernel_and_cgroup_v2_becomes_a_cluster(virtual: 
     assert done["changed"] == {}
 
     virtual.clusterctl("down", "--yes")
-    assert virtual.ssh("q1", "ls -d /etc/kubernetes /var/lib/etcd 2>/dev/null || true") == ""
+    gone = "/etc/kubernetes /var/lib/etcd /sys/fs/cgroup/kubepods.slice"
+    assert virtual.ssh("q1", f"ls -d {gone} 2>/dev/null || true") == ""
+    assert virtual.ssh("q1", KERNEL) == before

@@ -73,6 +73,9 @@ def test_one_command_replaces_a_lost_master(ha: Lab) -> None:
     kept = ha.kubectl("get", "configmap", "before-the-fire", "-o", "jsonpath={.data.kept}")
     assert kept.stdout == "yes"
     ha.on("m2", f"{ETCDCTL} endpoint health --cluster")
+    # Images that other tests have pushed.
+    tags = "cd /var/lib/clusterctl/registry && find . -path '*/tags/*/current/link' | sort"
+    assert ha.on("m2", tags) == ha.on("m1", tags)
     assert ha.clusterctl("plan", check=False).returncode == 0
 
 
