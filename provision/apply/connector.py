@@ -36,7 +36,7 @@ class Connector(SSHConnector):
 
     def connect(self) -> None:
         try:
-            self.client = self.link.client()
+            self.client = self.link.client()  # type: ignore[assignment]  # pyinfra uses paramiko's part
         except UnreachableError as error:
             self.error = error
             raise ConnectError(error.message) from error

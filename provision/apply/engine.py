@@ -27,6 +27,7 @@ from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State, StateStage
 
 from provision.apply.connector import Connector, connector_of
+from provision.apply.dial import Dialer
 from provision.apply.operating import (
     MachineResult,
     called,
@@ -83,7 +84,10 @@ class Engine:
         self.metrics = Metrics()
         self.log = log
         self._known_hosts = known_hosts
-        self._links = {m.name: Link(m, known_hosts, log, self.metrics) for m in cluster.machines}
+        self._dialer = Dialer()
+        self._links = {
+            m.name: Link(m, known_hosts, log, self.metrics, self._dialer) for m in cluster.machines
+        }
         self._handler: logging.Handler = log.handler() if log else logging.NullHandler()
 
     def __enter__(self) -> Self:
@@ -114,6 +118,7 @@ class Engine:
         """Close all connections."""
         closers = [gevent.spawn(link.close) for link in self._links.values()]
         gevent.joinall(closers, timeout=GRACE)
+        self._dialer.close()
 
     def run(
         self,
@@ -257,7 +262,7 @@ class Engine:
         Raises:
             UnreachableError: with the cause.
         """
-        link = Link(machine, self._known_hosts, self.log, Metrics())
+        link = Link(machine, self._known_hosts, self.log, Metrics(), self._dialer)
         try:
             link.client()
         finally:

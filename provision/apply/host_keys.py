@@ -63,14 +63,24 @@ class _Answer:
 
 
 class _HostKeys:
-    """The files, in the place of `paramiko.HostKeys`."""
+    """The files, in the place of `paramiko.HostKeys`.
 
-    def __init__(self, files: Iterable[Path]) -> None:
+    Args:
+        name: the name of the host, whatever paramiko asks for: it knows no HostKeyAlias.
+    """
+
+    def __init__(self, files: Iterable[Path], name: str = "") -> None:
         self._files = tuple(files)
+        self._name = name
 
     def get(self, host: str) -> _Answer | None:
-        known = known_hosts.lookup(self._files, host)
+        known = known_hosts.lookup(self._files, self._name or host)
         return _Answer(known) if known.keys or known.revoked else None
+
+
+def judge(client: paramiko.SSHClient, file: Path, name: str) -> None:
+    """Let a client accept only the keys that the file has for the name."""
+    setattr(client, "_host_keys", _HostKeys((file,), name))  # noqa: B010  mypy
 
 
 def read(filenames: Iterable[str]) -> _HostKeys:

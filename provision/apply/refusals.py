@@ -9,7 +9,10 @@ from pathlib import Path
 import paramiko
 from pyinfra.api.exceptions import PyinfraError
 
+from provision.apply.dial import DroppedError, HopError
 from provision.apply.host_keys import Expected
+from provision.apply.login import EndedError
+from provision.local.ssh_config import Route
 from provision.model.cluster import Machine
 from provision.model.errors import UnreachableError
 
@@ -17,46 +20,77 @@ _SUDO = re.compile(r"^sudo(-rs)?: |: sudo: (command )?not found|is not in the su
 
 
 def explain(
-    machine: Machine, error: Exception, known_hosts: Path, timeout: int
+    machine: Machine, route: Route, error: Exception, known_hosts: Path, timeout: int
 ) -> UnreachableError:
     """Why the connection failed, and what to do.
 
     Args:
+        route: where SSH connects to.
         error: what the attempt to connect raised.
         known_hosts: the file with the host keys.
         timeout: the limit of the attempt, in seconds.
     """
-    ssh = machine.ssh
-    where = f"{machine.name} ({ssh.hostname}:{ssh.port})"
+    where = f"{machine.name} ({route.hostname}:{route.port})"
     return (
-        _distrusted(machine, error, known_hosts, where)
-        or _login_refused(machine, error, where)
-        or _silent(machine, error, timeout, where)
+        _stopped_on_the_way(machine, route, error, where)
+        or _distrusted(route, error, known_hosts, where)
+        or _login_refused(machine, route, error, where)
+        or _silent(machine, route, error, timeout, where)
         or UnreachableError(
             f"no SSH connection to {where}: {str(error) or type(error).__name__}",
-            hint=f"Try: ssh -p {ssh.port} {ssh.user}@{ssh.hostname}",
+            hint=f"Try: {_by_hand(machine, route)}",
             off=isinstance(error, (OSError, EOFError)),
         )
     )
 
 
-def ended_login(machine: Machine) -> UnreachableError:
-    """The server ended the connection while the user logged in. The machine is on."""
-    ssh = machine.ssh
-    return UnreachableError(
-        f"{machine.name} ({ssh.hostname}:{ssh.port}) ended the connection before it accepted "
-        f"{ssh.user}: it was offered too many keys, or it refuses this login",
-        hint="Give `ssh_key` in the inventory: then only that key is offered. "
-        "`ssh-add -l` lists the keys of your agent.",
-    )
+def _by_hand(machine: Machine, route: Route) -> str:
+    config = f"-F {machine.ssh.config_file} " if machine.ssh.config_file else ""
+    return f"ssh {config}-p {route.port} {route.user}@{route.alias}"
+
+
+def _stopped_on_the_way(
+    machine: Machine, route: Route, error: Exception, where: str
+) -> UnreachableError | None:
+    """A bastion, or a host that has too many new connections."""
+    hint = f"Try: {_by_hand(machine, route)}"
+    if isinstance(error, HopError) and error.beyond:
+        return UnreachableError(
+            f"{where}: {error.reason.lower()}, says {error.hop}",
+            hint="Is the machine on, is sshd running there, and is `ssh_port` right?",
+            off=True,
+        )
+    if isinstance(error, HopError) and "host key is known for" in error.reason:
+        return UnreachableError(
+            f"the host key of {error.hop} on the way to {where} is not known",
+            hint=f"Compare its fingerprint with the bastion's. Then connect once: "
+            f"{_by_hand(machine, route)}",
+        )
+    if isinstance(error, HopError):
+        return UnreachableError(
+            f"{error.hop} on the way to {where} refused: {error.reason}", hint=hint
+        )
+    if isinstance(error, DroppedError):
+        return UnreachableError(
+            f"{where} closed each new connection before SSH began",
+            hint=f"Does its sshd have too many new connections (MaxStartups), or is this computer "
+            f"blocked there? {hint}",
+        )
+    if isinstance(error, EndedError):
+        return UnreachableError(
+            f"{where} ended the connection before it accepted "
+            f"{route.user}: it was offered too many keys, or it refuses this login",
+            hint="Give `ssh_key` in the inventory: then only that key is offered. "
+            "`ssh-add -l` lists the keys of your agent.",
+        )
+    return None
 
 
 def _distrusted(
-    machine: Machine, error: Exception, known_hosts: Path, where: str
+    route: Route, error: Exception, known_hosts: Path, where: str
 ) -> UnreachableError | None:
     """The machine's host key is not the known one, or none is known."""
-    ssh = machine.ssh
-    entry = ssh.hostname if ssh.port == 22 else f"[{ssh.hostname}]:{ssh.port}"
+    entry = route.key_name
     expected = getattr(error, "expected_key", None)
     if isinstance(error, paramiko.BadHostKeyException) and isinstance(expected, Expected):
         if error.key.asbytes() in expected.known.revoked:
@@ -73,40 +107,43 @@ def _distrusted(
             f"out which, then remove the old key (ssh-keygen -R '{entry}'), or set ssh_host_key in "
             "the inventory",
         )
-    if "No host key for" in str(error):
+    if "not found in known_hosts" in str(error):
         return UnreachableError(
             f"the host key of {where} is not known: {known_hosts} has none",
             hint=f"Compare its fingerprint with the machine's, then: "
-            f"ssh -p {ssh.port} {ssh.hostname} once, or set ssh_host_key in the inventory",
+            f"ssh -p {route.port} {route.alias} once, or set ssh_host_key in the inventory",
         )
     return None
 
 
-def _login_refused(machine: Machine, error: Exception, where: str) -> UnreachableError | None:
+def _login_refused(
+    machine: Machine, route: Route, error: Exception, where: str
+) -> UnreachableError | None:
     """The machine refuses the user, or the user's key cannot be used."""
     ssh = machine.ssh
     if isinstance(error, paramiko.AuthenticationException):
         key = f"the key {ssh.key}" if ssh.key else "any key of your SSH agent or ~/.ssh"
         means = "the password" if ssh.password and not ssh.key else key
         return UnreachableError(
-            f"{where} refused {ssh.user} with {means}",
-            hint=f"Is `ssh_user` right, and is that key in {ssh.user}'s authorized_keys?",
+            f"{where} refused {route.user} with {means}",
+            hint=f"Is `ssh_user` right, and is that key in {route.user}'s authorized_keys?",
         )
     if isinstance(error, PyinfraError):
         return UnreachableError(
             f"the key for {machine.name} cannot be used: {error}",
-            hint="Correct `ssh_key`, or give `ssh_key_password`.",
+            hint="Correct `ssh_key`, give `ssh_key_password`, or add the key to your agent: "
+            f"ssh-add {ssh.key}",
         )
     return None
 
 
 def _silent(
-    machine: Machine, error: Exception, timeout: int, where: str
+    machine: Machine, route: Route, error: Exception, timeout: int, where: str
 ) -> UnreachableError | None:
     """The machine is not found, does not answer, or does not answer as an SSH server does."""
     if isinstance(error, socket.gaierror):
         return UnreachableError(
-            f"the name {machine.ssh.hostname} of {machine.name} does not resolve: {error.strerror}",
+            f"the name {route.hostname} of {machine.name} does not resolve: {error.strerror}",
             hint="Correct `ssh_hostname`, or give an address.",
         )
     if isinstance(error, TimeoutError):

@@ -1,6 +1,6 @@
 """One SSH connection to a machine, kept from phase to phase. The engine's only way to a machine.
 
-pyinfra's own client makes the connection; it honours ssh_config and bastions. This module adds:
+paramiko makes the connection, by the route that OpenSSH reads from ssh_config. This module adds:
 host keys are verified against one file and never added to it, the operator is never asked, a dead
 peer is noticed, stdin is binary, sudo's password is in no argument list, and every refusal is an
 error that says what to do.
@@ -8,6 +8,7 @@ error that says what to do.
 
 from __future__ import annotations
 
+import random
 import shlex
 import socket
 import threading
@@ -22,12 +23,14 @@ from typing import Any
 import gevent
 import paramiko
 from pyinfra.api.exceptions import PyinfraError
-from pyinfra.connectors.ssh_util import load_key_with_certificate
-from pyinfra.connectors.sshuserclient.client import SSHClient
+from pyinfra.connectors.ssh_util import _patch_paramiko_sk_key_support
 
-from provision.apply import host_keys as host_keys  # noqa: PLC0414  replaces pyinfra's reader
-from provision.apply import refusals
+from provision.apply import host_keys, refusals
+from provision.apply.dial import Dialer, DroppedError, HopError, Stream
+from provision.apply.login import Login
+from provision.local import ssh_config
 from provision.local.runlog import RunLog
+from provision.local.ssh_config import Route
 from provision.model.cluster import Machine
 from provision.model.errors import ClusterctlError, UnreachableError
 
@@ -36,10 +39,16 @@ KEEPALIVE = 15
 UNACKNOWLEDGED = 30_000  # ms until a peer that acknowledges nothing counts as dead
 WINDOW = 16 << 20
 CHUNK = 1 << 20
+# Seconds between attempts after a host closed a connection before SSH began.
+PAUSES = (0.5, 1, 2, 4, 4)
 _LAST_LINES = 12
 
 # Sent after sudo's password: if sudo does not read the password, the command must not get it.
 _PASSWORD_END = "clusterctl-password-end"  # noqa: S105  # pragma: allowlist secret
+
+
+# Without it, a FIDO key in the agent ends the login: paramiko issue 2462.
+_patch_paramiko_sk_key_support()
 
 
 @dataclass
@@ -110,7 +119,7 @@ class _Transport(paramiko.Transport):
     def __init__(self, sock: Any, *, opened: Callable[[], None], **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(sock, default_window_size=WINDOW, **kwargs)
         self._opened = opened
-        if isinstance(sock, socket.socket):
+        if isinstance(sock, socket.socket) and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED)
@@ -125,13 +134,20 @@ class Link:
     """The connection to one machine: opened when first needed, and again if it has died."""
 
     def __init__(
-        self, machine: Machine, known_hosts: Path, log: RunLog | None, metrics: Metrics
+        self,
+        machine: Machine,
+        known_hosts: Path,
+        log: RunLog | None,
+        metrics: Metrics,
+        dialer: Dialer,
     ) -> None:
         self.machine = machine
+        self._dialer = dialer
+        self._stream: Stream | None = None
         self._known_hosts = known_hosts
         self._log = log
         self._metrics = metrics
-        self._client: SSHClient | None = None
+        self._client: paramiko.SSHClient | None = None
         self._lock = threading.Lock()
 
     @property
@@ -139,7 +155,7 @@ class Link:
         transport = self._client.get_transport() if self._client else None
         return transport is not None and transport.is_active()
 
-    def client(self) -> SSHClient:
+    def client(self) -> paramiko.SSHClient:
         """The connected client.
 
         Raises:
@@ -156,6 +172,9 @@ class Link:
         client, self._client = self._client, None
         if client is not None:
             client.close()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
 
     def run(
         self,
@@ -280,44 +299,69 @@ class Link:
             assert transport is not None  # noqa: S101
             return transport.open_session(timeout=CONNECT_TIMEOUT)
 
-    def _connect(self) -> SSHClient:
-        ssh = self.machine.ssh
-        client = SSHClient()
-        opened = partial(self._metrics.round_trips.update, [self.machine.name])
+    def _connect(self) -> paramiko.SSHClient:
         try:
-            key = (
-                load_key_with_certificate(str(ssh.key), ssh.key_password, allow_prompt=False)
-                if ssh.key
-                else None
-            )
-            client.connect(  # type: ignore[no-untyped-call]
-                ssh.hostname,
-                username=ssh.user,
-                port=ssh.port,
-                timeout=CONNECT_TIMEOUT,
-                banner_timeout=CONNECT_TIMEOUT,
-                auth_timeout=CONNECT_TIMEOUT,
-                pkey=key,
-                password=ssh.password,
-                allow_agent=key is None,
-                look_for_keys=key is None,
-                transport_factory=partial(_Transport, opened=opened),
-                _pyinfra_ssh_config_file=str(ssh.config_file) if ssh.config_file else None,
-                _pyinfra_ssh_known_hosts_file=str(self._known_hosts),
-                _pyinfra_ssh_strict_host_key_checking="yes",
-            )
-        except (OSError, EOFError, paramiko.SSHException, PyinfraError) as error:
-            began = client.get_transport()
-            encrypted = began is not None and began.session_id is not None
-            client.close()
-            refusal = (
-                refusals.ended_login(self.machine)
-                if encrypted and "existing session" in str(error)
-                else refusals.explain(self.machine, error, self._known_hosts, CONNECT_TIMEOUT)
-            )
-            if self._log:
-                self._log.note(self.machine.name, refusal.message)
-            raise refusal from error
+            route = ssh_config.resolve(self.machine.ssh)
+        except ClusterctlError as error:
+            raise UnreachableError(error.message, hint=error.hint) from error
+        for pause in (*PAUSES, None):
+            try:
+                return self._attempt(route)
+            except (DroppedError, HopError) as error:
+                if pause is None or not getattr(error, "dropped", True):
+                    raise self._refusal(route, error) from error
+                # Machines that were dropped together do not come back together.
+                gevent.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+            except (OSError, EOFError, paramiko.SSHException, PyinfraError) as error:
+                raise self._refusal(route, error) from error
+        raise AssertionError  # the last pause is None
+
+    def _refusal(self, route: Route, error: Exception) -> UnreachableError:
+        refusal = refusals.explain(self.machine, route, error, self._known_hosts, CONNECT_TIMEOUT)
+        if self._log:
+            self._log.note(self.machine.name, refusal.message)
+        return refusal
+
+    def _attempt(self, route: Route) -> paramiko.SSHClient:
+        client = paramiko.SSHClient()
+        host_keys.judge(client, self._known_hosts, route.key_name)
+        ssh = self.machine.ssh
+        login = Login(ssh, route)
+        opened = partial(self._metrics.round_trips.update, [self.machine.name])
+        with self._dialer.slot(route):
+            stream = self._dialer.open(ssh, route, CONNECT_TIMEOUT)
+            try:
+                client.connect(
+                    route.hostname,
+                    port=route.port,
+                    username=route.user,
+                    sock=stream.sock,
+                    timeout=CONNECT_TIMEOUT,
+                    banner_timeout=CONNECT_TIMEOUT,
+                    auth_timeout=CONNECT_TIMEOUT,
+                    auth_strategy=login,
+                    transport_factory=partial(_Transport, opened=opened),
+                )
+            except (OSError, EOFError, paramiko.SSHException, PyinfraError) as error:
+                began = client.get_transport()
+                encrypted = began is not None and began.session_id is not None
+                silent = isinstance(error.__context__, TimeoutError)
+                closed = isinstance(error.__context__, (EOFError, ConnectionError))
+                client.close()
+                failure = None if encrypted else stream.failure()
+                stream.close()
+                if failure is not None:
+                    raise failure from error
+                if not encrypted and closed:
+                    raise DroppedError(str(error)) from error
+                if silent and stream.process:
+                    raise TimeoutError from error
+                raise
+            except BaseException:
+                client.close()
+                stream.close()
+                raise
+        self._stream = stream
         transport = client.get_transport()
         assert transport is not None  # noqa: S101  a connected client has one
         transport.set_keepalive(KEEPALIVE)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from paramiko.hostkeys import HostKeys
 
-from provision.local import private_file
+from provision.local import private_file, ssh_config
 from provision.model.cluster import Ssh
 
 USERS_OWN = (Path("~/.ssh/known_hosts"), Path("~/.ssh/known_hosts2"))
@@ -41,7 +41,7 @@ class Entry:
     key: bytes
 
     def matches(self, host: str) -> bool:
-        """Whether the line is about this host, under the name that `name` gives."""
+        """Whether the line is about this host, under the name `Route.key_name`."""
         host = host.lower()
         if self.names.startswith("|"):
             return _hashed(self.names, host)
@@ -77,13 +77,16 @@ def write(machines: Iterable[Ssh], path: Path) -> Path:
         `path`.
     """
     machines = tuple(machines)
-    pinned = {name(ssh.hostname, ssh.port): ssh.host_key for ssh in machines if ssh.host_key}
+    routes = list(zip(machines, ssh_config.resolve_all(machines), strict=True))
+    pinned = {route.key_name: ssh.host_key for ssh, route in routes if ssh.host_key}
     lines = [f"{host} {' '.join(key.split()[:2])}\n" for host, key in pinned.items()]
     files = set(users_own()) | set(SYSTEM) if machines else set()
-    chosen = set(SYSTEM)
-    for ssh in machines:
+    chosen: set[Path] = set()
+    for ssh, route in routes:
+        chosen |= set(route.system_known_hosts or SYSTEM)
         if not ssh.host_key:
-            chosen |= {ssh.known_hosts_file} if ssh.known_hosts_file else set(users_own())
+            own = route.known_hosts or users_own()
+            chosen |= {ssh.known_hosts_file} if ssh.known_hosts_file else set(own)
     for file in sorted(files | chosen):
         for line, entry in _lines(file):
             trusted = file in chosen and not any(entry.matches(host) for host in pinned)
@@ -93,18 +96,13 @@ def write(machines: Iterable[Ssh], path: Path) -> Path:
     return path
 
 
-def name(hostname: str, port: int) -> str:
-    """Give the name under which SSH looks a machine's key up."""
-    return hostname if port == 22 else f"[{hostname}]:{port}"
-
-
 def users_own() -> tuple[Path, ...]:
     """Give the user's files, whether or not they exist."""
     return tuple(file.expanduser() for file in USERS_OWN)
 
 
 def lookup(files: Iterable[Path], host: str) -> Known:
-    """Find what the files say about a host, under the name that `name` gives.
+    """Find what the files say about a host, under the name `Route.key_name`.
 
     As in OpenSSH, a host at another port than 22 is also known by its name without the port, if no
     key is known under the name with the port.

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import AddressValueError, IPv4Address
 
 from provision.inventory import Draft
+from provision.local import ssh_config
 from provision.local.progress import Progress
 from provision.machines import MachineStatus
 from provision.model.cluster import Ssh
@@ -37,6 +38,7 @@ class Static:
                     "sudo_password": host.sudo_password,
                 }
             )
+            ssh = ssh_config.settle(ssh, host.ssh)
             try:
                 located[host.name] = Located(host.address or resolve(ssh.hostname), ssh)
             except OSError as error:

@@ -1,0 +1,371 @@
+"""The way to a machine, with ssh_config: OpenSSH itself is the oracle."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from provision.apply.engine import Engine
+from provision.apply.login import load, public_blob
+from provision.local import known_hosts, ssh_config
+from provision.model.cluster import Machine, Ssh
+from provision.model.errors import ClusterctlError, UnreachableError
+
+USER = pwd.getpwuid(os.getuid()).pw_name
+
+
+@contextmanager
+def configured(server, *lines):
+    """Replace settings of an sshd."""
+    file = server.directory / "sshd_config"
+    before = file.read_text()
+    server.stop()
+    keywords = {line.split()[0] for line in lines}
+    kept = [line for line in before.splitlines() if line.split()[0] not in keywords]
+    file.write_text("\n".join((*kept, *lines, "")))
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
+        file.write_text(before)
+        server.start()
+
+
+@pytest.fixture
+def config(ground, tmp_path):
+    """Write an ssh_config. `bastion` is the third server."""
+    file = tmp_path / "ssh_config"
+
+    def write(text):
+        file.write_text(
+            f"{text}\nHost bastion\n  HostName 127.0.0.1\n  Port {ground.servers[2].port}\n"
+            f"  ProxyJump none\nHost *\n  IdentityFile {ground.key}\n  IdentitiesOnly yes\n"
+            f"  UserKnownHostsFile {ground.known_hosts}\n"
+        )
+        return file
+
+    return write
+
+
+def oracle(file: Path, name: str, *options: str) -> bool:
+    """Whether plain ssh runs a command there."""
+    argv = ["ssh", "-F", file, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
+    return subprocess.run([*argv, *options, name, "true"], check=False).returncode == 0
+
+
+def fleet(ground, count: int, **ssh) -> tuple[Machine, ...]:
+    machine = ground.machine(0, **ssh)
+    return tuple(machine.model_copy(update={"name": f"f{n}"}) for n in range(count))
+
+
+def asked(ground, *machines: Machine, timeout: int = 60):
+    with Engine(ground.cluster(*machines), ground.known_hosts, None, timeout=timeout) as engine:
+        return engine.fetch(lambda m: f"echo {m.name}", machines)
+
+
+def logins(server) -> int:
+    return len(re.findall(r"Accepted publickey", server.log))
+
+
+def test_machines_behind_one_bastion_share_a_connection_to_it(ground, config):
+    file = config("Host 127.0.0.1\n  ProxyJump bastion")
+    machines = fleet(ground, 12, config_file=file)
+    with configured(ground.servers[2], "MaxStartups 3:100:3"):
+        before = logins(ground.servers[2])
+        answers = asked(ground, *machines)
+        assert logins(ground.servers[2]) - before == 1
+
+    assert {name: a.output for name, a in answers.items()} == {m.name: m.name for m in machines}
+
+
+def test_more_connections_than_max_startups_are_all_made_in_the_end(ground):
+    machines = fleet(ground, 12)
+    with configured(ground.servers[0], "MaxStartups 3:100:3"):
+        answers = asked(ground, *machines)
+
+    assert {name: a.error for name, a in answers.items() if a.error} == {}
+
+
+def test_machines_behind_a_proxy_command_are_all_reached(ground, config):
+    file = config("Host 127.0.0.1\n  ProxyCommand ssh -F PATH -W %h:%p bastion")
+    file.write_text(file.read_text().replace("PATH", str(file)))
+    machines = fleet(ground, 12, config_file=file)
+    with configured(ground.servers[2], "MaxStartups 3:100:3"):
+        answers = asked(ground, *machines)
+
+    assert {name: a.error for name, a in answers.items() if a.error} == {}
+
+
+def test_a_host_that_drops_every_connection_is_not_off(ground, monkeypatch):
+    monkeypatch.setattr("provision.apply.ssh.PAUSES", (0.01, 0.01))
+    with configured(ground.servers[0], "MaxStartups 1:100:1"), _hold(ground.servers[0].port):
+        answer = asked(ground, ground.machine(0))["m1"]
+
+    assert "closed each new connection" in answer.error
+    assert not answer.off
+
+
+def _hold(port):
+    """Take the only place for a connection that has not logged in."""
+    while True:
+        held = socket.create_connection(("127.0.0.1", port))
+        if held.recv(4) == b"SSH-":
+            return held
+        held.close()
+        time.sleep(0.1)
+
+
+def test_a_bastion_that_refuses_does_not_make_its_machines_off(ground, config, tmp_path):
+    stranger = ground.keygen(tmp_path / "stranger")
+    file = config(
+        f"Host 127.0.0.1\n  ProxyJump gate\nHost gate\n  HostName 127.0.0.1\n"
+        f"  Port {ground.servers[2].port}\n  IdentityFile {stranger}\n  ProxyJump none"
+    )
+    file.write_text(file.read_text().replace(f"  IdentityFile {ground.key}\n", ""))
+    answer = asked(ground, ground.machine(0, config_file=file, key=stranger))["m1"]
+
+    assert "the bastion gate (127.0.0.1)" in answer.error
+    assert "Permission denied" in answer.error
+    assert not answer.off
+
+
+def test_a_machine_that_the_bastion_cannot_reach_is_off(ground, config):
+    file = config("Host 127.0.0.1\n  ProxyJump bastion")
+    answer = asked(ground, ground.machine(0, config_file=file, port=1))["m1"]
+
+    assert "connection refused" in answer.error
+    assert "bastion" in answer.error
+    assert answer.off
+
+
+def test_nothing_is_left_of_the_connections_to_bastions(ground, config):
+    file = config("Host 127.0.0.1\n  ProxyJump bastion")
+    asked(ground, ground.machine(0, config_file=file))
+    deadline = time.monotonic() + 5
+    while (
+        subprocess.run(["pgrep", "-f", file], stdout=subprocess.DEVNULL, check=False).returncode
+        == 0
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Host 127.0.0.1\n  ProxyJump none\nHost *\n  ProxyJump bastion",
+        'Match host 127.0.0.1 exec "true"\n  ProxyCommand false',
+        'Match host 127.0.0.1 exec "false"\n  ProxyCommand false',
+        "Host 127.0.0.1\n  ProxyJump bastion,hop2\nHost hop2\n  HostName 127.0.0.1\n  Port PORT1",
+        ("Host 127.0.0.1\n  ProxyJump hop2\n"
+        "Host hop2\n  HostName 127.0.0.1\n  Port PORT1\n  ProxyJump bastion"),
+        "Host a\n  Include OTHER\nHost 127.0.0.1\n  Include OTHER",
+        "ServerAliveInterval 30s",
+        "CanonicalizeHostname yes",
+        "Host 127.0.0.1\n  ProxyCommand ssh -F CONFIG -W %h:%p bastion",
+        "Host 127.0.0.1\n  HostKeyAlias node-one",
+        "Host 127.0.0.1\n  HostKeyAlias unknown",
+        "# \xe9 is not UTF-8",
+        "AddressFamily inet6",
+    ],
+)  # fmt: skip
+def test_clusterctl_gets_in_where_ssh_gets_in(ground, config, tmp_path, monkeypatch, text):
+    monkeypatch.setattr("provision.apply.ssh.PAUSES", (0.1,))
+    other = tmp_path / "other"
+    other.write_text("ProxyJump bastion\n")
+    hosts = tmp_path / "hosts"
+    hosts.write_text(ground.known_hosts.read_text() + f"node-one {ground.servers[0].host_key}\n")
+    file = config("")
+    for word, value in {
+        "PORT1": str(ground.servers[1].port), "OTHER": str(other), "CONFIG": str(file),
+    }.items():  # fmt: skip
+        text = text.replace(word, value)
+    file.write_bytes(f"{text}\n{file.read_text()}".encode("latin-1"))
+    machine = ground.machine(0, config_file=file)
+    ground = replace(ground, known_hosts=hosts)
+
+    before = logins(ground.servers[2]), logins(ground.servers[1])
+    expected = oracle(
+        file, "127.0.0.1", "-p", str(machine.ssh.port), "-o", f"UserKnownHostsFile={hosts}"
+    )
+    by_ssh = logins(ground.servers[2]) - before[0], logins(ground.servers[1]) - before[1]
+    before = logins(ground.servers[2]), logins(ground.servers[1])
+    answer = asked(ground, machine)["m1"]
+
+    assert (answer.output == "m1") == expected, answer.error
+    if expected:
+        by_us = logins(ground.servers[2]) - before[0], logins(ground.servers[1]) - before[1]
+        assert by_us == by_ssh
+
+
+def test_port_and_user_of_ssh_config_count_unless_the_inventory_gives_them(config):
+    file = config("Host node-a\n  HostName 192.0.2.9\n  Port 2222\n  User deploy")
+    ssh = Ssh(hostname="node-a", config_file=file)
+
+    defaults = ssh_config.settle(ssh, ())
+    explicit = ssh_config.settle(ssh, ("port", "user"))
+
+    assert (defaults.user, defaults.port) == ("deploy", 2222)
+    assert (explicit.user, explicit.port) == ("root", 22)
+    assert ssh_config.resolve(defaults).hostname == "192.0.2.9"
+
+
+def test_a_bad_ssh_config_is_reported_with_openssh_s_own_message(ground, config):
+    file = config("Host 127.0.0.1\n  NoSuchOption yes")
+    answer = asked(ground, ground.machine(0, config_file=file))["m1"]
+
+    assert "nosuchoption" in answer.error.lower()
+    assert answer.hint.startswith("Correct it until this works: ssh -G")
+    assert not answer.off
+
+
+def test_a_bastion_that_leads_to_itself_is_reported(ground, config):
+    file = config(
+        "Host 127.0.0.1\n  ProxyJump loop\nHost loop\n  ProxyJump loop2\nHost loop2\n  ProxyJump loop"
+    )
+    with pytest.raises(ClusterctlError, match="more than 16 bastions"):
+        ssh_config.resolve(ground.machine(0, config_file=file).ssh)
+
+
+@contextmanager
+def agent(tmp_path, monkeypatch, *keys):
+    path = tmp_path / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
+    try:
+        while not path.exists():
+            time.sleep(0.02)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
+        for key in keys:
+            subprocess.run(["ssh-add", "-q", key], check=True)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.parametrize("kind", ["encrypted", "public"])
+def test_the_agent_has_the_private_half_of_ssh_key(ground, tmp_path, monkeypatch, kind):
+    key = tmp_path / "id"
+    if kind == "encrypted":
+        shutil.copy(ground.key, key)
+        with agent(tmp_path, monkeypatch, key):
+            subprocess.run(["ssh-keygen", "-qp", "-N", "secret", "-f", key], check=True)
+            answer = asked(ground, ground.machine(0, key=key))["m1"]
+    else:
+        with agent(tmp_path, monkeypatch, ground.key):
+            public = ground.key.with_suffix(".pub")
+            answer = asked(ground, ground.machine(0, key=public))["m1"]
+    assert answer.output == "m1", answer.error
+
+
+def test_identities_only_keeps_the_agents_other_keys_back(ground, config, tmp_path, monkeypatch):
+    others = [ground.keygen(tmp_path / f"other{n}") for n in range(9)]
+    file = config("")
+    with agent(tmp_path, monkeypatch, *others):
+        assert oracle(file, "127.0.0.1", "-p", str(ground.servers[0].port))
+        answer = asked(ground, ground.machine(0, config_file=file, key=None))["m1"]
+    assert answer.output == "m1", answer.error
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
+@pytest.mark.parametrize("password", ["", "secret"])
+def test_a_key_in_pkcs8_is_read(tmp_path, kind, password):
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-qt", kind, "-N", "", "-f", key], check=True)
+    blob = public_blob(key)
+    subprocess.run(
+        ["ssh-keygen", "-qp", "-P", "", "-N", password, "-m", "PKCS8", "-f", key], check=True
+    )
+    assert key.read_text().startswith("-----BEGIN " + ("ENCRYPTED " if password else "") + "PRIV")
+    assert load(key, password or None).asbytes() == blob
+
+
+names = st.sampled_from(["node-a", "node-b", "127.0.0.1"])
+patterns = st.sampled_from(["*", "node-*", "node-?", "!node-a *", "node-a", "127.*"])
+option = st.one_of(
+    st.builds("Port {}".format, st.integers(1, 65535)),
+    st.builds("User {}".format, st.sampled_from(["deploy", "root", "x"])),
+    st.builds("HostName {}".format, st.sampled_from(["192.0.2.1", "%h.example.com", "N.Example"])),
+    st.builds("HostKeyAlias {}".format, st.sampled_from(["one", "Two"])),
+    st.builds(
+        "ProxyJump {}".format, st.sampled_from(["none", "j1", "u@j1:2,j2", "ssh://j@[::1]:3"])
+    ),
+    st.builds("IdentityFile {}".format, st.sampled_from(["~/.ssh/a", "/k/%h-%r-%p"])),
+)
+blocks = st.lists(st.tuples(patterns, st.lists(option, max_size=4)), max_size=4)
+
+
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(name=names, blocks=blocks)
+def test_a_generated_ssh_config_is_read_as_ssh_connects(tmp_path, name, blocks):
+    """`ssh -v` says what it does, through a ProxyCommand that only prints its tokens."""
+    file = tmp_path / "generated"
+    file.write_text("".join(f"Host {p}\n  " + "\n  ".join(o) + "\n" for p, o in blocks))
+    said = tmp_path / "said"
+    said.unlink(missing_ok=True)
+    say = f"echo %h %p %r >{said}.new; mv {said}.new {said}; exit 1"
+    done = subprocess.run(
+        ["ssh", "-F", file, "-o", "ProxyJump=none",
+         "-o", f"ProxyCommand=sh -c 'trap \"\" HUP TERM PIPE; {say}'", name, "true"],
+        check=False, capture_output=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 10
+    while not said.exists():
+        assert time.monotonic() < deadline, done.stderr
+        time.sleep(0.02)
+    ssh = ssh_config.settle(Ssh(hostname=name, config_file=file), ())
+    route = ssh_config.resolve(ssh)
+
+    host, port, user = said.read_text().split()
+    assert (route.hostname, str(route.port)) == (host, port)
+    assert route.user == (
+        user if any(o.startswith("User") for _, b in blocks for o in b) else "root"
+    )
+
+
+def test_a_pin_is_known_under_the_host_key_alias(ground, config, tmp_path):
+    file = config("Host 127.0.0.1\n  HostKeyAlias node-one")
+    machine = ground.machine(0, config_file=file, host_key=ground.servers[0].host_key)
+    hosts = known_hosts.write([machine.ssh], tmp_path / "known_hosts")
+
+    assert hosts.read_text().startswith("node-one ")
+    assert asked(replace(ground, known_hosts=hosts), machine)["m1"].output == "m1"
+
+
+def test_a_changed_key_of_a_bastion_is_said_of_the_bastion(ground, config, tmp_path):
+    file = config("Host 127.0.0.1\n  ProxyJump bastion")
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"[127.0.0.1]:{ground.servers[2].port} {ground.servers[1].host_key}\n")
+    file.write_text(file.read_text().replace(str(ground.known_hosts), str(hosts)))
+    machine = ground.machine(0, config_file=file)
+    with (
+        Engine(ground.cluster(machine), ground.known_hosts, None) as engine,
+        pytest.raises(UnreachableError, match="bastion .* shows another host key") as caught,
+    ):
+        engine.shell(machine, "true")
+    assert not caught.value.off
+
+
+def test_the_inventorys_known_hosts_and_key_count_for_the_bastion(ground, tmp_path):
+    file = tmp_path / "plain"
+    file.write_text(
+        f'Match host 127.0.0.1 exec "test %p = {ground.servers[0].port}"\n'
+        f"  ProxyJump {USER}@127.0.0.1:{ground.servers[2].port}\n"
+    )
+    machine = ground.machine(0, config_file=file, known_hosts_file=ground.known_hosts)
+    assert asked(ground, machine)["m1"].output == "m1"
