@@ -300,9 +300,7 @@ option = st.one_of(
     st.builds("User {}".format, st.sampled_from(["deploy", "root", "x"])),
     st.builds("HostName {}".format, st.sampled_from(["192.0.2.1", "%h.example.com", "N.Example"])),
     st.builds("HostKeyAlias {}".format, st.sampled_from(["one", "Two"])),
-    st.builds(
-        "ProxyJump {}".format, st.sampled_from(["none", "j1", "u@j1:2,j2", "ssh://j@[::1]:3"])
-    ),
+    st.builds("ProxyJump {}".format, st.sampled_from(["none", "j1", "u@j1:2,j2", "ssh://j@j2:3"])),
     st.builds("IdentityFile {}".format, st.sampled_from(["~/.ssh/a", "/k/%h-%r-%p"])),
 )
 blocks = st.lists(st.tuples(patterns, st.lists(option, max_size=4)), max_size=4)
@@ -315,7 +313,9 @@ blocks = st.lists(st.tuples(patterns, st.lists(option, max_size=4)), max_size=4)
 def test_a_generated_ssh_config_is_read_as_ssh_connects(tmp_path, name, blocks):
     """`ssh -v` says what it does, through a ProxyCommand that only prints its tokens."""
     file = tmp_path / "generated"
-    file.write_text("".join(f"Host {p}\n  " + "\n  ".join(o) + "\n" for p, o in blocks))
+    # Without the first line the bastions lead to themselves: neither ssh nor clusterctl gets in.
+    parts = "".join(f"Host {p}\n  " + "\n  ".join(o) + "\n" for p, o in blocks)
+    file.write_text(f"Host j1 j2 ::1\n  ProxyJump none\n{parts}")
     said = tmp_path / "said"
     said.unlink(missing_ok=True)
     say = f"echo %h %p %r >{said}.new; mv {said}.new {said}; exit 1"
@@ -324,7 +324,7 @@ def test_a_generated_ssh_config_is_read_as_ssh_connects(tmp_path, name, blocks):
          "-o", f"ProxyCommand=sh -c 'trap \"\" HUP TERM PIPE; {say}'", name, "true"],
         check=False, capture_output=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 3
     while not said.exists():
         assert time.monotonic() < deadline, done.stderr
         time.sleep(0.02)
