@@ -49,3 +49,19 @@ def test_an_addon_without_all_its_pods_is_a_problem():
 
     assert both == ["m1: add-on kube-system/coredns: 1 of 2 pods are ready"]
     assert none == ["m1: add-on kube-system/coredns: 0 of 1 pods are ready"]
+
+
+def test_a_unit_that_ends_again_and_again_is_a_problem():
+    of, seen = converged()
+
+    def ends(times, sub="auto-restart"):
+        unit = seen["w1"].units["kubelet.service"]
+        broken = replace(unit, active="activating", sub=sub, restarts=times)
+        units = {**seen["w1"].units, "kubelet.service": broken}
+        problems = added((of, seen), w1=replace(seen["w1"], units=units))
+        return [problem for problem in problems if "again and again" in problem]
+
+    (problem,) = ends(33)
+    assert "w1: kubelet.service ends again and again: systemd has restarted it 33 times" in problem
+    assert ends(1) == []
+    assert ends(33, sub="running") == []
