@@ -179,8 +179,8 @@ ETCD = Component(
     ),
     spaces=(
         Space(paths.BIN, 70, runs=True),
-        # Two write-ahead logs of 64 MiB, and the database twice while it is defragmented. etcd's
-        # quota for the database is 2 GiB.
+        # Two write-ahead logs of 64 MiB, and the database twice while it is defragmented. With
+        # less than 2 GiB, the disk may be full before the database reaches its quota.
         Space(paths.ETCD_DATA, 300, enough=2048),
     ),
 )
