@@ -121,17 +121,56 @@ def ssh(
     epilog="Example: clusterctl kubectl inventories/ha.py -- get pods -A", context_settings=REST
 )
 def kubectl(context: typer.Context, inventory: Inventory) -> None:
-    """Run kubectl on a master, as administrator. This computer needs no kubectl."""
+    """Run kubectl on a master, as administrator. This computer needs no kubectl.
+
+    Files and directories that the command names (-f, -k, --from-file, cp) are those of this
+    computer: they are sent along, and removed from the master at the end. Commands that listen or
+    write files (port-forward, proxy, cluster-info dump) do so on the master: for them use your own
+    kubectl and `clusterctl kubeconfig`.
+    """
+    from provision.cli import kubectl_files
     from provision.desired.components.control_plane import KUBECTL
 
     arguments = context.args[1:] if context.args[:1] == ["--"] else context.args
+    paths, files = kubectl_files.named(arguments)
     cluster, known_hosts = _located(inventory)
     answering = [m for m in cluster.masters if _answers(m.ssh)]
     if not answering:
         message = f"no master of {cluster.name} answers on its SSH port"
         raise UnreachableError(message, hint=f"clusterctl machines list {inventory}")
     # The master's kubeconfig uses the loopback proxy, which finds an apiserver that is ready.
-    _exec(_ssh_command(answering[0], known_hosts, f"{KUBECTL} {shlex.join(arguments)}"))
+    if not files:
+        _exec(_ssh_command(answering[0], known_hosts, f"{KUBECTL} {shlex.join(arguments)}"))
+    root = _send(answering[0], known_hosts, files)
+    command = shlex.join(kubectl_files.rewritten(arguments, paths, root))
+    remove = f"trap 'rm -rf {root}' EXIT; trap 'exit 130' INT; trap 'exit 129' HUP"
+    go = f"cd {shlex.quote(root + str(Path.cwd()))}"
+    _exec(_ssh_command(answering[0], known_hosts, f"{remove}; {go} && {KUBECTL} {command}"))
+
+
+def _send(machine: Machine, known_hosts: Path, files: set[Path]) -> str:
+    """Send files to a new temporary directory in a machine's memory. Returns its path."""
+    import subprocess
+    import tempfile
+
+    from provision.cli import kubectl_files
+
+    unpack = 'd=$(mktemp -d /run/clusterctl-kubectl.XXXXXX) && tar -x -C "$d" && echo "$d"'
+    with tempfile.TemporaryFile() as archive:
+        kubectl_files.pack(files, archive)
+        archive.seek(0)
+        done = subprocess.run(
+            _ssh_command(machine, known_hosts, unpack, terminal=False),
+            stdin=archive,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    root = done.stdout.strip()
+    if done.returncode or not root.startswith("/run/"):
+        message = f"the files could not be sent to {machine.name}"
+        raise UnreachableError(message, hint="ssh has said why, above")
+    return root
 
 
 def _located(inventory: Path) -> tuple[Cluster, Path]:
@@ -162,12 +201,14 @@ def _answers(target: Ssh) -> bool:
         return target.config_file is not None or "." not in target.hostname
 
 
-def _ssh_command(machine: Machine, known_hosts: Path, command: str) -> list[str]:
+def _ssh_command(
+    machine: Machine, known_hosts: Path, command: str, *, terminal: bool = True
+) -> list[str]:
     from provision.local import openssh
 
     target = machine.ssh
-    terminal = ("-t",) if sys.stdin.isatty() and sys.stdout.isatty() else ()
-    arguments = openssh.command(target, known_hosts, "-o", "ServerAliveInterval=15", *terminal)
+    options = ("-t",) if terminal and sys.stdin.isatty() and sys.stdout.isatty() else ()
+    arguments = openssh.command(target, known_hosts, "-o", "ServerAliveInterval=15", *options)
     if command:
         arguments.append(f"sudo -- sh -c {shlex.quote(command)}" if target.sudo else command)
     elif target.sudo:
