@@ -192,13 +192,17 @@ def _located(inventory: Path) -> tuple[Cluster, Path]:
 def _answers(target: Ssh) -> bool:
     import socket
 
+    from provision.local import ssh_config
+
+    route = ssh_config.resolve(target)
+    if route.hops or route.proxy_command:
+        return True  # only ssh itself can tell
     try:
-        with socket.create_connection((target.hostname, target.port), timeout=2) as connection:
+        with socket.create_connection((route.hostname, route.port), timeout=2) as connection:
             # A frozen machine's kernel still accepts; its SSH server does not greet.
             return bool(connection.recv(4))
     except OSError:
-        # The machine may be behind a bastion: let ssh itself try.
-        return target.config_file is not None or "." not in target.hostname
+        return False
 
 
 def _ssh_command(

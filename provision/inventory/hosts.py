@@ -19,7 +19,7 @@ from provision.model.source import Source
 _FILES = ("ssh_key", "ssh_config_file", "ssh_known_hosts_file")
 _ALIASES = {"sudo": "_sudo", "sudo_password": "_sudo_password"}  # pragma: allowlist secret
 # Neither may be taken for an option of ssh.
-_SSH_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%@-]*")
+_SSH_NAME = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%@-]*")
 
 
 @dataclass
@@ -148,7 +148,7 @@ def _check(data: HostData, where: str) -> Iterator[Finding]:
     for key in ("ssh_hostname", "ssh_user"):
         name = getattr(data, key)
         if name is not None and not _SSH_NAME.fullmatch(name):
-            hint = "write letters, digits and _.:%@-, and begin with a letter, a digit or '_'"
+            hint = "write letters, digits and _.:%@-, and begin with a letter, a digit, '_' or ':'"
             yield Finding(f"{where}.{key}", f"{show(name)} is not a name", hint)
     if data.ssh_host_key is not None and not rules.is_host_key(data.ssh_host_key):
         hint = "write TYPE and KEY as in the machine's /etc/ssh/ssh_host_ed25519_key.pub"

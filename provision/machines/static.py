@@ -95,8 +95,11 @@ def resolve(hostname: str) -> IPv4Address:
 
 def _state(ssh: Ssh) -> str:
     """Give `unknown` if SSH's port does not answer: the machine may be off, or behind a bastion."""
+    route = ssh_config.resolve(ssh)
+    if route.hops or route.proxy_command:
+        return "unknown"
     try:
-        with socket.create_connection((ssh.hostname, ssh.port), CONNECT_TIMEOUT):
+        with socket.create_connection((route.hostname, route.port), CONNECT_TIMEOUT):
             return "running"
     except OSError:
         return "unknown"

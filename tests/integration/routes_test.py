@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from provision.apply.engine import Engine
 from provision.apply.login import load, public_blob
+from provision.cli.access_commands import _answers
 from provision.local import known_hosts, ssh_config
 from provision.model.cluster import Machine, Ssh
 from provision.model.errors import ClusterctlError, UnreachableError
@@ -369,3 +370,13 @@ def test_the_inventorys_known_hosts_and_key_count_for_the_bastion(ground, tmp_pa
     )
     machine = ground.machine(0, config_file=file, known_hosts_file=ground.known_hosts)
     assert asked(ground, machine)["m1"].output == "m1"
+
+
+def test_kubectl_leaves_machines_behind_a_bastion_to_ssh(ground, config):
+    behind = config("Host 192.0.2.77\n  ProxyJump bastion")
+    alias = Ssh(hostname="192.0.2.77", config_file=behind)
+    assert _answers(alias)
+
+    known = ground.machine(0).ssh
+    assert _answers(known)
+    assert not _answers(known.model_copy(update={"port": 1}))
