@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from provision.model.base import Model
+from provision.model.base import Model, Network
 
 
 class Api(Model):
@@ -34,11 +34,11 @@ class Api(Model):
 
 
 class Networks(Model):
-    pods: IPv4Network = Field(
+    pods: Network = Field(
         default=IPv4Network("10.244.0.0/16"),
         description="network of all pods; a cluster keeps it for life",
     )
-    services: IPv4Network = Field(
+    services: Network = Field(
         default=IPv4Network("10.96.0.0/16"),
         description="network of the Services; a cluster keeps it for life",
     )
