@@ -82,15 +82,17 @@ class Moto:
     clients: dict = field(default_factory=dict)
 
     def client(self, service, region=REGION):
-        if (service, region) not in self.clients:
-            self.clients[service, region] = boto3.client(
+        # `key` and `secret` change when a test becomes another user.
+        which = service, region, self.key, self.secret
+        if which not in self.clients:
+            self.clients[which] = boto3.client(
                 service,
                 region_name=region,
                 endpoint_url=self.url,
                 aws_access_key_id=self.key,
                 aws_secret_access_key=self.secret,
             )
-        return self.clients[service, region]
+        return self.clients[which]
 
     def user(self, name, policy):
         """Create a user with this policy; return the ID and the secret of an access key."""

@@ -33,8 +33,9 @@ from provision.model.look import Look
 from provision.model.observed import NodeView, Observed, PodNetwork, api_view
 
 # After an outage of the API, CoreDNS and kube-proxy learn of a new Service when they have connected
-# again: client-go pauses for up to 30 s between two tries, jitter not counted.
-PATIENCE = 75  # seconds
+# again. client-go pauses for up to 60 s between two tries, jitter counted, and the first try may be
+# refused, because a new apiserver does not know the access rules yet.
+PATIENCE = 135  # seconds
 REST = 30  # seconds until a remaining problem is a failure
 PODS_TIMEOUT = 120  # seconds, including the pull of an image
 

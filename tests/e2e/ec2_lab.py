@@ -14,6 +14,7 @@ import hashlib
 import json
 import shlex
 import subprocess
+import sys
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -232,6 +233,12 @@ class Metadata(BaseHTTPRequestHandler):
 
 class MetadataServer(ThreadingHTTPServer):
     lab: Ec2Lab
+
+    def handle_error(self, request, client_address):
+        """Show the test what went wrong. A client may close the connection at any time."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            self.lab.errors.append(repr(error))
 
     def credentials(self, instance: str) -> dict[str, str]:
         """Credentials of a role with those rights of the instance's role that moto can check."""

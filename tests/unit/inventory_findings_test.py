@@ -376,3 +376,11 @@ def test_a_place_of_shared_state_is_one_in_s3(refuse, state):
 
     assert finding.where == "cluster.state"
     assert finding.hint.startswith("it must be s3://BUCKET/PREFIX; the bucket has 3 to 63 ")
+
+
+@pytest.mark.parametrize("value", [(False, None), ("10.0.0.0", 16), 5, True, ["10.0.0.0/16"]])
+def test_a_network_is_text(refuse, value):
+    settings = {"networks": {"pods": value}, "firewall": {"ssh_from": [value]}}
+    findings = refuse(f"cluster = {settings!r}\nmasters = ['m1']\n")
+    (pods,) = (f for f in findings if f.where == "cluster.networks.pods")
+    assert "it must be" in f"{pods.what} {pods.hint}"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from provision.model.base import Model
+from provision.model.base import Model, Network
 from provision.model.form import Form
 
 Owner = Annotated[
@@ -38,7 +38,7 @@ class Ec2(Model):
         "clusterctl refuses a cluster of the same name with another owner; required",
         examples=["platform@example.org"],
     )
-    network: IPv4Network = Field(
+    network: Network = Field(
         default=IPv4Network("10.0.0.0/16"),
         description="network of the new VPC, or a free part of the network of the existing `vpc`; "
         "each zone gets a sixteenth",
@@ -74,12 +74,12 @@ class Ec2(Model):
         "your VPN or bastion (`ssh_config_file`); ssm: SSH through the Session Manager, without an "
         "open port; the image must have its agent, which `debian-12` has not",
     )
-    ssh_from: tuple[IPv4Network, ...] = Field(
+    ssh_from: tuple[Network, ...] = Field(
         default=(),
         description="networks that may connect to SSH; required, except with `ssm`",
         examples=[["203.0.113.7/32"]],
     )
-    api_from: tuple[IPv4Network, ...] = Field(
+    api_from: tuple[Network, ...] = Field(
         default=(),
         description="networks that may connect to the API's load balancer",
         examples=[["203.0.113.0/24"]],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from typing import Literal
 
 from pydantic import Field
 
-from provision.model.base import Model
+from provision.model.base import Model, Network
 
 
 class Lab(Model):
@@ -35,7 +34,7 @@ class Vagrant(Model):
     cpus: int = Field(
         default=2, ge=1, description="CPUs of each virtual machine; containers have no limit"
     )
-    network: IPv4Network | None = Field(
+    network: Network | None = Field(
         default=None,
         description="the machines' own network, a /24 or wider; without it clusterctl chooses a "
         "free one",

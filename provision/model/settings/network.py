@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from provision.model.base import Model
+from provision.model.base import Model, Network
 
 KUBELET_PODS = 110  # what a kubelet accepts by default
 
@@ -36,11 +36,11 @@ class Api(Model):
 
 
 class Networks(Model):
-    pods: IPv4Network = Field(
+    pods: Network = Field(
         default=IPv4Network("10.244.0.0/16"),
         description="network of all pods; a cluster keeps it for life",
     )
-    services: IPv4Network = Field(
+    services: Network = Field(
         default=IPv4Network("10.96.0.0/16"),
         description="network of the Services; a cluster keeps it for life",
     )

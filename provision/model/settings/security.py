@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from provision.model.base import Model
+from provision.model.base import Model, Network
 from provision.model.form import Form
 
 
@@ -74,7 +73,7 @@ class Firewall(Model):
     """Rules on every machine for incoming packets; `True` alone enables them."""
 
     enabled: bool = Field(default=True, description="machines have these rules")
-    ssh_from: tuple[IPv4Network, ...] = Field(
+    ssh_from: tuple[Network, ...] = Field(
         default=(),
         description="networks that may connect to SSH; empty: all",
         examples=[["203.0.113.0/24"]],
