@@ -36,6 +36,13 @@ def collect(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, Any
         for unit in view.units.values()
         if unit.active == "active" and unit.lacks
     ]
+    problems += [
+        f"{name}: {unit.name} ends again and again: systemd has restarted it {unit.restarts} times; "
+        f"see journalctl -u {unit.name} there"
+        for name, view in observed.items()
+        for unit in view.units.values()
+        if unit.sub == "auto-restart" and unit.restarts > 1
+    ]
     if api is None:
         problems.append("no apiserver is ready")
     begun = unfinished(observed)
