@@ -14,7 +14,7 @@ from provision.apply.operations.deliver import send
 from provision.apply.operations.remove import remove
 from provision.artifacts import compressed
 from provision.artifacts.model import Ready
-from provision.desired.packages import APT_INSTALL, APT_UPDATE
+from provision.desired.packages import APT_INSTALL
 from provision.model import paths
 from provision.model.settings.network import HttpProxy
 from provision.plan.record import Removal
@@ -49,7 +49,7 @@ def install_packages(packages: tuple[str, ...], os_family: str) -> None:
         # pyinfra's own operation fails at once while another process uses apt.
         server.shell(
             name="Install packages",
-            commands=[APT_UPDATE, f"set -- {' '.join(packages)}\n{APT_INSTALL}"],
+            commands=[f"set -- {' '.join(packages)}\n{APT_INSTALL}"],
         )
     else:
         dnf.packages(name="Install packages", packages=list(packages))

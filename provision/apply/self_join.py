@@ -24,7 +24,7 @@ from provision.apply.operations.deliver import COMMAND
 from provision.artifacts.model import ArtifactSet, Ready
 from provision.desired.catalog import desired
 from provision.desired.components import haproxy, node
-from provision.desired.packages import APT_INSTALL, APT_UPDATE
+from provision.desired.packages import APT_INSTALL
 from provision.desired.render import render
 from provision.model import paths
 from provision.model.cluster import Cluster, Machine, Role, Ssh
@@ -102,7 +102,6 @@ def bundle(cluster: Cluster, trust: Trust, facts: Facts, artifacts: ArtifactSet)
         cluster=cluster.name,
         debian=facts.os_family == "debian",
         packages=join(plan.packages),
-        update=quote(APT_UPDATE),
         install=quote(APT_INSTALL),
         others=join(OTHERS_UNITS),
         state=paths.STATE,

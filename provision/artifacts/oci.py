@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from provision.artifacts.cache import replacing
+from provision.model import paths
 from provision.model.errors import ArtifactError
 
-STORAGE = "docker/registry/v2"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -189,10 +189,12 @@ def write_storage(images: Mapping[str, Stored], out: Path) -> Path:
     entries: dict[str, Blob] = {}
     for reference, stored in images.items():
         repository, tag = split_reference(reference)
-        home = f"{STORAGE}/repositories/{repository}"
+        home = f"{paths.REGISTRY_STORAGE}/repositories/{repository}"
         for blob in (*stored.manifests, *stored.blobs):
             hexadecimal = blob.digest.removeprefix("sha256:")
-            entries[f"{STORAGE}/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"] = blob
+            entries[
+                f"{paths.REGISTRY_STORAGE}/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"
+            ] = blob
         links = [f"_layers/{_path(blob)}" for blob in stored.blobs]
         links += [f"_manifests/revisions/{_path(blob)}" for blob in stored.manifests]
         for link in links:

@@ -84,7 +84,7 @@ def up(
         inventory,
         progress(),
         create=True,
-        agree=_buy(yes=yes),
+        agree=buy(yes=yes),
         install=may_install(yes=yes),
     ) as session:
         name_log(session)
@@ -106,7 +106,7 @@ def up(
             raise typer.Exit(UnreachableError.exit_code)
 
 
-def _buy(*, yes: bool) -> Callable[[MachineSource, Draft], None]:
+def buy(*, yes: bool) -> Callable[[MachineSource, Draft], None]:
     """Ask before machines are made that cost money."""
 
     def agree(source: MachineSource, draft: Draft) -> None:

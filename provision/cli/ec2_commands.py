@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from provision.cli.confirm import confirm
 from provision.cli.console import err, out
-from provision.cli.options import Inventory
+from provision.cli.options import Inventory, Yes
 from provision.model.errors import RefusedError
 
 app = typer.Typer(help="Change the Auto Scaling group of a cluster on EC2.", no_args_is_help=True)
@@ -19,6 +20,7 @@ def scale(
     workers: Annotated[
         int, typer.Argument(metavar="N", help="The new number of workers in the group.")
     ],
+    yes: Yes = False,
 ) -> None:
     """Change the size of the Auto Scaling group.
 
@@ -34,6 +36,7 @@ def scale(
     if not isinstance(source, Cloud):
         message = f"the machines of {draft.name} are not on EC2"
         raise RefusedError(message, hint=f"to add a machine: clusterctl node add {inventory} NAME")
+    confirm(f"change the group of {draft.name} to {workers} workers", yes=yes)
     changes.begin(f"which machines {draft.name} has")
     was = source.scale(draft, workers)
     if was == workers:

@@ -34,7 +34,7 @@ Timeout = Annotated[
 
 
 @app.command(epilog="Example: clusterctl node add inventories/ha.py w3")
-def add(inventory: Inventory, name: Name) -> None:
+def add(inventory: Inventory, name: Name, yes: Yes = False) -> None:
     """Add a machine of the inventory to the running cluster.
 
     To add a worker, the command changes only that machine and one master. `clusterctl up` adds
@@ -42,15 +42,23 @@ def add(inventory: Inventory, name: Name) -> None:
     """
     from provision.apply.lock import hold
     from provision.apply.session import open_session
+    from provision.cli.cluster_commands import agree, asks, buy
     from provision.cli.views.summaries import show_up
     from provision.commands import converge, nodes
 
     nodes.named(inventory, name)
-    install = may_install(yes=False)
     with open_session(
-        inventory, progress(), create=True, names=(name,), install=install
+        inventory,
+        progress(),
+        create=True,
+        names=(name,),
+        agree=buy(yes=yes),
+        install=may_install(yes=yes),
     ) as session:
-        look = nodes.prepare_add(session, name).look
+        prepared = nodes.prepare_add(session, name)
+        look = prepared.look
+        if asks(session, yes=yes):
+            agree(session, prepared.plan)
         with hold(session, "node add", look):
             run = nodes.prepare_add(session, name)
             show_up(session, run, converge.up(run), Output.TABLE)

@@ -32,6 +32,7 @@ from provision.plan import external_authority
 from provision.plan.make import make_plan
 from provision.plan.preflight import altered, preflight
 from provision.plan.refuse import refuse_changed_networks, refuse_moved_members
+from provision.plan.user_images import image_problems
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,7 @@ def problems(run: Run) -> tuple[str, ...]:
     return (
         *((f"a command that began {begun} did not finish",) if begun else ()),
         *(f"{f.machine}: {f.step}: {f.cause}" for f in failures),
+        *image_problems(run.session.cluster, there),
     )
 
 
@@ -223,7 +225,7 @@ def up(run: Run) -> Report:
     changed = {
         name: (
             *(("packages",) if plan.packages else ()),
-            *(("artifacts",) if plan.binaries or plan.images else ()),
+            *(("artifacts",) if plan.binaries or plan.images or plan.user_images else ()),
             *plan.components,
             *(("removed",) if plan.remove else ()),
         )

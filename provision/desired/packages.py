@@ -1,4 +1,4 @@
-"""Names of packages in each distribution, and the programs that install packages on Debian."""
+"""Names of packages in each distribution, and the program that installs packages on Debian."""
 
 from __future__ import annotations
 
@@ -29,11 +29,15 @@ def of_distribution(facts: Facts, *names: str) -> tuple[str, ...]:
 # option DPkg::Lock::Timeout waits for dpkg's lock only, not for apt's other locks. dnf waits for
 # all its locks.
 _APT_GET = """\
-apt_get() { # ARGUMENT...
+apt_get() { # ARGUMENT...: exit status 2 if another process kept the lock
     end=$(($(date +%s) + 300))
     until said=$(LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -qq -y "$@" 2>&1); do
         case $said in
-        *"Could not get lock"*) [ "$(date +%s)" -ge "$end" ] || { sleep 3 && continue; } ;;
+        *"Could not get lock"*)
+            [ "$(date +%s)" -ge "$end" ] || { sleep 3 && continue; }
+            printf '%s\n' "$said" >&2
+            return 2
+            ;;
         esac
         printf '%s\n' "$said" >&2
         return 1
@@ -44,9 +48,24 @@ apt_get() { # ARGUMENT...
 _STAMP = "/var/lib/apt/periodic/update-success-stamp"  # Ubuntu itself also uses this file
 _KEEP = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
 
-# Shell programs for the Debian family, to be run in this order. Each waits up to five minutes while
-# another process holds apt's locks. The arguments of the second program are names of packages.
-APT_UPDATE = f"""{_APT_GET}\
-find {_STAMP} -mmin -60 2>/dev/null | grep -q . || {{ apt_get update && touch {_STAMP}; }}"""
+# Shell program for the Debian family; its arguments are names of packages. It waits up to five
+# minutes while another process holds apt's locks. A source of packages that does not answer is only a
+# warning if the other sources have the packages. Debian starts the units of what it installs: those
+# that would run beside clusterctl's own units of the same programs are masked meanwhile.
 APT_INSTALL = f"""{_APT_GET}\
+find {_STAMP} -mmin -60 2>/dev/null | grep -q . || {{
+    apt_get update && touch {_STAMP} || [ $? = 1 ] || exit 1
+}}
+units=
+for package; do
+    case $package in
+    bird2) units="$units bird.service" ;;
+    haproxy | keepalived) units="$units $package.service" ;;
+    esac
+done
+[ -z "$units" ] || {{
+    trap 'systemctl --quiet --runtime unmask $units' EXIT
+    trap exit HUP INT TERM
+    systemctl --quiet --runtime mask $units 2>/dev/null
+}}
 apt_get {_KEEP} --no-install-recommends install "$@\""""

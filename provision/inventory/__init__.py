@@ -38,7 +38,7 @@ def read(path: Path) -> Draft:
     executed = execute(path)
     given, findings = settings(executed.cluster, path)
     entries, problems = hosts(executed.groups, path.parent, given.settings.source)
-    findings = [*executed.findings, *_misspelt(executed), *findings, *problems]
+    findings = [*executed.findings, *_misspelt(executed), *_group_data(path), *findings, *problems]
     findings += checks.hosts(entries, given.settings, executed.groups)
     known = {host.name: host.address for host in entries if host.address}
     findings += checks.addresses(known, given.settings.api.vip, given.settings.networks)
@@ -99,6 +99,20 @@ def _refuse(path: Path, findings: list[Finding]) -> None:
     if any(finding.fatal for finding in findings):
         hint = f"correct {path}, then run the command again"
         raise InventoryError(f"{path} cannot be used", findings, hint=hint)
+
+
+def _group_data(path: Path) -> Iterator[Finding]:
+    """Find the files from which pyinfra takes data of groups, and clusterctl does not."""
+    for name in ("all", *GROUPS):
+        file = path.parent / "group_data" / f"{name}.py"
+        if file.is_file():
+            yield Finding(
+                f"group_data/{name}.py",
+                "clusterctl does not read this file; pyinfra does",
+                "write its data into the inventory: a group may be (hosts, data). To share data, "
+                "import them: from group_data.all import ...",
+                fatal=False,
+            )
 
 
 def _misspelt(executed: Executed) -> Iterator[Finding]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +46,7 @@ def execute(path: Path) -> Executed:
         InventoryError: it cannot be read, is not Python, or raises.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # as Python does: an editor's mark may come first
         code = compile(text, str(path), "exec", dont_inherit=True)
     except FileNotFoundError:
         raise _error(
@@ -61,13 +64,48 @@ def execute(path: Path) -> Executed:
         raise _error(path, "is not a Python file", "write Python, in UTF-8") from None
     names: dict[str, object] = {"__file__": str(path)}
     try:
-        exec(code, names)  # noqa: S102  an inventory is a program, the operator's own
+        with _importable(path.parent):
+            exec(code, names)  # noqa: S102  an inventory is a program, the operator's own
         return _select(text, names)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the operator's code raises
-        lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        where = f"{path}:{lines[-1].lineno}" if lines else path
+    except ImportError as error:
         what = f"{type(error).__name__}: {_without_secrets(_text(error))}"
-        raise _error(where, what, "correct the line; the file is Python") from None
+        hint = (
+            f"put the module into {path.parent}, or install it for the Python that runs "
+            f"clusterctl: {sys.executable}"
+        )
+        raise _error(_place(path, error), what, hint) from None
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the operator's code raises
+        what = f"{type(error).__name__}: {_without_secrets(_text(error))}"
+        raise _error(_place(path, error), what, "correct the line; the file is Python") from None
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let the block import modules of the folder, as an inventory of pyinfra may.
+
+    Nothing is written into the folder, and another inventory gets its own modules.
+    """
+    before, bytecode = set(sys.modules), sys.dont_write_bytecode
+    sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = bytecode
+        with suppress(ValueError):  # the inventory may change the path itself
+            sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            origin = getattr(sys.modules[name], "__file__", None)
+            installed = origin and "site-packages" in Path(origin).parts
+            if origin and not installed and Path(origin).is_relative_to(folder):
+                del sys.modules[name]
+
+
+def _place(path: Path, error: BaseException) -> Path | str:
+    """The line of the inventory at which an error arose."""
+    lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+    return f"{path}:{lines[-1].lineno}" if lines else path
 
 
 def _select(text: str, names: Mapping[str, object]) -> Executed:

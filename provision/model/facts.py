@@ -17,8 +17,8 @@ class Facts:
         cgroup_version: 1 or 2.
         container: whether the machine is itself a container (the lab).
         may_raise_limits: whether it has CAP_SYS_RESOURCE.
-        resolv_conf: the file that kubelet hands to pods; not systemd-resolved's stub, which
-            would make CoreDNS ask itself.
+        resolv_conf: the file that kubelet hands to pods; if possible, one without a resolver on a
+            loopback address, which would make CoreDNS ask itself.
         ssh_ports: the ports of its SSH server that the probe found.
     """
 

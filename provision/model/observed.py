@@ -170,6 +170,8 @@ class HostReport:
         firewalls: other active firewalls (`firewalld`, `ufw`).
         forbidden: what SELinux does not let programs do, by its booleans (`haproxy_connect_any`).
         rules: chains of the machine's own packet filter; of a machine in a cluster: iptables' only.
+        resolver: address of a DNS server that only the machine itself reaches, if no file names
+            the real servers.
         places: the directories that the cluster will use; empty: not asked.
     """
 
@@ -198,6 +200,7 @@ class HostReport:
     firewalls: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
     rules: tuple[Chain, ...] = ()
+    resolver: str = ""
     places: tuple[Place, ...] = ()
 
 
@@ -287,10 +290,12 @@ class Observed:
         restoring: the content of the marker of an unfinished restore; empty: there is none.
         pods: its pod network; None: the network is another plug-in's, or not configured yet.
         for_life: settings that cannot change while the cluster exists, as its programs have them:
-            `cluster-cidr`, `node-cidr-mask-size`, `service-cluster-ip-range`, `domain` -> value.
+            `cluster-cidr`, `node-cidr-mask-size`, `service-cluster-ip-range`,
+            `service-account-issuer`, `domain` -> value.
         unfinished: who began a command that changed the cluster and did not finish; empty: none.
         registered: whether the kubelet has a client certificate.
         images: pins of the image sets in the machine's registry.
+        user_images: the operator's own images in it: reference -> digest.
         holder: the operator who changes the cluster at this moment.
     """
 
@@ -318,6 +323,7 @@ class Observed:
     unfinished: str = ""
     registered: bool = False
     images: frozenset[str] = frozenset()
+    user_images: Mapping[str, str] = field(default_factory=_empty)
     holder: Holder | None = None
     etcd: EtcdView | None = None
     api: ApiView | None = None

@@ -38,6 +38,7 @@ STATE = "/var/lib/clusterctl"
 RECORD = "/var/lib/clusterctl/record"
 ARTIFACTS = "/var/lib/clusterctl/artifacts"
 REGISTRY = "/var/lib/clusterctl/registry"
+REGISTRY_STORAGE = "docker/registry/v2"  # below it, as the registry lays it out
 BACKUPS = "/var/lib/clusterctl/backups"
 # For certificates that an external authority signs: their keys, requests, and the certificates.
 REQUESTS = "/var/lib/clusterctl/requests"

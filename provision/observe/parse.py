@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provision.artifacts import images
 from provision.desired import lock_programs
 from provision.model.observed import Observed, PodNetwork
 from provision.model.sections import SectionError, Sections, reading
@@ -69,6 +70,7 @@ def _observed(machine: str, output: Sections, operator_clock: float) -> Observed
         for_life=output.values("for-life"),
         unfinished=host.get("unfinished", ""),
         registered="registered" in host,
+        user_images=_user_images(output),
         holder=lock_programs.parse("\n".join(output.lines("lock"))),
         images=frozenset(pin for pin, *_ in record.of("images", 1)),
         etcd=parse_etcd.view(output),
@@ -88,6 +90,12 @@ def _pods(output: Sections) -> PodNetwork | None:
         neighbours=output.values("neighbours"),
         unmapped=tuple(sorted(output.lines("unmapped"))),
     )
+
+
+def _user_images(output: Sections) -> dict[str, str]:
+    own = set(images.refs().values())
+    found = (line.rpartition("@") for line in output.lines("registry-images"))
+    return {reference: digest for reference, _, digest in found if reference not in own}
 
 
 def _trust(record: Record) -> tuple[int, str] | None:

@@ -95,6 +95,7 @@ def report(
             firewalls=tuple(output.lines("firewalls")),
             forbidden=_forbidden(output),
             rules=_rules(output),
+            resolver=host.get("resolver", ""),
             places=_places(output),
         )
 

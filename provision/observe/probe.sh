@@ -124,6 +124,11 @@ virtual_address() {
 
 # The machine itself.
 
+# The server in a resolv.conf that only the machine itself reaches, if there is one.
+own_resolver() { # FILE
+    awk '$1 == "nameserver" && $2 ~ /^(127\.|::1(%|$)|0\.0\.0\.0$|::ffff:127\.)/ {print $2; exit}' "$1"
+}
+
 facts() {
     section facts
     read -r hostname </proc/sys/kernel/hostname
@@ -138,15 +143,14 @@ facts() {
     else
         tr '\0' '\n' </proc/1/environ | sed -n 's/^container=/&/p'
     fi
-    stub=
-    while read -r line; do
-        case $line in nameserver*127.0.0.53*) stub=yes ;; esac
-    done </etc/resolv.conf
-    if [ -n "$stub" ] && [ -e /run/systemd/resolve/resolv.conf ]; then
-        echo resolv_conf=/run/systemd/resolve/resolv.conf
-    else
-        echo resolv_conf=/etc/resolv.conf
+    resolver=$(own_resolver "$resolv_conf")
+    if [ -n "$resolver" ]; then
+        for upstream in $upstreams; do
+            [ -s "$upstream" ] && grep -qs '^nameserver' "$upstream" || continue
+            [ -n "$(own_resolver "$upstream")" ] || { resolver= && resolv_conf=$upstream && break; }
+        done
     fi
+    printf '%s\n' "resolver=$resolver" "resolv_conf=$resolv_conf"
     [ ! -d "$etcd_data/member" ] || echo etcd_data=yes
     # A restore that is killed between two renames leaves the data beside their place.
     [ ! -e "$restoring" ] || [ ! -d "$etcd_data/before-restore" ] || echo etcd_data=yes
@@ -297,7 +301,7 @@ lock() {
 # Settings of the cluster that no change of a file can change, as its programs have them.
 for_life() {
     section for-life
-    sed -n 's/^  --\(cluster-cidr\|node-cidr-mask-size\|service-cluster-ip-range\)=\([^ ]*\).*/\1=\2/p' \
+    sed -n 's/^  --\(cluster-cidr\|node-cidr-mask-size\|service-cluster-ip-range\|service-account-issuer\)=\([^ ]*\).*/\1=\2/p' \
         "$units_directory/kube-apiserver.service" "$units_directory/kube-controller-manager.service" 2>/dev/null
     sed -n 's/^clusterDomain: /domain=/p' "$kubelet_config" 2>/dev/null
 }
@@ -322,6 +326,20 @@ pods() {
         [ ! -e "$(sed -n 's/.*"sandbox":"\([^"]*\)".*/\1/p' "$result")" ] ||
             sed -n 's/.*\["K8S_POD_NAMESPACE","\([^"]*\)"\],\["K8S_POD_NAME","\([^"]*\)"\].*/\1\/\2/p' "$result"
     done
+}
+
+# Images in this master's registry, as REPOSITORY:TAG@DIGEST.
+registry_images() {
+    [ -d "$repositories" ] || return 0
+    section registry-images
+    set -- $(find "$repositories" \( -name _layers -o -name revisions \) -prune -o \
+        -path '*/_manifests/tags/*/current/link' -print)
+    [ $# -eq 0 ] || awk -v home="$repositories/" '{
+        name = substr(FILENAME, length(home) + 1)
+        sub("/current/link$", "", name)
+        sub("/_manifests/tags/", ":", name)
+        print name "@" $0
+    }' "$@"
 }
 
 foreign() {
@@ -457,6 +475,7 @@ machine() {
     lock
     for_life
     pods
+    registry_images
     foreign
     firewalls
     packet_filter

@@ -59,6 +59,14 @@ TABLES: Mapping[str, str] = {
 }
 
 UFW = "/etc/ufw/ufw.conf"
+RESOLV_CONF = "/etc/resolv.conf"
+# Files with the real servers, where /etc/resolv.conf names a resolver of the machine itself: those of
+# systemd-resolved, of NetworkManager, and of dnsmasq with Debian's resolvconf.
+UPSTREAMS = (
+    "/run/systemd/resolve/resolv.conf",
+    "/run/NetworkManager/no-stub-resolv.conf",
+    "/run/dnsmasq/resolv.conf",
+)
 SELINUX = "/sys/fs/selinux"
 MODULES = "/lib/modules"
 # SELinux booleans that HAProxy and keepalived need; off by default.
@@ -121,6 +129,8 @@ class Query:
             "keepalived": KEEPALIVED,
             "api_port": str(ports.API),
             "ufw": UFW,
+            "resolv_conf": RESOLV_CONF,
+            "upstreams": "\n".join(UPSTREAMS),
             "all_modules": MODULES,
             "selinux": SELINUX,
             "selinux_booleans": f"{HAPROXY_CONNECTS}\n{KEEPALIVED_CONNECTS}",
@@ -140,6 +150,7 @@ class Query:
             "etcd_join": paths.ETCD_JOIN,
             "restoring": paths.RESTORING,
             "unfinished": paths.UNFINISHED,
+            "repositories": f"{paths.REGISTRY}/{paths.REGISTRY_STORAGE}/repositories",
             "units_directory": paths.UNITS,
             "kubelet_config": KUBELET_CONFIG,
             "conflist": pod_network.CONFLIST,

@@ -29,6 +29,7 @@ from provision.plan.model import (
 from provision.plan.node_change import node_change
 from provision.plan.quorum import Standing
 from provision.plan.record import Wanted
+from provision.plan.user_images import UserImage
 
 
 def plan_machine(
@@ -42,6 +43,7 @@ def plan_machine(
     etcd: Standing,
     nodes: Mapping[str, NodeView] | None,
     renewal: Renewal | None = None,
+    user_images: tuple[UserImage, ...] = (),
 ) -> MachinePlan:
     """Plan everything that `up` would do on a machine that answers.
 
@@ -49,6 +51,7 @@ def plan_machine(
         etcd: the machine's standing in the cluster's etcd.
         nodes: the cluster's Nodes; None when no apiserver is ready.
         renewal: certificates to be issued again as well.
+        user_images: the operator's own images that its registry lacks.
     """
     facts = observed.facts
     assert facts is not None  # noqa: S101 - it answered
@@ -85,6 +88,7 @@ def plan_machine(
         packages=tuple(sorted(packages - observed.packages)),
         binaries=missing,
         images=machine.is_master and images is not None and images.pin not in observed.images,
+        user_images=user_images,
         components=components,
         remove=tuple(
             removal

@@ -13,6 +13,7 @@ from ipaddress import IPv4Network
 from provision.desired.catalog import COMPONENTS
 from provision.desired.model import Component, Listens, Protocol
 from provision.desired.packages import EPEL
+from provision.inventory.rules import NODE_NAME, is_hostname
 from provision.model.cluster import Cluster, Machine
 from provision.model.errors import Finding
 from provision.model.observed import Port as Held
@@ -91,9 +92,14 @@ def _other_installations(view: View) -> Iterator[Finding]:
 def _identity(view: View) -> Iterator[Finding]:
     machine, host = view.machine, view.host
     if host.hostname != machine.name:
+        # A name in capitals, for example, is a hostname, but no name of a Node.
+        others = {"localhost", *(m.name for m in view.cluster.machines)}
+        free = is_hostname(host.hostname) and len(host.hostname) <= NODE_NAME
+        rename = free and host.hostname.partition(".")[0] not in others
         yield view.finding(
             f"its hostname is {host.hostname}; a node's name must be its hostname",
-            f"hostnamectl set-hostname {machine.name}, or name it {host.hostname} in the inventory",
+            f"hostnamectl set-hostname {machine.name}"
+            + (f", or name it {host.hostname} in the inventory" if rename else ""),
         )
     if not view.facts.interface:
         yield view.finding(
@@ -374,6 +380,23 @@ def _bird(view: View) -> Iterator[Finding]:
         )
 
 
+def _resolver(view: View) -> Iterator[Finding]:
+    """Find a resolver that pods cannot use: at a loopback address, CoreDNS would ask itself."""
+    resolver = view.host.resolver
+    if not resolver or not view.machine.is_node:
+        return
+    if "resolv-conf" in view.cluster.extra_args.get("kubelet", {}):
+        return
+    yield view.finding(
+        f"its DNS server {resolver} answers on the machine only: CoreDNS and other pods cannot "
+        "use it, and no file names the servers that it asks",
+        "write the addresses of those servers into /etc/kubelet-resolv.conf, as lines "
+        '`nameserver ADDRESS`, and set "extra_args": {"kubelet": {"resolv-conf": '
+        '"/etc/kubelet-resolv.conf"}}; or name them in /etc/resolv.conf',
+        fatal=not view.joined,
+    )
+
+
 def _reaches(view: View) -> Iterator[Finding]:
     """Check connections to the other machines. Machines that are off have their own finding."""
     others = {str(m.address): m.name for m in view.cluster.machines}
@@ -417,6 +440,7 @@ CHECKS: tuple[Callable[[View], Iterator[Finding]], ...] = (
     _packet_filter,
     _selinux,
     _bird,
+    _resolver,
     _reaches,
     _registries,
 )

@@ -23,6 +23,7 @@ from provision.plan.refuse import (
     refuse_unfinished_restore,
     standings,
 )
+from provision.plan.user_images import missing_images
 
 
 def make_plan(
@@ -53,6 +54,7 @@ def make_plan(
     formed = api is not None or any(view.etcd_formed for view in reachable.values())
     of_etcd = standings(cluster, reachable, known, formed=formed)
     nodes = None if api is None else {n.name: n for n in api.nodes}
+    lacking = missing_images(cluster, observed)
     machines = {
         m.name: plan_machine(
             cluster,
@@ -64,6 +66,7 @@ def make_plan(
             etcd=of_etcd.get(m.name, Standing.MEMBER),
             nodes=nodes,
             renewal=renewal,
+            user_images=lacking.get(m.name, ()),
         )
         for m in cluster.machines
         if m.name in reachable

@@ -13,6 +13,7 @@ from provision.model.observed import ObservedFile
 from provision.pki.leaf import Leaf, Reason, issued_at
 from provision.plan.node_change import NodeChange
 from provision.plan.record import Line, Removal
+from provision.plan.user_images import UserImage
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class MachinePlan:
     Attributes:
         binaries: to be delivered.
         images: the set of images must be delivered to its registry.
+        user_images: the operator's own images, which are copied from other masters' registries.
         components: only those that change, in order of installation.
         remove: things that are no longer wanted.
         form_etcd: its etcd member starts for the first time, in a new cluster.
@@ -123,6 +125,7 @@ class MachinePlan:
     packages: tuple[str, ...] = ()
     binaries: tuple[Binary, ...] = ()
     images: bool = False
+    user_images: tuple[UserImage, ...] = ()
     components: Mapping[str, ComponentPlan] = field(default_factory=dict)
     remove: tuple[Removal, ...] = ()
     form_etcd: bool = False
@@ -136,6 +139,7 @@ class MachinePlan:
             self.packages
             or self.binaries
             or self.images
+            or self.user_images
             or self.components
             or self.remove
             or self.form_etcd

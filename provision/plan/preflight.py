@@ -109,6 +109,8 @@ def _twins(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Findi
                 yield Finding(machine.name, f"has the same {what} as {first[same]}: {same}", hint)
 
 
+# systemd-machine-id-setup takes over the id of D-Bus, which a clone has too.
+_NEW_ID = "rm -f /etc/machine-id /var/lib/dbus/machine-id && systemd-machine-id-setup"
 _UNIQUE: tuple[tuple[str, Callable[[HostReport], str], str], ...] = (
     (
         "hostname",
@@ -118,7 +120,7 @@ _UNIQUE: tuple[tuple[str, Callable[[HostReport], str], str], ...] = (
     (
         "machine-id",
         lambda host: host.machine_id,
-        "on a clone: rm /etc/machine-id && systemd-machine-id-setup, then reboot",
+        f"on a clone: {_NEW_ID}; then reboot",
     ),
 )
 

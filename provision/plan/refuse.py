@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from provision.desired.components.control_plane import issuer
 from provision.desired.components.etcd import UNIT as ETCD
 from provision.desired.components.etcd import peer_url
 from provision.model.cluster import Cluster
@@ -96,6 +97,7 @@ def refuse_changed_networks(cluster: Cluster, observed: Mapping[str, Observed]) 
         if has and value not in has:
             changed[setting] = (value, min(has))
     if not changed:
+        _refuse_changed_issuer(cluster, observed)
         return
     changes = ", ".join(f"{name} from {was} to {to}" for name, (to, was) in changed.items())
     before = json.dumps(
@@ -106,6 +108,21 @@ def refuse_changed_networks(cluster: Cluster, observed: Mapping[str, Observed]) 
         "keep what the cluster was made with, and would lose each other: nothing was changed",
         hint=f'write {before} in "networks" again; for other networks make a new cluster and '
         "move the applications: docs/inventory.md",
+    )
+
+
+def _refuse_changed_issuer(cluster: Cluster, observed: Mapping[str, Observed]) -> None:
+    """Refuse another issuer: apiservers would no longer accept the tokens that pods have."""
+    flag, wanted = "service-account-issuer", issuer(cluster)
+    has = {view.for_life[flag] for view in observed.values() if flag in view.for_life}
+    if not has or wanted.replace("%", "%%").replace("$", "$$") in has:
+        return
+    was = min(has)
+    raise RefusedError(
+        f"the inventory changes the issuer of the tokens of {cluster.name}, from {was} to {wanted}. "
+        "The API would refuse all pods that have a token of the first one: nothing was changed",
+        hint=f'write "{flag}": "{was}" in "extra_args" of kube-apiserver; for another issuer make a '
+        "new cluster and move the applications",
     )
 
 

@@ -210,9 +210,9 @@ def nobody_else_gets_in(lab: Ec2Lab) -> None:
 
 
 def what_the_group_terminates_leaves_the_cluster(lab: Ec2Lab, name: str) -> None:
-    refused = clusterctl(lab, "ec2", "scale", "1001")
+    refused = clusterctl(lab, "ec2", "scale", "1001", "--yes")
     assert "0 to 1000 workers, not 1001" in refused.stderr
-    scaled = clusterctl(lab, "ec2", "scale", "0")
+    scaled = clusterctl(lab, "ec2", "scale", "0", "--yes")
     assert scaled.returncode == 0, scaled.stderr
     assert '"group": 1' in scaled.stderr
     until(

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 
 from provision.artifacts import fetch, open_bundle, prepare, write_bundle
 from provision.artifacts import go as go_tool
@@ -27,6 +28,7 @@ from provision.artifacts.download import Http
 from provision.artifacts.images import TABLE, TOOLS
 from provision.artifacts.oci import split_reference
 from provision.artifacts.recipes import RECIPES, UNPUBLISHED
+from provision.desired import proxy_flags
 from provision.local.progress import Silent
 from provision.model.errors import ArtifactError
 from provision.model.settings.components import KUBERNETES_DEFAULT, ArtifactsSource
@@ -414,6 +416,64 @@ def test_to_plan_a_first_installation_nothing_is_built(empty_cache):
 def test_what_was_built_tells_its_version(built, name, arguments, expected):
     done = run(built.get(name, ARCH).local, *arguments)
     assert expected in done.stdout + done.stderr
+
+
+# A value that is not the default, for each flag that becomes a field.
+PROXY_FLAGS = {
+    "bind-address": "127.0.0.1",
+    "bind-address-hard-fail": "true",
+    "config-sync-period": "10m",
+    "conntrack-max-per-core": "5",
+    "conntrack-min": "9",
+    "conntrack-tcp-be-liberal": "true",
+    "conntrack-tcp-timeout-close-wait": "2h",
+    "conntrack-tcp-timeout-established": "3h",
+    "conntrack-udp-timeout": "7s",
+    "conntrack-udp-timeout-stream": "8s",
+    "detect-local-mode": "BridgeInterface",
+    "feature-gates": "ContextualLogging=false",
+    "iptables-localhost-nodeports": "false",
+    "iptables-masquerade-bit": "3",
+    "iptables-min-sync-period": "2s",
+    "iptables-sync-period": "45s",
+    "kube-api-burst": "77",
+    "kube-api-content-type": "application/json",
+    "kube-api-qps": "12.5",
+    "masquerade-all": "true",
+    "metrics-bind-address": "0.0.0.0:10249",
+    "nodeport-addresses": "10.0.0.0/8,192.0.2.0/24",
+    "oom-score-adj": "-5",
+    "pod-bridge-interface": "cni0",
+    "pod-interface-name-prefix": "veth",
+    "profiling": "true",
+    "show-hidden-metrics-for-version": "1.36",
+}
+
+
+@pytest.mark.parametrize("mode", ["nftables", "iptables"])
+def test_kube_proxy_makes_the_same_of_its_flags_and_of_our_fields(built, tmp_path, mode):
+    """A second: kube-proxy itself writes down the configuration that it would use."""
+    assert PROXY_FLAGS.keys() == proxy_flags.FLAGS
+    given = {
+        flag: value
+        for flag, value in PROXY_FLAGS.items()
+        if not proxy_flags.without_effect(mode, flag, value)
+    }
+    base = {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(proxy_flags.merge(base | {"mode": mode}, mode, given)))
+
+    def used(name, *arguments):
+        answer = tmp_path / name
+        program = built.get("kubernetes/kube-proxy", ARCH).local
+        done = run(program, *arguments, f"--write-config-to={answer}")
+        assert done.returncode == 0, done.stderr
+        return yaml.safe_load(answer.read_text())
+
+    flags = [f"--{flag}={value}" for flag, value in given.items()]
+    by_file = used("by-file", f"--config={file}")
+    assert by_file == used("by-flags", f"--proxy-mode={mode}", *flags)
+    assert by_file["nodePortAddresses"] == ["10.0.0.0/8", "192.0.2.0/24"]
 
 
 def test_nothing_that_was_built_needs_a_library_of_the_machine(built):

@@ -12,13 +12,13 @@ from provision.artifacts import layout_from_archive
 from provision.artifacts.oci import (
     LAYER,
     MANIFEST,
-    STORAGE,
     File,
     image,
     split_reference,
     write_layer,
     write_storage,
 )
+from provision.model import paths
 from provision.model.errors import ArtifactError
 
 
@@ -101,18 +101,18 @@ def docker_archive(path, images, damage=False):
 
 def manifest_of(stored, repository, tag):
     """What a registry would serve from this storage."""
-    tags = f"{STORAGE}/repositories/{repository}/_manifests/tags/{tag}"
+    tags = f"{paths.REGISTRY_STORAGE}/repositories/{repository}/_manifests/tags/{tag}"
     link = stored[f"{tags}/current/link"].decode()
     hexadecimal = link.removeprefix("sha256:")
     assert stored[f"{tags}/index/sha256/{hexadecimal}/link"].decode() == link
-    content = stored[f"{STORAGE}/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"]
+    content = stored[f"{paths.REGISTRY_STORAGE}/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"]
     assert digest(content) == link
     manifest = json.loads(content)
     for part in (manifest["config"], *manifest["layers"]):
         name = part["digest"].removeprefix("sha256:")
-        home = f"{STORAGE}/repositories/{repository}/_layers/sha256/{name}/link"
+        home = f"{paths.REGISTRY_STORAGE}/repositories/{repository}/_layers/sha256/{name}/link"
         assert stored[home].decode() == part["digest"]
-        blob = stored[f"{STORAGE}/blobs/sha256/{name[:2]}/{name}/data"]
+        blob = stored[f"{paths.REGISTRY_STORAGE}/blobs/sha256/{name[:2]}/{name}/data"]
         assert (digest(blob), len(blob)) == (part["digest"], part["size"])
     return link, manifest
 
@@ -149,7 +149,9 @@ def test_the_storage_serves_each_image_under_its_upstream_name_and_the_same_byte
     _, manifest = manifest_of(stored, "registry.k8s.io/pause", "3.10.2")
     manifest_of(stored, "docker.io/library/busybox", "1.37")
     hexadecimal = manifest["config"]["digest"].removeprefix("sha256:")
-    config = json.loads(stored[f"{STORAGE}/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"])
+    config = json.loads(
+        stored[f"{paths.REGISTRY_STORAGE}/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"]
+    )
     assert config["architecture"] == "arm64"
     assert config["config"]["User"] == "65535:65535"
     assert config["rootfs"]["diff_ids"] == [layer.digest]
@@ -234,7 +236,7 @@ def test_an_index_is_kept_with_the_platforms_that_are_there(tmp_path):
     files["index.json"] = json.dumps({"manifests": [{"digest": digest(index)}]}).encode()
     nested = tar_of(files, tmp_path / "nested.tar")
     stored = read(layout_from_archive(nested, "app:1", tmp_path / "out.tar"))
-    home = f"{STORAGE}/repositories/docker.io/library/app/_manifests"
+    home = f"{paths.REGISTRY_STORAGE}/repositories/docker.io/library/app/_manifests"
     assert stored[f"{home}/tags/1/current/link"].decode() == digest(index)
     assert stored[f"{home}/revisions/sha256/{manifest[7:]}/link"].decode() == manifest
 

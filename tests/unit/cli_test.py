@@ -1,8 +1,10 @@
 """The command line itself: help, usage errors, exit codes. No machine is needed for any of it."""
 
+import inspect
 import io
 import json
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -295,3 +297,39 @@ def test_a_change_that_the_operator_does_not_want_is_130(monkeypatch):
     monkeypatch.setattr(typer, "confirm", no)
     with pytest.raises(typer.Abort):
         confirm("change ha", yes=False)
+
+
+def parameters(names):
+    command = typer.main.get_command(app)
+    for name in names:
+        command = command.commands[name]
+    return command, {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
+
+
+# These change a cluster or machines, and ask nobody: what each changes can be done again or undone.
+UNASKED = {
+    ("machines", "up"),
+    ("images", "push"),
+    ("etcd", "defrag"),
+    ("certs", "csr"),
+    ("drill",),
+}
+
+
+def changing():
+    """Commands that lock a cluster, or change which machines there are."""
+    for names in COMMANDS:
+        command, _ = parameters(names)
+        function = inspect.unwrap(command.callback)
+        text = inspect.getsource(function)
+        if re.search(r"\bhold\(|take_apart\(|\.destroy\(|\.create\(|\.scale\(|unlock\(", text):
+            yield names
+
+
+def test_the_commands_that_change_something_are_found():
+    assert {("up",), ("down",), ("node", "add"), ("node", "remove"), ("unlock",)} <= {*changing()}
+
+
+@pytest.mark.parametrize("names", sorted({*changing()} - UNASKED), ids=" ".join)
+def test_a_command_that_changes_something_may_be_told_not_to_ask(names):
+    assert {"--yes", "-y"} <= parameters(names)[1]

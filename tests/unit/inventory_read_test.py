@@ -1,5 +1,6 @@
 """What a good inventory file becomes."""
 
+import sys
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from textwrap import dedent
@@ -236,3 +237,58 @@ def test_a_version_that_upstream_no_longer_maintains_is_a_warning(inventory):
     assert not warning.fatal
     assert "1.34.10 gets no more security fixes" in warning.what
     assert "1.37.1" in warning.hint
+
+
+MODULE = "from common import machines, settings\nmasters, cluster = machines, settings\n"
+
+
+def beside(folder, name):
+    """An inventory that imports a module of its own folder."""
+    folder.mkdir()
+    (folder / "common.py").write_text(
+        f"machines = ['m1']\nsettings = {{'name': {name!r}, 'machines': 'lab'}}\n"
+    )
+    path = folder / "one.py"
+    path.write_text(MODULE)
+    return path
+
+
+def test_an_inventory_imports_modules_beside_it_and_each_gets_its_own(tmp_path):
+    first, second = beside(tmp_path / "a", "one"), beside(tmp_path / "b", "two")
+    before = list(sys.path)
+
+    assert [read(first).name, read(second).name, read(first).name] == ["one", "two", "one"]
+    assert sys.path == before
+    assert sorted(p.name for p in first.parent.iterdir()) == ["common.py", "one.py"]
+
+
+def test_a_module_that_is_missing_is_an_error_with_the_line_and_the_folder(tmp_path):
+    path = tmp_path / "one.py"
+    path.write_text("x = 1\nimport nowhere_to_be_found\n")
+
+    with pytest.raises(InventoryError) as raised:
+        read(path)
+
+    (finding,) = raised.value.findings
+    assert finding.where == f"{path}:2"
+    assert "nowhere_to_be_found" in finding.what
+    assert str(tmp_path) in finding.hint
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "one.py"
+    path.write_text("cluster = {'name': 'one', 'machines': 'lab'}\nmasters = ['m1']\n", "utf-8-sig")
+
+    assert read(path).name == "one"
+
+
+@pytest.mark.parametrize("group", ["all", "masters", "workers", "etcd"])
+def test_data_of_groups_that_only_pyinfra_reads_is_a_warning(group, tmp_path):
+    path = tmp_path / "one.py"
+    path.write_text("cluster = {'name': 'one', 'machines': 'lab'}\nmasters = ['m1']\n")
+    (tmp_path / "group_data").mkdir()
+    (tmp_path / "group_data" / f"{group}.py").write_text("ssh_user = 'admin'\n")
+
+    (warning,) = read(path).warnings
+
+    assert (warning.where, warning.fatal) == (f"group_data/{group}.py", False)

@@ -529,5 +529,49 @@ def test_settings_that_a_cluster_keeps_for_life_are_read_from_its_programs(tmp_p
         "cluster-cidr": "10.244.0.0/16",
         "node-cidr-mask-size": "24",
         "service-cluster-ip-range": "10.96.0.0/16",
+        "service-account-issuer": "https://kubernetes.default.svc.cluster.local",
         "domain": "cluster.local",
     }
+
+
+@as_root
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("own", "upstream", "used", "resolver"),
+    [
+        ("nameserver 192.0.2.53", "nameserver 192.0.2.54", "own", ""),
+        ("nameserver 127.0.0.53\noptions edns0", "nameserver 192.0.2.54", "upstream", ""),
+        ("nameserver 127.0.0.1", "nameserver 192.0.2.54", "upstream", ""),
+        ("nameserver\t127.0.1.1", "nameserver 192.0.2.54", "upstream", ""),
+        ("nameserver ::1", "search example.org\nnameserver 192.0.2.54", "upstream", ""),
+        ("nameserver 192.0.2.53\nnameserver ::1", "nameserver 192.0.2.54", "upstream", ""),
+        ("# nameserver 127.0.0.1\nnameserver 192.0.2.53", "", "own", ""),
+        ("nameserver 127.0.0.1", "", "own", "127.0.0.1"),
+        ("nameserver ::1", "nameserver 127.0.0.1", "own", "::1"),
+        ("nameserver 127.0.0.1", "# no server is known", "own", "127.0.0.1"),
+    ],
+)
+def test_pods_get_a_resolv_conf_without_the_machines_own_resolver(
+    shell, own, upstream, used, resolver, tmp_path, record, monkeypatch
+):
+    files = {"own": tmp_path / "resolv.conf", "upstream": tmp_path / "upstream.conf"}
+    files["own"].write_text(own + "\n")
+    if upstream:
+        files["upstream"].write_text(upstream + "\n")
+    monkeypatch.setattr(script, "RESOLV_CONF", str(files["own"]))
+    monkeypatch.setattr(script, "UPSTREAMS", ("/no/such", str(files["upstream"])))
+
+    _, seen = run(Query(address="127.0.0.1"), shell)
+
+    assert (seen.facts.resolv_conf, seen.host.resolver) == (str(files[used]), resolver)
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("nftables", True), ("iptables", False)])
+def test_only_a_kube_proxy_with_nftables_must_have_its_table(mode, asked):
+    networks = world.DEFAULT.networks.model_copy(update={"proxy_mode": mode})
+    changed = world.DEFAULT.model_copy(update={"networks": networks})
+
+    tables = query(changed, changed.machine("w1")).tables
+
+    assert ("ip kube-proxy" in tables) == asked
+    assert "ip clusterctl" in tables

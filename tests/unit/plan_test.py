@@ -439,6 +439,25 @@ def test_networks_of_a_cluster_that_exists_cannot_change(changed, said, hint):
     assert refused.value.exit_code == 5
 
 
+@pytest.mark.parametrize("was", ["https://kubernetes.default.svc.cluster.local", "https://old"])
+def test_the_issuer_of_a_cluster_that_exists_cannot_change(was):
+    of, observed = converged()
+    made = MADE_WITH | {"service-account-issuer": was}
+    seen = {name: replace(view, for_life=made) for name, view in observed.items()}
+    same = of.model_copy(update={"extra_args": {"kube-apiserver": {"service-account-issuer": was}}})
+    other = of.model_copy(
+        update={"extra_args": {"kube-apiserver": {"service-account-issuer": "https://new"}}}
+    )
+
+    refuse_changed_networks(same, seen)
+    with pytest.raises(RefusedError) as refused:
+        refuse_changed_networks(other, seen)
+
+    assert f"from {was} to https://new" in str(refused.value)
+    assert f'"service-account-issuer": "{was}"' in refused.value.hint
+    assert refused.value.exit_code == 5
+
+
 def test_a_new_cluster_may_still_change_its_networks_and_a_begun_change_is_finished():
     of, observed = converged()
     wanted = of.model_copy(update={"networks": of.networks.model_copy(update={"domain": "corp"})})

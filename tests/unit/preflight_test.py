@@ -1,5 +1,9 @@
 """Which machines are fit, and what is said of those that are not."""
 
+import os
+import re
+import shutil
+import subprocess
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -497,3 +501,50 @@ def test_a_node_that_the_inventory_has_lost_is_a_warning():
 
     assert (found.where, found.fatal) == ("w3", False)
     assert "clusterctl node remove /inventory.py w3" in found.hint
+
+
+def test_a_resolver_that_pods_cannot_use_is_refused_with_the_way():
+    one = seen(resolver="127.0.0.1")
+    finding = only(judge(one))
+
+    assert finding.fatal
+    assert "DNS server 127.0.0.1 answers on the machine only" in finding.what
+    assert '"extra_args": {"kubelet": {"resolv-conf": "/etc/kubelet-resolv.conf"}}' in finding.hint
+    told = {"extra_args": {"kubelet": {"resolv-conf": "/etc/kubelet-resolv.conf"}}}
+    assert preflight(cluster().model_copy(update=told), {"m1": one}, None) == []
+    running = only(judge(seen(resolver="127.0.0.1", whose=OURS), fingerprint="f00d"))
+    assert not running.fatal
+
+
+@pytest.mark.parametrize(
+    ("hostname", "offered"),
+    [
+        *(("node-7", True), ("node-7.example.org", True)),
+        *(("M1", False), ("node_7", False), ("localhost.localdomain", False), ("w1", False)),
+        *(("a" * 53, False), ("10.0.0.11", False)),
+    ],
+)
+def test_only_a_hostname_that_the_inventory_takes_is_offered_as_the_name(hostname, offered):
+    finding = next(f for f in judge(seen(hostname=hostname), seen(WORKER)) if f.where == "m1")
+
+    assert finding.hint.startswith("hostnamectl set-hostname m1")
+    assert (f"or name it {hostname}" in finding.hint) is offered
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("systemd-machine-id-setup"), reason="needs systemd"
+)
+def test_the_hint_for_a_clone_gives_it_another_machine_id(tmp_path):
+    twins = judge(seen(MASTER), seen(SECOND, machine_id="id of m1"))
+    hint = only([f for f in twins if "machine-id" in f.what]).hint
+    command = re.search(r"on a clone: (.*); then reboot", hint)[1]
+    for path in ("etc/machine-id", "var/lib/dbus/machine-id"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text("3d1219c7c4c5404aaa1f6d2a48adfda4\n")
+    command = command.replace("/etc", f"{tmp_path}/etc").replace("/var", f"{tmp_path}/var")
+
+    subprocess.run(["sh", "-c", f"{command} --root={tmp_path}"], check=True)
+
+    made = (tmp_path / "etc/machine-id").read_text()
+    assert len(made) == 33
+    assert made != "3d1219c7c4c5404aaa1f6d2a48adfda4\n"

@@ -96,6 +96,8 @@ def _machine(machine: MachinePlan, there: Mapping[str, bytes]) -> None:
         _line("+", f"binaries: {', '.join(b.artifact for b in machine.binaries)}")
     if machine.images:
         _line("+", "images for its registry")
+    for image in machine.user_images:
+        _line("+", f"image {image.reference} for its registry, from {image.source}")
     if machine.form_etcd:
         _line("+", "etcd: starts a new cluster together with the other members")
     if machine.join_etcd:
@@ -144,6 +146,7 @@ def plan_as_json(plan: Plan, problems: Sequence[str]) -> dict[str, Any]:
                 "packages": list(machine.packages),
                 "binaries": [b.artifact for b in machine.binaries],
                 "images": machine.images,
+                "user_images": {image.reference: image.source for image in machine.user_images},
                 "form_etcd": machine.form_etcd,
                 "join_etcd": machine.join_etcd,
                 "register": machine.register,

@@ -15,6 +15,7 @@ from provision.cli.console import out
 from provision.desired.components import haproxy
 from provision.model.cluster import Cluster
 from provision.model.observed import Observed, api_view, unfinished
+from provision.plan.user_images import image_problems, missing_problems
 
 
 def collect(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def collect(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, Any
         for unit in view.units.values()
         if unit.sub == "auto-restart" and unit.restarts > 1
     ]
+    problems += [*missing_problems(cluster, observed), *image_problems(cluster, observed)]
     if api is None:
         problems.append("no apiserver is ready")
     begun = unfinished(observed)

@@ -75,6 +75,12 @@ class _Leaves:
         self.admin = table.admin(cluster, machine)
 
 
+def issuer(cluster: Cluster) -> str:
+    """Give the issuer of the tokens of service accounts."""
+    own = f"https://kubernetes.default.svc.{cluster.networks.domain}"
+    return cluster.extra_args.get("kube-apiserver", {}).get("service-account-issuer", own)
+
+
 def _apiserver_flags(cluster: Cluster, machine: Machine, leaves: _Leaves) -> dict[str, str]:
     # With every member in the list, cutting off the leader's machine stops requests for up to 11
     # seconds (kubernetes#128812). A master's own member is as close as its disk.
@@ -115,7 +121,7 @@ def _apiserver_flags(cluster: Cluster, machine: Machine, leaves: _Leaves) -> dic
         "requestheader-group-headers": "X-Remote-Group",
         "requestheader-username-headers": "X-Remote-User",
         "service-account-extend-token-expiration": "false",
-        "service-account-issuer": f"https://kubernetes.default.svc.{cluster.networks.domain}",
+        "service-account-issuer": issuer(cluster),
         "service-account-key-file": f"{paths.PKI}/sa.pub",
         "service-account-lookup": "true",
         "service-account-signing-key-file": f"{paths.PKI}/sa.key",

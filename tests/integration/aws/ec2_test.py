@@ -382,7 +382,7 @@ def test_scale_changes_the_size_at_once_and_the_plan_says_that_up_brings_it_back
     path = write(tmp_path)
     proxy.calls.clear()
 
-    done = command(proxy, tmp_path, "ec2", "scale", path, "7", **CREDENTIALS)
+    done = command(proxy, tmp_path, "ec2", "scale", path, "7", "--yes", **CREDENTIALS)
 
     assert done.returncode == 0, done.stderr
     assert proxy.changes == ["UpdateAutoScalingGroup"]
@@ -407,7 +407,7 @@ def test_scale_changes_the_size_at_once_and_the_plan_says_that_up_brings_it_back
 )
 def test_what_scale_refuses(moto, proxy, tmp_path, workers, group, expected):
     path = write(tmp_path, group=group)
-    done = command(proxy, tmp_path, "ec2", "scale", path, workers, **CREDENTIALS)
+    done = command(proxy, tmp_path, "ec2", "scale", path, workers, "--yes", **CREDENTIALS)
     assert done.returncode == 5
     assert expected in " ".join(done.stderr.split())
     assert proxy.changes == []
