@@ -347,6 +347,28 @@ healthy() {{ # UNITS: all run, and the component's own check succeeds; `states` 
         timeout 10 sh "$work/health/$component" >"$work/answer" 2>&1
 }}
 
+restarts() {{ # UNITS: in `restarts`: how often systemd has started one of them again, at most
+    restarts=0
+    [ $# -gt 0 ] || return 0
+    for times in $(systemctl show -p NRestarts --value "$@"); do
+        case $times in
+        *[!0-9]*) ;;
+        *) [ "$times" -le "$restarts" ] || restarts=$times ;;
+        esac
+    done
+}}
+
+steady() {{ # UNITS: healthy, and if one has ended before, still healthy after its restart interval
+    healthy "$@" || return 1
+    restarts "$@"
+    [ "$restarts" -gt 0 ] || return 0
+    before=$restarts
+    sleep 2
+    healthy "$@" || return 1
+    restarts "$@"
+    [ "$restarts" -eq "$before" ]
+}}
+
 those() {{ # OPERATOR STATE UNITS: the units whose state in `states` is this, or is not
     operator=$1 wanted=$2
     shift 2
@@ -360,14 +382,18 @@ settle() {{ # UNITS
     say "wait until healthy"
     pause=2
     : >"$work/answer"
-    until healthy "$@"; do
+    until steady "$@"; do
         stopped=$(those = failed "$@")
         now
-        if [ -n "$stopped" ] || [ "$now" -ge "$deadline" ]; then
+        restarts "$@"
+        if [ -n "$stopped" ] || [ "$restarts" -ge 2 ] || [ "$now" -ge "$deadline" ]; then
             guilty=${{stopped:-$(those != active "$@")}}
+            if [ -z "$stopped" ] && [ "$restarts" -ge 2 ]; then
+                guilty=$(for unit; do [ "$(shown "$unit" NRestarts)" -lt 2 ] || echo "$unit"; done)
+            fi
             for unit in $guilty; do
                 echo "$unit is $(shown "$unit" ActiveState) ($(shown "$unit" SubState)," \\
-                    "$(shown "$unit" Result))" >&2
+                    "$(shown "$unit" Result)); restarts: $(shown "$unit" NRestarts)" >&2
             done
             [ -n "$guilty" ] || echo "not healthy after $limit s" >&2
             [ ! -s "$work/answer" ] || tail -n 5 "$work/answer" >&2

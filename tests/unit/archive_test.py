@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.apply.change import ComponentChange
-from provision.apply.install import COMMAND, COMPONENT, command, payload, program
+from provision.apply.install import COMMAND, COMPONENT, JOURNAL, command, payload, program
 from provision.desired.model import Directory, HostFile
 from provision.model import paths
 from provision.pki.leaf import Authority, Issued, Leaf, Usage
@@ -338,7 +339,47 @@ def test_systemd_reloads_where_it_may_know_an_old_unit_file(
     assert (done.returncode, done.stderr) == (0, "")
     calls = (shims / "calls").read_text().splitlines()
     assert ("daemon-reload" in calls) == reloads
-    assert calls[-2:] == ["--quiet start c.service", "is-active c.service"]
+    assert calls[-3:] == [
+        "--quiet start c.service",
+        "is-active c.service",
+        "show -p NRestarts --value c.service",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("restarts", "health", "ends"),
+    [
+        ("0 0 0 0", "true", 0),
+        ("1 1 1 1", "true", 0),  # healthy before and after its restart interval
+        ("0 2 2 2 2", "false", 1),  # healthy at no time
+        ("1 2 2 2 2", "true", 1),  # healthy for a moment after each restart
+    ],
+)
+def test_a_unit_that_ends_again_and_again_fails_at_once_with_its_last_words(
+    machine, tmp_path, restarts, health, ends
+):
+    """Fakes of systemctl, whose restart count grows from call to call, and of journalctl."""
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    count = tmp_path / "count"
+    count.write_text(restarts.replace(" ", "\n") + "\n")
+    (shims / "systemctl").write_text(
+        f"#!/bin/sh\ncase $* in *NRestarts*) head -n 1 {count}; "
+        f"[ $(wc -l <{count}) -lt 2 ] || sed -i 1d {count} ;; is-active*) echo active ;; esac\n"
+    )
+    (shims / "journalctl").write_text("#!/bin/sh\necho could not detect clock speed\n")
+    for shim in shims.iterdir():
+        shim.chmod(0o755)
+    change = ComponentChange(component="c", start=("c.service",), health=health, health_timeout=60)
+
+    begin = time.monotonic()
+    done = machine.apply(change, PATH=f"{shims}:{os.environ['PATH']}")
+
+    assert done.returncode == ends, done.stderr
+    assert time.monotonic() - begin < 50
+    if ends:
+        assert f"{JOURNAL}could not detect clock speed" in done.stderr
+        assert "restarts: 2" in done.stderr
 
 
 def test_health_is_awaited(machine, tmp_path):

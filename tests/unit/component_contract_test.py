@@ -4,6 +4,7 @@ Each rule is a function that names the components that break it. Each test also 
 that breaks the rule, to see that the rule finds it.
 """
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -114,6 +115,34 @@ def test_every_unit_of_a_components_state_is_one_of_its_units():
 
     assert unlisted_units(catalog.COMPONENTS) == set()
     assert unlisted_units((*catalog.COMPONENTS, forgetful)) == {("broken", "new.service")}
+
+
+# Timers, and programs without an answer that do their work once or wait for events.
+NO_ENDPOINT = {"certificates", "backup", "group", "vpc-routes", "cloud-controller"}
+
+
+def asks_only_systemd(components):
+    """Components whose health is only that systemd has started them."""
+    return {
+        c.name
+        for of in (DEFAULT, SEPARATE)
+        for m in of.machines
+        for c in components
+        if c.wanted(of, m)
+        for state in [c.state(of, m, trust(), LAB)]
+        if state.units and not re.sub(r"systemctl is-active --quiet \S+( && )?", "", state.health)
+    }
+
+
+def test_a_program_that_ends_right_after_its_start_is_not_healthy():
+    units = (Unit("new.service"),)
+    believes = component(
+        state=lambda *_: ComponentState(
+            "broken", units=units, health="systemctl is-active --quiet new.service"
+        )
+    )
+    assert asks_only_systemd(catalog.COMPONENTS) <= NO_ENDPOINT
+    assert "broken" in asks_only_systemd((*catalog.COMPONENTS, believes))
 
 
 def test_no_unit_belongs_to_two_components():

@@ -5,6 +5,8 @@ The flags have the form that the checks of CIS 1.12 look for in argv.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from provision.desired.components import etcd
 from provision.desired.flags import CIPHER_SUITES, flags
 from provision.desired.model import (
@@ -291,6 +293,12 @@ def _scheduler(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -
     )
 
 
+_HEALTH_PORTS = {
+    "kube-controller-manager": ports.CONTROLLER_MANAGER,
+    "kube-scheduler": ports.SCHEDULER,
+}
+
+
 def _client_of_own_api(
     name: str,
     config: str,
@@ -302,6 +310,9 @@ def _client_of_own_api(
     reads: tuple[str, ...],
 ) -> ComponentState:
     unit = _unit(name, arguments, cluster, facts)
+    extra: Mapping[str, str] = cluster.extra_args.get(name, {})  # type: ignore[call-overload]
+    address = extra.get("bind-address", arguments["bind-address"])
+    asked = arguments["bind-address"] if address == "0.0.0.0" else address  # noqa: S104
     # The process reads certificates again when they change, but not authorities and keys.
     own = (config, unit.path, f"{paths.BIN}/{name}")
     return ComponentState(
@@ -319,7 +330,10 @@ def _client_of_own_api(
                 rereads=(client.cert_path, serving.cert_path),
             ),
         ),
-        health=f"systemctl is-active --quiet {name}.service",
+        health=(
+            f"{KUBECTL} --server=https://{asked}:{_HEALTH_PORTS[name]} --tls-server-name=localhost "
+            "--request-timeout=3s get --raw /healthz"
+        ),
     )
 
 

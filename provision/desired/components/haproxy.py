@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provision.desired import health
 from provision.desired.model import (
     Allow,
     Component,
@@ -59,7 +60,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
             ),
         ),
         units=(Unit(UNIT, reload=True, also=(f"{paths.PKI}/ca.crt",)),),
-        health=f"systemctl is-active --quiet {UNIT}",
+        health=health.listens(UNIT, "127.0.0.1", ports.API_PROXY),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provision.desired import health
 from provision.desired.model import (
     Allow,
     Component,
@@ -66,7 +67,8 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
             ),
         ),
         units=(Unit(UNIT),),
-        health=f"systemctl is-active --quiet {UNIT}",
+        # It answers no question, and systemd starts it again a second after it ended.
+        health=health.runs_for(UNIT, 2),
         cleanup=f"ip address del {vip}/32 dev {facts.interface}",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from provision.desired import proxy_flags
+from provision.desired import health, proxy_flags
 from provision.desired.components import haproxy
 from provision.desired.flags import CIPHER_SUITES, flags
 from provision.desired.model import (
@@ -171,7 +171,7 @@ def _kubelet(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> 
             ),
         ),
         # Once the kubelet has registered, its one-time token is no longer needed.
-        health=(f"{registered}systemctl is-active --quiet kubelet.service && rm -f {BOOTSTRAP}"),
+        health=f"{registered}{health.http(ports.KUBELET_HEALTH, '/healthz')} && rm -f {BOOTSTRAP}",
         leftovers=(
             paths.KUBELET_DATA,
             KUBECONFIG,
@@ -225,7 +225,8 @@ def _kube_proxy(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) 
             ),
         ),
         units=(Unit(PROXY, also=(f"{paths.PKI}/ca.crt",)),),
-        health=f"systemctl is-active --quiet {PROXY}",
+        # Unlike /healthz, it does not fail on a Node that is about to be deleted.
+        health=health.http(ports.KUBE_PROXY_HEALTH, "/livez"),
         leftovers=("/var/lib/kube-proxy",),
         cleanup=(
             f"{paths.BIN}/kube-proxy --cleanup; "

@@ -140,7 +140,9 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
             Unit(MASQUERADE, reload=True, reads=(rules.path, masquerade.path)),
             Unit(POD_CIDR, reads=(program.path, template.path, announcer.path)),
         ),
-        health=f"systemctl is-active --quiet {BIRD if by_bird else POD_CIDR}",
+        health=f"birdc -s {SOCKET} show status"
+        if by_bird
+        else f"systemctl is-active --quiet {POD_CIDR}",
         leftovers=(CONFLIST, "/var/lib/cni", *((ROUTES,) if by_bird else ())),
         cleanup=_cleanup(cluster),
     )

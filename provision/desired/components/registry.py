@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provision.desired import health
 from provision.desired.model import (
     Allow,
     Binary,
@@ -59,7 +60,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
             ),
         ),
         units=(Unit(UNIT, also=(f"{paths.PKI}/ca.crt",)),),
-        health=f"systemctl is-active --quiet {UNIT}",
+        health=health.listens(UNIT, str(machine.address), ports.REGISTRY),
         leftovers=(paths.REGISTRY,),
     )
 

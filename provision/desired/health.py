@@ -1,0 +1,28 @@
+"""Health checks in shell. bash opens the connection, since a machine may have no curl."""
+
+from __future__ import annotations
+
+from shlex import quote
+
+
+def http(port: int, path: str) -> str:
+    """Succeed if `path` at this port of the loopback answers 200."""
+    program = (
+        f"exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3 && "
+        "read -r -t 3 status <&3 && echo \"$status\" && [[ $status == *' 200 '* ]]"
+    )
+    return f"bash -c {quote(program)}"
+
+
+def listens(unit: str, address: str, port: int) -> str:
+    """Succeed if the unit runs and accepts a connection."""
+    return f"systemctl is-active --quiet {unit} && bash -c ': <>/dev/tcp/{address}/{port}'"
+
+
+def runs_for(unit: str, seconds: int) -> str:
+    """Succeed if the unit has run for so long. For programs that answer no question."""
+    since = f"$(systemctl show -p ActiveEnterTimestampMonotonic --value {unit})"
+    return (
+        f"systemctl is-active --quiet {unit} && "
+        f"awk -v since={since} '{{ exit $1 < since / 1000000 + {seconds} }}' /proc/uptime"
+    )
