@@ -358,10 +358,10 @@ restarts() {{ # UNITS: in `restarts`: how often systemd has started one of them 
     done
 }}
 
-steady() {{ # UNITS: healthy, and if one has ended before, still healthy after its restart interval
+steady() {{ # UNITS: healthy, and if one ended since `settle` began, still so after a restart interval
     healthy "$@" || return 1
     restarts "$@"
-    [ "$restarts" -gt 0 ] || return 0
+    [ "$restarts" -gt "$earlier" ] || return 0
     before=$restarts
     sleep 2
     healthy "$@" || return 1
@@ -382,14 +382,20 @@ settle() {{ # UNITS
     say "wait until healthy"
     pause=2
     : >"$work/answer"
+    # A unit that only reloads keeps the count of its whole life; a start sets it to 0.
+    restarts "$@"
+    earlier=$restarts
     until steady "$@"; do
         stopped=$(those = failed "$@")
         now
         restarts "$@"
-        if [ -n "$stopped" ] || [ "$restarts" -ge 2 ] || [ "$now" -ge "$deadline" ]; then
+        again=$((restarts - earlier))
+        if [ -n "$stopped" ] || [ "$again" -ge 2 ] || [ "$now" -ge "$deadline" ]; then
             guilty=${{stopped:-$(those != active "$@")}}
-            if [ -z "$stopped" ] && [ "$restarts" -ge 2 ]; then
-                guilty=$(for unit; do [ "$(shown "$unit" NRestarts)" -lt 2 ] || echo "$unit"; done)
+            if [ -z "$stopped" ] && [ "$again" -ge 2 ]; then
+                guilty=$(for unit; do
+                    [ "$(shown "$unit" NRestarts)" -lt "$restarts" ] || echo "$unit"
+                done)
             fi
             for unit in $guilty; do
                 echo "$unit is $(shown "$unit" ActiveState) ($(shown "$unit" SubState)," \\

@@ -339,8 +339,9 @@ def test_systemd_reloads_where_it_may_know_an_old_unit_file(
     assert (done.returncode, done.stderr) == (0, "")
     calls = (shims / "calls").read_text().splitlines()
     assert ("daemon-reload" in calls) == reloads
-    assert calls[-3:] == [
+    assert calls[-4:] == [
         "--quiet start c.service",
+        "show -p NRestarts --value c.service",
         "is-active c.service",
         "show -p NRestarts --value c.service",
     ]
@@ -350,9 +351,11 @@ def test_systemd_reloads_where_it_may_know_an_old_unit_file(
     ("restarts", "health", "ends"),
     [
         ("0 0 0 0", "true", 0),
-        ("1 1 1 1", "true", 0),  # healthy before and after its restart interval
+        ("0 1 1 1 1", "true", 0),  # healthy before and after its restart interval
+        ("7 7 7 7", "true", 0),  # its restarts are from before
+        ("7 7 8 8 8", "true", 0),
         ("0 2 2 2 2", "false", 1),  # healthy at no time
-        ("1 2 2 2 2", "true", 1),  # healthy for a moment after each restart
+        ("0 1 2 2 2", "true", 1),  # healthy for a moment after each restart
     ],
 )
 def test_a_unit_that_ends_again_and_again_fails_at_once_with_its_last_words(
