@@ -31,6 +31,7 @@ from provision.model.observed import (
 )
 from provision.model.settings.network import Api
 from provision.pki import table
+from provision.pki.authority import Authority
 from provision.pki.leaf import issue
 from provision.pki.table import KUBELET_CLIENT
 from provision.pki.trust import Trust
@@ -265,13 +266,27 @@ def node_view(of, one):
 
 
 def healthy_api(of):
-    wanted = manifests(of, trust())
+    wanted = all_manifests(of)
     return ApiView(
         ready=True,
         nodes=tuple(node_view(of, m) for m in of.nodes),
         applied={m.name: m.sha256 for m in wanted},
-        deployments={m.deployment: (1, 1) for m in wanted if m.deployment},
+        objects=tuple(live(thing) for m in wanted if not m.given for thing in m.objects),
+        given=tuple(live(thing) for m in wanted if m.given for thing in m.objects),
     )
+
+
+def all_manifests(of):
+    return manifests(of, trust().bundle(Authority.KUBERNETES))
+
+
+def live(thing):
+    """An object as the API has it, and what its controllers have made of it."""
+    if thing["kind"] != "Deployment":
+        return thing
+    count = thing["spec"]["replicas"]
+    counts = ("replicas", "updatedReplicas", "readyReplicas")
+    return {**thing, "status": dict.fromkeys(counts, count)}
 
 
 def changes(of, plan, observed):

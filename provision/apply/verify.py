@@ -21,7 +21,6 @@ from provision.apply import kubectl
 from provision.apply.checked import failure
 from provision.apply.session import Session
 from provision.artifacts import images
-from provision.desired.addons import deployments
 from provision.desired.components import pod_network
 from provision.desired.components.control_plane import KUBECTL, OWN_API
 from provision.desired.render import render
@@ -192,24 +191,6 @@ def _judge_pods(
 def _neighbour(cluster: Cluster, other: str, pods: PodNetwork) -> str:
     state = pods.neighbours.get(str(cluster.machine(other).address))
     return f"its OSPF neighbour in the state {state}" if state else "not its OSPF neighbour"
-
-
-def judge_addons(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
-    """Which add-ons do not run with all their pods, according to the API. Pure.
-
-    Without an apiserver that is ready the list is empty: `judge` has that failure.
-    """
-    api = api_view(observed)
-    if api is None:
-        return []
-    leader = next(name for name, view in observed.items() if view.api is api)
-    failures = []
-    for deployment in deployments(cluster).values():
-        ready, wanted = api.deployments.get(deployment, (0, 1))
-        if ready < wanted:
-            cause = f"{ready} of {wanted} pods are ready"
-            failures.append(Failure(leader, f"add-on {deployment}", cause))
-    return failures
 
 
 def _try_pods(session: Session, leader: Machine, nodes: tuple[Machine, ...]) -> list[Failure]:

@@ -13,7 +13,7 @@ from provision.apply.lock import at_work, refuse_second
 from provision.apply.phases import UP, Run, execute, overlap
 from provision.apply.session import Session
 from provision.apply.unfinished import marked
-from provision.apply.verify import judge, judge_addons
+from provision.apply.verify import judge
 from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet
 from provision.desired.catalog import artifacts_of
@@ -29,6 +29,7 @@ from provision.model.observed import unfinished
 from provision.pki import age
 from provision.pki.trust import Trust
 from provision.plan import external_authority
+from provision.plan.addons import judge_addons
 from provision.plan.make import make_plan
 from provision.plan.preflight import altered, preflight
 from provision.plan.refuse import refuse_changed_networks, refuse_moved_members
@@ -197,10 +198,7 @@ def problems(run: Run) -> tuple[str, ...]:
     """
     there = {name: view for name, view in run.look.items() if view.reachable}
     begun = unfinished(there)
-    failures = judge(run.session.cluster, there)
-    # Kubernetes starts the pods of a machine that does not answer elsewhere, but only after a time.
-    if not run.plan.absent:
-        failures += judge_addons(run.session.cluster, there)
+    failures = judge(run.session.cluster, there) + judge_addons(run.session.cluster, run.look)
     return (
         *((f"a command that began {begun} did not finish",) if begun else ()),
         *(f"{f.machine}: {f.step}: {f.cause}" for f in failures),

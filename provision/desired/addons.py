@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import yaml
 
 from provision.artifacts import images
 from provision.desired.components.group import BOOTSTRAPPERS
@@ -12,11 +17,19 @@ from provision.desired.render import render
 from provision.model import paths
 from provision.model.cluster import Cluster
 from provision.pki import table
-from provision.pki.authority import Authority
-from provision.pki.trust import Trust
 
 # Service accounts for admins under an external authority: then clusterctl issues no certificates.
 ADMINS = "clusterctl-admins"
+
+# Manifests from clusterctl's own templates. A cluster has some of them.
+OWN = (
+    "access",
+    "cloud-controller",
+    "network-policy-warning",
+    "coredns",
+    "metrics-server",
+    "local-path",
+)
 
 
 @dataclass(frozen=True)
@@ -28,12 +41,14 @@ class Manifest:
         content: YAML documents.
         deployment: `namespace/name` that must be available afterwards; empty if none.
         early: applied before nodes join, because nodes need it to join.
+        given: it is a file of the operator (`networks.manifests`).
     """
 
     name: str
     content: bytes
     deployment: str = ""
     early: bool = False
+    given: bool = False
 
     @property
     def sha256(self) -> str:
@@ -43,6 +58,34 @@ class Manifest:
     def path(self) -> str:
         """Give the manifest's path on every master."""
         return f"{paths.MANIFESTS}/{self.name}.yaml"
+
+    @property
+    def objects(self) -> tuple[Mapping[str, Any], ...]:
+        """Give its objects; those of a List one by one.
+
+        Raises:
+            yaml.YAMLError: an operator's file is not YAML.
+        """
+        return _objects(self.content)
+
+
+@cache
+def _objects(content: bytes) -> tuple[Mapping[str, Any], ...]:
+    # Calico's manifest takes the loader in Python seconds.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return tuple(_flat(yaml.load_all(content, loader)))
+
+
+def _flat(documents: Iterator[Any]) -> Iterator[Mapping[str, Any]]:
+    for document in documents:
+        if not isinstance(document, Mapping):
+            continue
+        if str(document.get("kind", "")).endswith("List") and "items" in document:
+            yield from _flat(iter(document["items"] or ()))
+        elif {"apiVersion", "kind"} <= document.keys() and "name" in (
+            document.get("metadata") or {}
+        ):
+            yield document
 
 
 def deployments(cluster: Cluster) -> dict[str, str]:
@@ -56,8 +99,17 @@ def deployments(cluster: Cluster) -> dict[str, str]:
     return {name: deployment for name, (on, deployment) in wanted.items() if on}
 
 
-def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
-    """Give all manifests, in the order in which they are applied."""
+def given_names(cluster: Cluster) -> tuple[str, ...]:
+    """Give the names of the manifests that are files of the operator."""
+    return tuple(f"network-{path.stem}" for path in cluster.networks.manifests)
+
+
+def manifests(cluster: Cluster, authority: bytes) -> tuple[Manifest, ...]:
+    """Give all manifests, in the order in which they are applied.
+
+    Args:
+        authority: PEM of the certificates that sign the kubelets' serving certificates.
+    """
     by_digest = images.pulled_by_digest(cluster.artifacts.source)
     refs = images.refs(by_digest=by_digest)
     deployed = deployments(cluster)
@@ -88,8 +140,8 @@ def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
             )
         )
     wanted += [
-        Manifest(f"network-{path.stem}", text.encode(), early=True)
-        for path, text in zip(cluster.networks.manifests, cluster.files.manifests, strict=True)
+        Manifest(name, text.encode(), early=True, given=True)
+        for name, text in zip(given_names(cluster), cluster.files.manifests, strict=True)
     ]
     if cluster.addons.coredns:
         content = render(
@@ -104,7 +156,7 @@ def manifests(cluster: Cluster, trust: Trust) -> tuple[Manifest, ...]:
         content = render(
             "manifests/metrics-server.yaml.j2",
             image=refs["metrics-server"],
-            authority=trust.bundle(Authority.KUBERNETES).decode().strip(),
+            authority=authority.decode().strip(),
             replicas=_replicas(cluster),
         )
         wanted.append(Manifest("metrics-server", content, deployed["metrics-server"]))

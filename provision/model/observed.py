@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from provision.model.facts import Facts
 from provision.model.holder import Holder
@@ -252,21 +252,42 @@ class NodeView:
 
 
 @dataclass(frozen=True)
+class PodView:
+    """A pod that is not ready.
+
+    Attributes:
+        why: `ImagePullBackOff: Back-off pulling image ...`, `Unschedulable: 0/2 nodes are ...`.
+    """
+
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    why: str
+
+
+@dataclass(frozen=True)
 class ApiView:
     """What the machine's own apiserver says (masters only).
 
     Attributes:
         ready: its /readyz answered ok.
         nodes: all Nodes.
-        applied: name of an add-on's manifest -> hash that was applied last.
-        deployments: `namespace/name` -> (ready, wanted) replicas, of the add-ons.
+        applied: name of a manifest -> hash that was applied last.
+        objects: the objects of clusterctl's own manifests that exist, whole, as the API has them;
+            None: they could not be read.
+        given: the same of the operator's manifests, with kind and metadata only.
+        unread: why objects could not be read.
+        waiting: pods that are not ready, in the namespaces of add-ons that lack pods.
     """
 
     ready: bool
     version: str = ""
     nodes: tuple[NodeView, ...] = ()
     applied: Mapping[str, str] = field(default_factory=_empty)
-    deployments: Mapping[str, tuple[int, int]] = field(default_factory=_empty)
+    objects: tuple[Mapping[str, Any], ...] | None = None
+    given: tuple[Mapping[str, Any], ...] | None = None
+    unread: str = ""
+    waiting: tuple[PodView, ...] = ()
     error: str = ""
 
 

@@ -59,25 +59,43 @@ api_health() {
     printf '\n'
 }
 
-list() { # NAMESPACE KINDS
-    api --namespace="$1" get "$2" --output="jsonpath=$objects" || {
-        echo "$2 of $1 could not be listed: kubectl's exit status is $?"
-        return 1
-    }
-}
+# Each apiserver uses its own machine's member: without it, a list hangs until the timeout.
+lacks_etcd() { [ -r "$etcd_key" ] && ! up "$etcd_state"; }
 
 api_objects() {
     has_api || return 0
     section api-objects
-    # Each apiserver uses its own machine's member: without it, a list hangs until the timeout.
-    if [ -r "$etcd_key" ] && ! up "$etcd_state"; then
+    if lacks_etcd; then
         echo 'nothing could be listed: etcd does not run on this machine'
         return 0
     fi
-    list kube-system nodes,deployments.apps,configmaps || return 0
-    for namespace in $namespaces; do
-        list "$namespace" deployments.apps || break
+    api --namespace=kube-system get nodes,configmaps --output="jsonpath=$objects" ||
+        echo "nodes and ConfigMaps could not be listed: kubectl's exit status is $?"
+}
+
+# The objects of all these manifests that exist: one request each, but a single kubectl.
+live() { # TEMPLATE FILES
+    template=$1
+    shift
+    # A second file, even an empty one: for a single file with one object kubectl prints no list.
+    set -- -f /dev/null $(for file; do [ ! -f "$file" ] || printf -- '-f\n%s\n' "$file"; done)
+    [ $# -eq 2 ] || api get --ignore-not-found --output="jsonpath=$template" "$@" ||
+        echo "kubectl's exit status is $?"
+}
+
+api_manifests() {
+    has_api && ! lacks_etcd || return 0
+    section manifests
+    there=$(live "$objects_of_manifests" $manifests)
+    printf '%s\n' "$there"
+    # Why pods are not ready: only if some are not.
+    for namespace in $(printf '%s\n' "$there" | awk -F '\t' '
+        $1 == "pods" && !($3 == $4 && $4 == $5 && $5 == $6) && !seen[$2]++ { print $2 }'); do
+        api --namespace="$namespace" get pods --output="jsonpath=$pods_of_addons"
     done
+    [ -n "$given_manifests" ] || return 0
+    section given-manifests
+    live "$objects_of_given_manifests" $given_manifests
 }
 
 reaches() {
@@ -501,7 +519,11 @@ etcd_state=${1:-} api_state=${2:-} firewalld_state=${3:-}
                 exec 5<&0
                 { reaches; registry_answers; virtual_address; } | {
                     exec 6<&0
-                    machine </dev/null
+                    api_manifests | {
+                        exec 7<&0
+                        machine </dev/null
+                        cat <&7
+                    }
                     cat <&6
                 }
                 cat <&5

@@ -10,6 +10,7 @@ from importlib.resources import files as resources
 
 from provision.artifacts import images
 from provision.desired import kernel_rules, lock_programs
+from provision.desired.addons import OWN, Manifest, given_names
 from provision.desired.catalog import spaces
 from provision.desired.components import containerd, firewall, node, pod_network
 from provision.desired.components.etcd import CA, LOCAL
@@ -25,9 +26,24 @@ OBJECTS = (
     '{range .items[?(@.kind=="Node")]}node{"\\t"}{.metadata.name}{"\\t"}{.metadata.labels}{"\\t"}'
     '{.spec}{"\\t"}{.status.addresses}{"\\t"}{.status.conditions}{"\\t"}'
     '{.status.nodeInfo.kubeletVersion}{"\\t"}{.metadata.annotations}{"\\n"}{end}'
-    '{range .items[?(@.kind=="Deployment")]}deployment{"\\t"}{.metadata.namespace}/'
-    '{.metadata.name}{"\\t"}{.status.readyReplicas}{"\\t"}{.spec.replicas}{"\\n"}{end}'
     '{range .items[?(@.metadata.name=="clusterctl")]}applied{"\\t"}{.data}{"\\n"}{end}'
+)
+# The objects of clusterctl's own manifests, each one whole. Before them: how many pods their
+# Deployments want, run, have updated and have ready.
+MANIFESTS = (
+    '{range .items[?(@.kind=="Deployment")]}pods{"\\t"}{.metadata.namespace}{"\\t"}'
+    '{.spec.replicas}{"\\t"}{.status.replicas}{"\\t"}{.status.updatedReplicas}{"\\t"}'
+    '{.status.readyReplicas}{"\\n"}{end}'
+    '{range .items[*]}object{"\\t"}{@}{"\\n"}{end}'
+)
+# The objects of the operator's manifests. Only their names: Secrets may be among them.
+GIVEN_MANIFESTS = (
+    '{range .items[*]}object{"\\t"}{.apiVersion}{"\\t"}{.kind}{"\\t"}{.metadata.namespace}{"\\t"}'
+    '{.metadata.name}{"\\t"}{.metadata.deletionTimestamp}{"\\n"}{end}'
+)
+PODS = (
+    '{range .items[*]}pod{"\\t"}{.metadata.namespace}{"\\t"}{.metadata.name}{"\\t"}'
+    '{.metadata.labels}{"\\t"}{.status.conditions}{"\\t"}{.status.containerStatuses}{"\\n"}{end}'
 )
 
 # Other Kubernetes distributions: a path that shows one -> its name.
@@ -81,7 +97,8 @@ class Query:
         address: the machine's own address in the machines' network.
         peers: (address, SSH port) of the other machines; a machine with a record does not try them.
         units, packages, certificates, files: names and paths in addition to those in its record.
-        namespaces: namespaces of the add-ons' Deployments, in addition to kube-system.
+        manifests: clusterctl's own manifests; the probe skips those that the machine does not have.
+        given_manifests: the operator's manifests.
         vip: the API's virtual address; only a machine that does not hold it tries it.
         registries: (name, URL) of the registries and mirrors that a machine without a record tries.
         proxy: for the registries.
@@ -98,7 +115,8 @@ class Query:
     packages: tuple[str, ...] = ()
     certificates: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
-    namespaces: tuple[str, ...] = ()
+    manifests: tuple[Manifest, ...] = tuple(Manifest(name, b"") for name in OWN)
+    given_manifests: tuple[Manifest, ...] = ()
     vip: str = ""
     registries: tuple[tuple[str, str], ...] = ()
     proxy: HttpProxy = field(default_factory=HttpProxy)
@@ -117,7 +135,8 @@ class Query:
             "asked_packages": "\n".join(self.packages),
             "certificates": "\n".join(self.certificates),
             "files": "\n".join(self.files),
-            "namespaces": "\n".join(self.namespaces),
+            "manifests": "\n".join(manifest.path for manifest in self.manifests),
+            "given_manifests": "\n".join(manifest.path for manifest in self.given_manifests),
             "deep": "1" if self.deep else "",
             "places": "\n".join(self.places),
             "rules": "\n".join(f"{name} {rule}" for name, rule in self.rules.items()),
@@ -138,6 +157,9 @@ class Query:
             "tables": "\n".join(self.tables),
             "signs": "\n".join(SIGNS),
             "objects": OBJECTS,
+            "objects_of_manifests": MANIFESTS,
+            "objects_of_given_manifests": GIVEN_MANIFESTS,
+            "pods_of_addons": PODS,
             "record": paths.RECORD,
             "who_holds_the_lock": lock_programs.inspect(),
             "etcdctl": f"{paths.BIN}/etcdctl",
@@ -191,7 +213,7 @@ def query(
         packages=packages,
         certificates=certificates,
         files=files,
-        namespaces=("local-path-storage",) if cluster.addons.local_path else (),
+        given_manifests=tuple(Manifest(name, b"") for name in given_names(cluster)),
         vip=str(cluster.api.vip or "") if reachability and machine.is_master else "",
         registries=_registries(cluster) if reachability else (),
         proxy=cluster.proxy,

@@ -12,9 +12,11 @@ from provision.artifacts.model import ArtifactSet
 from provision.desired.addons import manifests
 from provision.model.cluster import Cluster
 from provision.model.observed import Observed, api_view
+from provision.pki.authority import Authority
 from provision.pki.trust import Trust
+from provision.plan.addons import why_applied
 from provision.plan.machine import plan_machine
-from provision.plan.model import Plan, Renewal
+from provision.plan.model import ManifestChange, Plan, Renewal
 from provision.plan.quorum import Standing, membership
 from provision.plan.refuse import (
     refuse_changed_networks,
@@ -73,15 +75,14 @@ def make_plan(
     }
     refuse_restarts(cluster, reachable, known, machines)
     applied = {} if api is None else api.applied
-    deployed = {} if api is None else api.deployments
-    wanted = manifests(cluster, trust)
+    wanted = manifests(cluster, trust.bundle(Authority.KUBERNETES))
     return Plan(
         machines=machines,
         absent={name: view.error for name, view in observed.items() if not view.reachable},
         apply=tuple(
-            m
-            for m in wanted
-            if applied.get(m.name) != m.sha256 or (m.deployment and m.deployment not in deployed)
+            ManifestChange(manifest, reason)
+            for manifest in wanted
+            if (reason := why_applied(manifest, observed))
         ),
         delete=tuple(sorted(set(applied) - {m.name for m in wanted})),
         running=formed and _has_quorum(reachable),

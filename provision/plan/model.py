@@ -150,6 +150,18 @@ class MachinePlan:
 
 
 @dataclass(frozen=True)
+class ManifestChange:
+    """A manifest to be applied. `reason`: `new`, or `Service kube-dns is missing`."""
+
+    manifest: Manifest
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+
+@dataclass(frozen=True)
 class Plan:
     """The changes in the whole cluster.
 
@@ -165,7 +177,7 @@ class Plan:
 
     machines: Mapping[str, MachinePlan]
     absent: Mapping[str, str] = field(default_factory=dict)
-    apply: tuple[Manifest, ...] = ()
+    apply: tuple[ManifestChange, ...] = ()
     delete: tuple[str, ...] = ()
     running: bool = False
     join: str = ""

@@ -12,18 +12,18 @@ import yaml
 
 from provision.apply import addons
 from provision.artifacts import images
-from provision.desired.addons import Manifest, manifests
+from provision.desired.addons import Manifest
 from provision.model.cluster import Files, Taint
 from provision.model.settings.components import Addons, ArtifactsSource
 from provision.model.settings.network import Networks
 from provision.plan.node_change import NodeChange
-from tests.world import DEFAULT, cluster, master, trust, worker
+from tests.world import DEFAULT, all_manifests, cluster, master, worker
 
 KUBECTL = "/usr/local/bin/kubectl"
 
 
 def named(of=DEFAULT):
-    return {m.name: m for m in manifests(of, trust())}
+    return {m.name: m for m in all_manifests(of)}
 
 
 def objects(manifest):

@@ -7,14 +7,13 @@ import pytest
 import yaml
 
 from provision.artifacts import catalogue, recipes
-from provision.desired.addons import manifests
 from provision.desired.catalog import UNITS, artifacts_of
 from provision.desired.components import node
 from provision.desired.components.cloud_controller import CLOUD_CONTROLLER, SCRIPT
 from provision.machines.ec2 import seen, service_rights
 from provision.model.settings.ec2 import Ec2
 from provision.pki import table
-from tests.world import DEFAULT, LAB, cluster, master, trust, worker
+from tests.world import DEFAULT, LAB, all_manifests, cluster, master, trust, worker
 
 EC2 = Ec2(region="eu-central-1", zones=("eu-central-1a",), owner="team")
 ON_EC2 = cluster(master("m1"), worker("w1"), source="ec2", ec2=EC2)
@@ -89,7 +88,7 @@ def test_only_masters_on_ec2_have_the_cloud_controller():
     assert not CLOUD_CONTROLLER.wanted(ON_EC2, ON_EC2.machine("w1"))
     assert not any(CLOUD_CONTROLLER.wanted(DEFAULT, machine) for machine in DEFAULT.machines)
     assert {unit.name for unit in state().units} <= set(UNITS)
-    assert "cloud-controller" not in {m.name for m in manifests(DEFAULT, trust())}
+    assert "cloud-controller" not in {m.name for m in all_manifests(DEFAULT)}
 
 
 def test_the_unpublished_controller_has_a_recipe_and_is_needed_only_on_ec2():
@@ -103,7 +102,7 @@ def test_the_unpublished_controller_has_a_recipe_and_is_needed_only_on_ec2():
 def test_its_certificates_are_in_the_table_and_its_user_is_in_the_rules():
     leaves = table.node_leaves(ON_EC2, ON_EC2.machine("m1"))
     assert set(state().leaves) <= set(leaves)
-    (text,) = (m.content for m in manifests(ON_EC2, trust()) if m.name == "cloud-controller")
+    (text,) = (m.content for m in all_manifests(ON_EC2) if m.name == "cloud-controller")
     subjects = {
         subject["name"]
         for document in yaml.safe_load_all(text)

@@ -224,7 +224,6 @@ def test_the_api_shows_nodes_add_ons_and_what_was_applied():
 
     assert (api.ready, api.version, api.error) == (True, "1.36.3", "")
     assert api.applied == {"access": "def", "coredns": "abc"}
-    assert api.deployments == {"kube-system/coredns": (1, 2)}
     first, second = api.nodes
     assert (first.name, first.ready, first.address) == ("m1", True, "10.77.0.4")
     assert (first.kubelet, first.pod_cidr) == ("v1.36.3", "10.244.0.0/24")

@@ -499,7 +499,7 @@ def test_an_apiserver_without_its_etcd_is_not_asked_for_lists(
     output = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=True)
 
     api = parse("here", output.stdout, 0, 0).api
-    assert ("nodes,deployments" in (tmp_path / "log").read_text()) is asked
+    assert ("nodes,configmaps" in (tmp_path / "log").read_text()) is asked
     assert ("etcd does not run on this machine" in api.error) is not asked
 
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from provision.artifacts.images import IMAGES
 from provision.commands.converge import check
-from provision.desired.addons import manifests
 from provision.desired.catalog import COMPONENTS, desired
 from provision.desired.components.etcd import peer_url
 from provision.desired.digests import reads
@@ -32,6 +31,7 @@ from tests.world import (
     LAB,
     NOW,
     Disk,
+    all_manifests,
     artifacts,
     built,
     changes,
@@ -156,7 +156,7 @@ def test_on_empty_machines_everything_desired_is_planned_and_nothing_else():
         assert planned.images is one.is_master
         assert planned.form_etcd is one.has_etcd
         assert planned.register
-    assert plan.apply == manifests(OF, trust())
+    assert tuple(change.manifest for change in plan.apply) == all_manifests(OF)
 
 
 def test_components_are_planned_in_the_order_of_the_catalogue():
@@ -845,15 +845,6 @@ def test_manifests_that_changed_are_applied_and_those_not_wanted_deleted():
     assert [m.name for m in plan.apply] == ["coredns"]
     assert plan.delete == ("old",)
     assert all(machine_plan.empty for machine_plan in plan.machines.values())
-
-
-def test_a_deployment_that_was_deleted_is_applied_again():
-    of, seen = converged()
-    deployments = without(healthy_api(of).deployments, "kube-system/coredns")
-
-    assert [m.name for m in plan_of(of, with_api(seen, deployments=deployments)).apply] == [
-        "coredns"
-    ]
 
 
 def test_an_addon_switched_off_is_deleted_and_its_file_is_no_longer_wanted():

@@ -41,14 +41,42 @@ def test_a_command_that_did_not_finish_is_a_problem_and_one_that_runs_is_none():
 def test_an_addon_without_all_its_pods_is_a_problem():
     of, seen = converged()
     api = api_view(seen)
-    fewer = replace(api, deployments={**api.deployments, "kube-system/coredns": (1, 2)})
-    gone = replace(api, deployments={**api.deployments, "kube-system/coredns": (0, 1)})
+
+    def ready(count):
+        return replace(
+            api,
+            objects=tuple(
+                {**o, "status": {**o["status"], "readyReplicas": count}}
+                if (o["kind"], o["metadata"]["name"]) == ("Deployment", "coredns")
+                else o
+                for o in api.objects
+            ),
+        )
+
+    fewer, gone = ready(1), ready(0)
 
     both = added((of, seen), m1=replace(seen["m1"], api=fewer))
     none = added((of, seen), m1=replace(seen["m1"], api=gone))
 
     assert both == ["m1: add-on kube-system/coredns: 1 of 2 pods are ready"]
-    assert none == ["m1: add-on kube-system/coredns: 0 of 1 pods are ready"]
+    assert none == ["m1: add-on kube-system/coredns: 0 of 2 pods are ready"]
+
+
+def test_an_object_of_an_addon_that_was_deleted_is_a_problem():
+    of, seen = converged()
+    api = api_view(seen)
+    objects = tuple(o for o in api.objects if o["kind"] != "StorageClass")
+
+    assert added((of, seen), m1=replace(seen["m1"], api=replace(api, objects=objects))) == [
+        f"m1: manifest local-path: StorageClass local-path is missing: clusterctl up {of.inventory}"
+    ]
+
+
+def test_the_addons_are_shown_with_their_pods():
+    addons = collect(*converged())["addons"]
+
+    assert addons["kube-system/coredns"] == {"ready": 2, "wanted": 2}
+    assert addons["local-path-storage/local-path-provisioner"] == {"ready": 1, "wanted": 1}
 
 
 def test_a_unit_that_ends_again_and_again_is_a_problem():

@@ -36,7 +36,8 @@ def _apply(work: Work) -> None:
         run_kubectl(work, leader, "token for joining nodes", command, manifest)
         run.token = f"{token_id}.{secret}"
     if plan.apply:
-        run_kubectl(work, leader, "apply", addons.apply_manifests(plan.apply, applied))
+        wanted = [change.manifest for change in plan.apply]
+        run_kubectl(work, leader, "apply", addons.apply_manifests(wanted, applied))
     work.progress.done(leader.name)
 
 

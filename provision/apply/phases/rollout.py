@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from provision.apply import addons
 from provision.apply.phases.run import Work, run_kubectl
-from provision.desired.addons import manifests
+from provision.desired.addons import deployments
 
 DNS = "coredns"
 READY_TIMEOUT = 180  # seconds; kubelet's own limit for its runtime is 120
@@ -16,11 +16,13 @@ def rolled_out(work: Work, *, dns: bool) -> None:
     Raises:
         PhaseError: one of them was not rolled out in time.
     """
-    cluster, trust = work.session.cluster, work.run.trust
-    wanted = [m for m in manifests(cluster, trust) if m.deployment and (m.name == DNS) == dns]
+    names = [
+        deployment
+        for name, deployment in deployments(work.session.cluster).items()
+        if (name == DNS) == dns
+    ]
     (leader,) = work.machines
     # Kubernetes starts the pods of an unreachable machine elsewhere only after minutes.
-    if wanted and not work.plan.absent:
-        names = [m.deployment for m in wanted]
+    if names and not work.plan.absent:
         run_kubectl(work, leader, "add-ons", addons.wait_for_deployments(names, READY_TIMEOUT))
     work.progress.done(leader.name)

@@ -70,8 +70,8 @@ def show_plan(plan: Plan, problems: Sequence[str], there: Contents) -> None:
         out.print(Text.assemble((name, "bold"), (f" is left out: {reason}", "red")), soft_wrap=True)
     if plan.apply or plan.delete:
         out.print(Text("in the cluster", "bold"))
-        for manifest in plan.apply:
-            _line("~", f"apply {manifest.name}")
+        for change in plan.apply:
+            _line("+" if change.reason == "new" else "~", f"apply {change.name}: {change.reason}")
         for gone in plan.delete:
             _line("-", f"delete {gone}")
     if plan.join:
@@ -173,7 +173,10 @@ def plan_as_json(plan: Plan, problems: Sequence[str]) -> dict[str, Any]:
             if not machine.empty
         },
         "join": plan.join,
-        "manifests": {"apply": [m.name for m in plan.apply], "delete": list(plan.delete)},
+        "manifests": {
+            "apply": {change.name: change.reason for change in plan.apply},
+            "delete": list(plan.delete),
+        },
     }
 
 

@@ -10,11 +10,12 @@ from cryptography import x509
 from rich.table import Table
 from rich.text import Text
 
-from provision.apply.verify import judge, judge_addons
+from provision.apply.verify import judge
 from provision.cli.console import out
 from provision.desired.components import haproxy
 from provision.model.cluster import Cluster
 from provision.model.observed import Observed, api_view, unfinished
+from provision.plan.addons import judge_addons, lacking_problems, replicas
 from provision.plan.user_images import image_problems, missing_problems
 
 
@@ -44,6 +45,7 @@ def collect(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, Any
         for unit in view.units.values()
         if unit.sub == "auto-restart" and unit.restarts > 1
     ]
+    problems += lacking_problems(cluster, observed)
     problems += [*missing_problems(cluster, observed), *image_problems(cluster, observed)]
     if api is None:
         problems.append("no apiserver is ready")
@@ -74,7 +76,7 @@ def collect(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, Any
         },
         "addons": {
             name: {"ready": ready, "wanted": wanted}
-            for name, (ready, wanted) in (api.deployments.items() if api else ())
+            for name, (ready, wanted) in (replicas(api).items() if api else ())
         },
         "certificates": _certificates(observed),
     }

@@ -13,16 +13,16 @@ from provision.desired.model import (
 from provision.model import paths
 from provision.model.cluster import Cluster, Machine
 from provision.model.facts import Facts
+from provision.pki.authority import Authority
 from provision.pki.trust import Trust
 
 
 def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
+    wanted = manifests(cluster, trust.bundle(Authority.KUBERNETES))
     return ComponentState(
         name="manifests",
         directories=(Directory(paths.MANIFESTS, mode=0o700),),
-        files=tuple(
-            HostFile(manifest.path, manifest.content) for manifest in manifests(cluster, trust)
-        ),
+        files=tuple(HostFile(manifest.path, manifest.content) for manifest in wanted),
     )
 
 
