@@ -271,6 +271,7 @@ def healthy_api(of):
         ready=True,
         nodes=tuple(node_view(of, m) for m in of.nodes),
         applied={m.name: m.sha256 for m in wanted},
+        authority=trust().bundle(Authority.KUBERNETES).decode(),
         objects=tuple(live(thing) for m in wanted if not m.given for thing in m.objects),
         given=tuple(live(thing) for m in wanted if m.given for thing in m.objects),
     )

@@ -278,6 +278,7 @@ class ApiView:
         given: the same of the operator's manifests, with kind and metadata only.
         unread: why objects could not be read.
         waiting: pods that are not ready, in the namespaces of add-ons that lack pods.
+        authority: PEM of the certificates of the cluster's Kubernetes authority, on that machine.
     """
 
     ready: bool
@@ -288,6 +289,7 @@ class ApiView:
     given: tuple[Mapping[str, Any], ...] | None = None
     unread: str = ""
     waiting: tuple[PodView, ...] = ()
+    authority: str = ""
     error: str = ""
 
 

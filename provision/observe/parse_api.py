@@ -85,6 +85,7 @@ def view(output: Sections) -> ApiView | None:
         given=given.objects,
         unread="; ".join((*live.problems, *given.problems)),
         waiting=live.waiting,
+        authority=output.text("authority"),
         error="; ".join(problems),
     )
 

@@ -85,6 +85,8 @@ live() { # TEMPLATE FILES
 
 api_manifests() {
     has_api && ! lacks_etcd || return 0
+    section authority
+    cat "$authority"
     section manifests
     there=$(live "$objects_of_manifests" $manifests)
     printf '%s\n' "$there"

@@ -19,6 +19,7 @@ from provision.desired.components.node import CONFIG as KUBELET_CONFIG
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
 from provision.model.settings.network import HttpProxy
+from provision.pki.authority import Authority
 from provision.pki.table import KUBELET_CLIENT, kubelet_client
 
 # A jsonpath template: one line for each object that an ApiView is made of.
@@ -156,6 +157,7 @@ class Query:
             "suspects": "\n".join(SUSPECTS),
             "tables": "\n".join(self.tables),
             "signs": "\n".join(SIGNS),
+            "authority": Authority.KUBERNETES.cert_path,
             "objects": OBJECTS,
             "objects_of_manifests": MANIFESTS,
             "objects_of_given_manifests": GIVEN_MANIFESTS,

@@ -11,7 +11,6 @@ from provision.desired.addons import Manifest, deployments, manifests
 from provision.model.cluster import Cluster
 from provision.model.errors import Failure
 from provision.model.observed import ApiView, Observed, PodView, api_view
-from provision.pki.authority import Authority
 from provision.plan.objects import differences
 
 _PATHS = 3  # more differences of one object are counted, not named
@@ -62,11 +61,9 @@ def lacking_problems(cluster: Cluster, observed: Mapping[str, Observed]) -> tupl
     name, api = _leader(observed)
     if api is None:
         return ()
-    # The keys of the cluster are not needed: machines have the certificates of its authority.
-    authority = observed[name].certificates.get(Authority.KUBERNETES.cert_path, "").encode()
     return tuple(
         f"{name}: manifest {manifest.name}: {'; '.join(faults)}: clusterctl up {cluster.inventory}"
-        for manifest in manifests(cluster, authority)
+        for manifest in manifests(cluster, api.authority.encode())
         if (faults := lacking(manifest, observed))
     )
 

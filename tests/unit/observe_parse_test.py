@@ -249,6 +249,84 @@ def test_an_apiserver_that_does_not_answer_everything_is_not_ready(section, text
     assert api.error
 
 
+SERVICE = '{"apiVersion":"v1","kind":"Service","metadata":{"name":"kube-dns"}}'
+
+
+def test_the_objects_of_the_manifests_are_read_whole():
+    api = seen(with_section("manifests", f"pods\tkube-system\t2\t2\t2\t2\nobject\t{SERVICE}")).api
+
+    assert api.objects == (
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "kube-dns"}},
+    )
+    assert (api.given, api.unread, api.waiting) == (None, "", ())
+    assert seen().api.objects is None
+
+
+def test_of_the_operators_objects_the_names_are_read():
+    text = (
+        "object\tapps/v1\tDaemonSet\tkube-system\tcni\t\n"
+        "object\tv1\tNamespace\t\tcni\t2026-12-01T00:00:00Z\n"
+        # The kind was deleted: then its objects do not exist either. These lines come in any order.
+        'error: resource mapping not found for name: "x" namespace: "" from "/etc/kubernetes/'
+        'clusterctl/network-cni.yaml": no matches for kind "Pool" in version "example.org/v1"\n'
+        "ensure CRDs are installed first\n"
+        "Warning: v1 ComponentStatus is deprecated in v1.19+\n"
+        'E1201 03:38:56.674853    8137 memcache.go:381] "Unhandled Error"\n'
+        "kubectl's exit status is 1"
+    )
+
+    api = seen(with_section("given-manifests", text)).api
+
+    assert [thing["kind"] for thing in api.given] == ["DaemonSet", "Namespace"]
+    assert api.given[0]["metadata"] == {"namespace": "kube-system", "name": "cni"}
+    assert api.given[1]["metadata"]["deletionTimestamp"] == "2026-12-01T00:00:00Z"
+    assert api.unread == ""
+
+
+@pytest.mark.parametrize("section", ["manifests", "given-manifests"])
+def test_objects_that_could_not_be_read_say_why_and_the_apiserver_stays_ready(section):
+    text = f"object\t{SERVICE}\nUnable to connect to the server: EOF\nkubectl's exit status is 1"
+
+    api = seen(with_section(section, text)).api
+
+    assert api.ready
+    assert (api.objects, api.given) == (None, None)
+    assert api.unread == "Unable to connect to the server: EOF; kubectl's exit status is 1"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "containers", "why"),
+    [
+        ('[{"type":"Ready","status":"True"}]', "[]", None),
+        (
+            '[{"type":"Ready","status":"False"}]',
+            '[{"state":{"running":{}}},{"state":{"waiting":{"reason":"ErrImagePull","message":"no"}}}]',
+            "ErrImagePull: no",
+        ),
+        (
+            '[{"type":"PodScheduled","status":"False","reason":"Unschedulable","message":"0/2 nodes"}]',
+            "",
+            "Unschedulable: 0/2 nodes",
+        ),
+        (
+            '[{"type":"Ready","status":"False"}]',
+            '[{"state":{"waiting":{"reason":"ContainerCreating"}}}]',
+            "ContainerCreating",
+        ),
+        ('[{"type":"Ready","status":"False"}]', "[]", "it is not ready"),
+        ("", "", "it is not ready"),
+    ],
+)
+def test_a_pod_that_is_not_ready_says_why(conditions, containers, why):
+    line = f'pod\tkube-system\tcoredns-1\t{{"k8s-app":"kube-dns"}}\t{conditions}\t{containers}'
+
+    api = seen(with_section("manifests", line)).api
+
+    assert [pod.why for pod in api.waiting] == ([why] if why else [])
+    assert all(pod.labels == {"k8s-app": "kube-dns"} for pod in api.waiting)
+    assert api.unread == ""
+
+
 def running(*names):
     """What systemd says of units that run."""
     rest = "LoadState=loaded\nSubState=running\nUnitFileState=enabled\nNeedDaemonReload=no"
@@ -399,7 +477,18 @@ MUTATIONS = st.lists(
             st.text(max_size=40),
             st.sampled_from(
                 [
-                    *("@@ stat", "@@ units", "@@ api-objects", "@@ facts", "=", "\t", "[]", "{}"),
+                    *(
+                        "@@ stat",
+                        "@@ units",
+                        "@@ api-objects",
+                        "@@ manifests",
+                        "@@ given-manifests",
+                        "@@ facts",
+                        "=",
+                        "\t",
+                        "[]",
+                        "{}",
+                    ),
                     *("memory=x", "capabilities=", "1.5.6", "node\tx\t[]\t{}\t{}\t[]\tv\t{}"),
                     *("0x", "9" * 5000, "[" * 5000, "tcp LISTEN 0 0 x:99999 y", "nan", "inf"),
                 ]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.desired.addons import Manifest
 from provision.model import paths
 from provision.model.cluster import Cluster, Machine, Role, Ssh
 from provision.model.settings.components import ArtifactsSource
@@ -501,6 +502,79 @@ def test_an_apiserver_without_its_etcd_is_not_asked_for_lists(
     api = parse("here", output.stdout, 0, 0).api
     assert ("nodes,configmaps" in (tmp_path / "log").read_text()) is asked
     assert ("etcd does not run on this machine" in api.error) is not asked
+
+
+def objects_asked(tmp_path, monkeypatch, shell, answer, *names, given=()):
+    """What a master with these manifests asks its API for objects, and what is understood."""
+    for name in ("BIN", "ETCD_PKI", "KUBERNETES", "MANIFESTS"):
+        monkeypatch.setattr(paths, name, str(tmp_path))
+    for name in (*names, *given):
+        (tmp_path / f"{name}.yaml").touch()
+    (tmp_path / "admin.conf").touch()
+    (tmp_path / "answer").write_text(answer)
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        # One write for each call: the calls run side by side.
+        f'#!/bin/sh\nwords=$(echo "$@" | tr "\\n" " ")\necho "$words" >>{tmp_path}/log\n'
+        f'case "$*" in *readyz*) echo ok;; *-f*) cat {tmp_path}/answer;; esac\n'
+    )
+    kubectl.chmod(0o755)
+    said = "systemctl() { [ $1 != is-active ] || printf '%s\\n' active active inactive; }\n"
+    query = Query(address="127.0.0.1", given_manifests=tuple(Manifest(name, b"") for name in given))
+    program = said + query.program()
+    output = subprocess.run([shell, "-c", program], capture_output=True, text=True, check=True)
+    asked = [re.sub(r"--output=jsonpath=.*?(?= -f|$)", "", line.partition("get ")[2]).split()
+             for line in (tmp_path / "log").read_text().splitlines()]  # fmt: skip
+    return asked, parse("here", output.stdout, 0, 0).api
+
+
+@as_root
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_objects_of_all_manifests_are_asked_for_at_once(shell, record, monkeypatch, tmp_path):
+    answer = (
+        "pods\tkube-system\t2\t2\t2\t2\n"
+        'object\t{"apiVersion":"v1","kind":"Service","metadata":{"name":"kube-dns"}}\n'
+    )
+
+    asked, api = objects_asked(tmp_path, monkeypatch, shell, answer, "coredns", "access", "other")
+
+    files = [
+        *("-f", "/dev/null", "-f", f"{tmp_path}/access.yaml", "-f", f"{tmp_path}/coredns.yaml")
+    ]
+    assert ["--ignore-not-found", *files] in asked
+    assert not [words for words in asked if words[:1] == ["pods"]]
+    assert [thing["kind"] for thing in api.objects] == ["Service"]
+    assert (api.given, api.unread) == (None, "")
+
+
+@as_root
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("counts", ["2\t2\t2\t1", "1\t2\t1\t1", "1\t1\t1\t"])
+def test_pods_are_asked_for_only_if_some_are_not_ready(
+    counts, shell, record, monkeypatch, tmp_path
+):
+    answer = f"pods\tns\t{counts}\npods\tns\t2\t2\t2\t1\npods\tother\t1\t1\t1\t1\n"
+
+    asked, _ = objects_asked(tmp_path, monkeypatch, shell, answer, "coredns")
+
+    assert [words for words in asked if words[:1] == ["pods"]] == [["pods"]]
+
+
+@as_root
+@pytest.mark.parametrize("shell", SHELLS)
+def test_of_the_operators_objects_only_names_leave_the_machine(
+    shell, record, monkeypatch, tmp_path
+):
+    answer = "object\tv1\tSecret\tkube-system\tcni\t\n"
+
+    asked, api = objects_asked(tmp_path, monkeypatch, shell, answer, given=("network-cni",))
+
+    assert ["--ignore-not-found", "-f", "/dev/null", "-f", f"{tmp_path}/network-cni.yaml"] in asked
+    assert [thing["kind"] for thing in api.given] == ["Secret"]
+    assert re.findall(r"{([.@][\w.]*)}", script.GIVEN_MANIFESTS) == [
+        *(".apiVersion", ".kind", ".metadata.namespace", ".metadata.name"),
+        ".metadata.deletionTimestamp",
+    ]
 
 
 @as_root
