@@ -22,6 +22,8 @@ def why_applied(manifest: Manifest, observed: Mapping[str, Observed]) -> str:
     The objects are compared only if the API has the manifest as it is now: else it is applied anyway.
     """
     api = api_view(observed)
+    if api is None and any(view.etcd_formed for view in observed.values()):
+        return "no apiserver is ready to say whether it was applied"
     applied = "" if api is None else api.applied.get(manifest.name, "")
     if not applied:
         return "new"

@@ -143,6 +143,17 @@ def test_a_manifest_that_was_never_applied_or_has_changed_says_so():
     assert lacking_problems(converged()[0], seen) == ()
 
 
+def test_without_an_apiserver_that_is_ready_the_manifests_are_applied_and_the_plan_says_why():
+    down = replace(healthy_api(converged()[0]), ready=False)
+    seen = {n: replace(v, api=down if v.api else None) for n, v in converged()[1].items()}
+
+    found = reasons(seen)
+
+    assert set(found) == set(healthy_api(converged()[0]).applied)
+    assert set(found.values()) == {"no apiserver is ready to say whether it was applied"}
+    assert judge_addons(converged()[0], seen) == []
+
+
 def test_objects_that_were_not_read_are_not_missing_but_a_problem():
     of, _ = converged()
     seen = with_api(of, objects=None, unread="Unable to connect to the server: EOF")

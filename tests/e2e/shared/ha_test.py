@@ -168,6 +168,40 @@ def test_status_says_healthy_in_its_exit_code_and_names_one_leader(ha: Lab) -> N
     assert sum(member["leader"] for member in status["etcd"].values()) == 1
 
 
+def test_objects_of_add_ons_that_are_deleted_or_edited_come_back(ha: Lab) -> None:
+    system = ("-n", "kube-system")
+    config = ("configmap", "coredns", *system)
+    corefile = ha.kubectl("get", *config, "-o", "jsonpath={.data.Corefile}").stdout
+    edited = json.dumps({"data": {"Corefile": f"{corefile}# by hand\n"}})
+    ha.kubectl("patch", *config, "--type=merge", "-p", edited)
+    ha.kubectl("delete", "service/kube-dns", "poddisruptionbudget/coredns", *system)
+    ha.kubectl(
+        "delete", "storageclass/local-path", "apiservice/v1beta1.metrics.k8s.io",
+        "clusterrole/system:aggregated-metrics-reader",
+    )  # fmt: skip
+
+    planned = ha.clusterctl("plan", "-o", "json", check=False)
+    status = ha.clusterctl("status", "-o", "json", check=False)
+    ha.clusterctl("up", "--yes")
+
+    assert planned.returncode == 2
+    wanted = {
+        "coredns": "ConfigMap coredns differs in data.Corefile; Service kube-dns is missing; "
+        "PodDisruptionBudget coredns is missing",
+        "metrics-server": "ClusterRole system:aggregated-metrics-reader is missing; "
+        "APIService v1beta1.metrics.k8s.io is missing",
+        "local-path": "StorageClass local-path is missing",
+    }
+    plan = json.loads(planned.stdout)
+    assert plan["manifests"]["apply"] == wanted
+    assert plan["machines"] == {}
+    assert status.returncode == 11
+    problems = "\n".join(json.loads(status.stdout)["problems"])
+    assert all(f"manifest {name}: {why}" in problems for name, why in wanted.items())
+    assert ha.clusterctl("plan").returncode == 0
+    assert ha.kubectl("get", *config, "-o", "jsonpath={.data.Corefile}").stdout == corefile
+
+
 def test_etcdctl_lists_three_voting_members(ha: Lab) -> None:
     listed = ha.on("m1", f"{ETCDCTL} member list -w json")
     members = json.loads(listed)["members"]
