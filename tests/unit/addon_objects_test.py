@@ -147,7 +147,7 @@ def test_without_an_apiserver_that_is_ready_the_manifests_are_applied_and_the_pl
     down = replace(healthy_api(converged()[0]), ready=False)
     seen = {n: replace(v, api=down if v.api else None) for n, v in converged()[1].items()}
 
-    found = reasons(seen)
+    found = {change.name: change.reason for change in plan_of(converged()[0], seen).apply}
 
     assert set(found) == set(healthy_api(converged()[0]).applied)
     assert set(found.values()) == {"no apiserver is ready to say whether it was applied"}
