@@ -16,6 +16,7 @@ import typer
 from provision.cli.console import err
 from provision.cli.options import Inventory
 from provision.cli.progress import progress
+from provision.model.commands import clusterctl
 from provision.model.errors import ClusterctlError, RefusedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def kubeconfig(
         trust = session.known_trust(look)
         if trust is None:
             message = f"the cluster {session.cluster.name} does not exist yet"
-            raise RefusedError(message, hint=f"clusterctl up {inventory}")
+            raise RefusedError(message, hint=clusterctl("up", inventory))
         name = user or getpass.getuser()
         if session.cluster.certificates.external:
             credentials = {
@@ -137,7 +138,7 @@ def kubectl(context: typer.Context, inventory: Inventory) -> None:
     answering = [m for m in cluster.masters if _answers(m.ssh)]
     if not answering:
         message = f"no master of {cluster.name} answers on its SSH port"
-        raise UnreachableError(message, hint=f"clusterctl machines list {inventory}")
+        raise UnreachableError(message, hint=clusterctl("machines", "list", inventory))
     # The master's kubeconfig uses the loopback proxy, which finds an apiserver that is ready.
     if not files:
         _exec(_ssh_command(answering[0], known_hosts, f"{KUBECTL} {shlex.join(arguments)}"))
@@ -185,7 +186,7 @@ def _located(inventory: Path) -> tuple[Cluster, Path]:
     cluster, _, hosts = locate(source, draft)
     if {machine.name for machine in cluster.machines} <= set(missing):
         message = f"no machine of {cluster.name} is running"
-        raise RefusedError(message, hint=f"clusterctl up {inventory}")
+        raise RefusedError(message, hint=clusterctl("up", inventory))
     return cluster, hosts
 
 

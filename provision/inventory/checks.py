@@ -16,6 +16,7 @@ from provision.inventory.wording import show
 from provision.model import ports
 from provision.model.backup_place import S3Place, SshPlace, place
 from provision.model.cluster import Role, Settings
+from provision.model.commands import clusterctl
 from provision.model.errors import Finding
 from provision.model.settings.backup import Backup
 from provision.model.settings.components import KUBERNETES_DEFAULT
@@ -162,7 +163,7 @@ def _artifacts(given: Settings, broken: frozenset[str]) -> Iterator[Finding]:
     if artifacts.mirror:
         yield from _open_url(f"{where}.mirror", artifacts.mirror)
     if artifacts.bundle and not is_file(artifacts.bundle):
-        hint = "`clusterctl artifacts bundle INVENTORY` makes one"
+        hint = f"{clusterctl('artifacts', 'bundle', 'INVENTORY', artifacts.bundle)} makes one"
         yield Finding(f"{where}.bundle", f"there is no file {show(artifacts.bundle)}", hint)
 
 

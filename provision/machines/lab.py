@@ -55,6 +55,7 @@ from provision.machines.lab_names import (
 from provision.machines.lab_network import VIP_HOST, assign, mac, read_resolvers, resolv_conf
 from provision.machines.parallel import on_all
 from provision.model.cluster import Ssh
+from provision.model.commands import clusterctl
 from provision.model.errors import MachinesError
 from provision.model.located import Located
 
@@ -314,7 +315,7 @@ class Lab:
                 raise MachinesError(
                     f"{name} was made from the image {made_of!r}, "
                     f"but the inventory has {draft.lab.image!r}",
-                    hint=f"remove the machines first: clusterctl machines down {draft.inventory}",
+                    hint=f"remove the machines first: {clusterctl('machines', 'down', draft.inventory)}",
                 )
 
     def _ensure_keys(self, draft: Draft) -> set[Path]:

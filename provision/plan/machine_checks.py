@@ -15,6 +15,7 @@ from provision.desired.model import Component, Listens, Protocol
 from provision.desired.packages import EPEL
 from provision.inventory.rules import NODE_NAME, is_hostname
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import Finding
 from provision.model.observed import Port as Held
 from provision.observe.script import HAPROXY_CONNECTS, KEEPALIVED_CONNECTS
@@ -51,8 +52,8 @@ def _other_cluster(view: View) -> Iterator[Finding]:
     if seen.cluster and not view.joined:
         yield view.finding(
             f"belongs to the cluster {seen.cluster}, not to {cluster.name}",
-            "take it out of this inventory, or run `clusterctl down` with the inventory of "
-            f"{seen.cluster} first",
+            f"take it out of this inventory, or first remove {seen.cluster}, with the inventory of that "
+            f"cluster: {clusterctl('down', 'INVENTORY')}",
         )
     elif seen.fingerprint and view.fingerprint and seen.fingerprint != view.fingerprint:
         yield view.finding(
@@ -69,7 +70,7 @@ def _lost_roles(view: View) -> Iterator[Finding]:
         if component in view.seen.record and not wanted:
             yield view.finding(
                 f"is {what} of the cluster, but the inventory no longer gives it that role",
-                f"put the role back and run clusterctl node remove {view.cluster.inventory} "
+                f"put the role back and run {clusterctl('node', 'remove', view.cluster.inventory)} "
                 f"{machine.name}; then add the machine again with its new roles",
             )
 

@@ -427,9 +427,9 @@ def test_a_binary_that_was_changed_is_named_with_its_machine():
         return {path: ObservedBinary(path, "pin", "1.36.3", intact)}
 
     whole = seen(whose={"binaries": binary("/usr/local/bin/kubectl", True)})
-    assert altered({"m1": whole}) == []
+    assert altered(Path("/inventory.py"), {"m1": whole}) == []
     changed = seen(whose={"binaries": binary("/usr/local/bin/kubelet", False)})
-    (finding,) = altered({"m1": whole, "w1": changed})
+    (finding,) = altered(Path("/inventory.py"), {"m1": whole, "w1": changed})
     assert finding.where == "w1"
     assert "/usr/local/bin/kubelet" in finding.what
     assert finding.fatal
