@@ -170,7 +170,7 @@ def _send(machine: Machine, known_hosts: Path, files: set[Path]) -> str:
     root = done.stdout.strip()
     if done.returncode or not root.startswith("/run/"):
         message = f"the files could not be sent to {machine.name}"
-        raise UnreachableError(message, hint="ssh has said why, above")
+        raise UnreachableError(message, hint="the message of OpenSSH is above")
     return root
 
 

@@ -19,7 +19,9 @@ HERE = Path(__file__).parents[1]
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 TIMEOUT = 120.0  # seconds, for queries; Vagrant answers within 1 second on an idle computer
 ABSENT = "not_created"  # Vagrant's word for all providers
-INSTALL_HINT = 'install it (apt-get install vagrant), or use "machines": "lab"'
+INSTALL_HINT = (
+    'install it: https://developer.hashicorp.com/vagrant/install, or use "machines": "lab"'
+)
 
 _SPEAKER = re.compile(r"\s*(?:==>)?\s*(\S+): (.*)")
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from provision.model.cluster import Cluster, Machine
-from provision.model.commands import clusterctl
+from provision.model.commands import clusterctl, shell
 from provision.model.errors import Finding
 from provision.model.observed import HostReport, Observed, api_view
 from provision.plan.machine_checks import CHECKS
@@ -61,7 +61,7 @@ def _unreachable(cluster: Cluster, machine: Machine, seen: Observed, *, running:
     return Finding(
         machine.name,
         f"is unreachable: {seen.error or 'no answer'}",
-        seen.hint or f"try: ssh -p {ssh.port} {ssh.user}@{ssh.hostname}",
+        seen.hint or f"try: {shell('ssh', '-p', ssh.port, f'{ssh.user}@{ssh.hostname}')}",
     )
 
 
@@ -112,7 +112,10 @@ def _twins(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Findi
 
 
 # systemd-machine-id-setup takes over the id of D-Bus, which a clone has too.
-_NEW_ID = "rm -f /etc/machine-id /var/lib/dbus/machine-id && systemd-machine-id-setup"
+_NEW_ID = (
+    f"{shell('rm', '-f', '/etc/machine-id', '/var/lib/dbus/machine-id')} && "
+    f"{shell('systemd-machine-id-setup')}"
+)
 _UNIQUE: tuple[tuple[str, Callable[[HostReport], str], str], ...] = (
     (
         "hostname",

@@ -158,8 +158,8 @@ def refuse_moved_members(cluster: Cluster, observed: Mapping[str, Observed]) -> 
     name = next(iter(moved))
     raise RefusedError(
         f"etcd's members keep their addresses: {changes}. Nothing was changed",
-        hint=f"if {name} really has a new address: {clusterctl('node', 'replace', cluster.inventory)} "
-        f"{name}, one machine after the other; else write the old address again",
+        hint=f"if {name} really has a new address: "
+        f"{clusterctl('node', 'replace', cluster.inventory, name)}, one machine after the other; else write the old address again",
     )
 
 
