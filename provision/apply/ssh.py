@@ -33,6 +33,7 @@ from provision.local.runlog import RunLog
 from provision.local.ssh_config import Route
 from provision.model.cluster import Machine
 from provision.model.errors import ClusterctlError, UnreachableError
+from provision.model.shell import for_any_login_shell
 
 CONNECT_TIMEOUT = 10
 KEEPALIVE = 15
@@ -263,7 +264,7 @@ class Link:
                 if pty:
                     channel.get_pty()
                 sent_at = time.time()
-                channel.exec_command(command)
+                channel.exec_command(for_any_login_shell(command))
                 errors = gevent.spawn(_drain, channel.recv_stderr)
                 helpers = [errors, gevent.spawn(_feed, channel, source)]
                 output, received_at = _receive(channel, on_line, sink)
