@@ -9,11 +9,12 @@ from pathlib import Path
 import paramiko
 from pyinfra.api.exceptions import PyinfraError
 
+from provision.apply import login
 from provision.apply.dial import DroppedError, HopError
 from provision.apply.host_keys import Expected
 from provision.apply.login import EndedError
 from provision.local import known_hosts
-from provision.local.ssh_config import Route
+from provision.local.ssh_config import Route, known_hosts_option
 from provision.model.cluster import Machine, Ssh
 from provision.model.commands import shell
 from provision.model.errors import UnreachableError
@@ -56,7 +57,7 @@ def by_hand(ssh: Ssh, *options: str) -> str:
 def _learn(machine: Machine) -> str:
     """Give the `ssh` command that asks about a host key, and writes it where clusterctl reads."""
     file = machine.ssh.known_hosts_file
-    return by_hand(machine.ssh, *(("-o", f"UserKnownHostsFile={file}") if file else ()))
+    return by_hand(machine.ssh, *(("-o", known_hosts_option(file)) if file else ()))
 
 
 def _read(machine: Machine, route: Route) -> str:
@@ -120,9 +121,10 @@ def _distrusted(
     """The machine's host key is not the known one, or none is known."""
     expected = getattr(error, "expected_key", None)
     if isinstance(error, paramiko.BadHostKeyException) and isinstance(expected, Expected):
-        if error.key.asbytes() in expected.known.revoked:
+        if expected.revokes(error.key.asbytes()):
             return UnreachableError(
-                f"{where} shows a host key that is revoked (@revoked in a known_hosts file): "
+                f"{where} shows a host key that is revoked (@revoked in a known_hosts "
+                "file, or RevokedHostKeys in ssh_config): "
                 f"SHA256:{error.key.fingerprint.removeprefix('SHA256:')}",
                 hint="The key may be stolen. Give the machine a new host key and remove the old "
                 "one from known_hosts and from ssh_host_key in the inventory.",
@@ -132,6 +134,14 @@ def _distrusted(
             f"SHA256:{error.key.fingerprint.removeprefix('SHA256:')}",
             hint="Either the machine was made anew, or another computer answers in its place. Find "
             f"out which. If the new key is right: {_forget(machine, route, file)}",
+        )
+    if "not found in known_hosts" in str(error) and known_hosts.certified(machine.ssh, route):
+        file_there = "/etc/ssh/ssh_host_ed25519_key.pub"
+        return UnreachableError(
+            f"{where} is known only by its certificate (@cert-authority), which clusterctl cannot "
+            "check",
+            hint="OpenSSH can. Let it show the key, and set `ssh_host_key` in the inventory to it: "
+            f"{by_hand(machine.ssh)} cat {file_there}",
         )
     if "not found in known_hosts" in str(error):
         return UnreachableError(
@@ -151,17 +161,36 @@ def _login_refused(
     if isinstance(error, paramiko.AuthenticationException):
         key = f"the key {ssh.key}" if ssh.key else "any key of your SSH agent or ~/.ssh"
         means = "the password" if ssh.password and not ssh.key else key
+        on_tokens = [file for file in route.identities if not ssh.key and login.is_fido(file)]
+        token = f" {', '.join(map(str, on_tokens))}: FIDO keys are offered only through an agent: "
         return UnreachableError(
             f"{where} refused {route.user} with {means}",
-            hint=f"Is `ssh_user` right, and is that key in {route.user}'s authorized_keys?",
+            hint=f"Is `ssh_user` right, and is that key in {route.user}'s authorized_keys?"
+            + (f"{token}{shell('ssh-add', *on_tokens)}" if on_tokens else ""),
         )
     if isinstance(error, PyinfraError):
         return UnreachableError(
-            f"the key for {machine.name} cannot be used: {error}",
-            hint="Correct `ssh_key`, give `ssh_key_password`, or add the key to your agent: "
-            f"{shell('ssh-add', ssh.key)}",
+            f"the key for {machine.name} cannot be used: {error}", hint=_usable(ssh, error)
         )
     return None
+
+
+def _usable(ssh: Ssh, error: Exception) -> str:
+    """What makes the inventory's key usable, by what is wrong with it."""
+    assert ssh.key is not None  # noqa: S101  it was read
+    private = ssh.key.with_suffix("") if ssh.key.suffix == ".pub" else ssh.key
+    add = f"add the key to your agent: {shell('ssh-add', private)}"
+    if login.is_fido(ssh.key):
+        return f"Only an agent can use it: {add}"
+    if "encrypted" in str(error) or "password" in str(error):
+        return f"Give the right `ssh_key_password` in the inventory, or {add}"
+    if ssh.key.suffix == ".pub":
+        return f"It is the public half: give the private key, or {add}"
+    return f"Correct `ssh_key`. OpenSSH reads the key if this works: {_shows(ssh.key)}"
+
+
+def _shows(key: Path) -> str:
+    return shell("ssh-keygen", "-y", "-f", key)
 
 
 def _silent(
@@ -195,6 +224,22 @@ def _silent(
             off=True,
         )
     return None
+
+
+def raise_if_no_shell(machine: Machine, stdout: str) -> None:
+    """Find out whether the user's login shell is one that runs no command.
+
+    Raises:
+        UnreachableError: it is.
+    """
+    if "account is currently not available" not in stdout:
+        return
+    user = machine.ssh.user
+    raise UnreachableError(
+        f"{user} logs in to {machine.name}, but has no shell there (nologin)",
+        hint="Give another `ssh_user`, or give this one a shell, on the machine, as root: "
+        f"{shell('usermod', '-s', '/bin/sh', user)}",
+    )
 
 
 def raise_if_sudo_refused(machine: Machine, stderr: str) -> None:

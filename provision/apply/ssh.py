@@ -234,6 +234,8 @@ class Link:
                 sent=source.sent,
                 seconds=time.monotonic() - started,
             )
+        if answer.code != 0:
+            refusals.raise_if_no_shell(self.machine, answer.stdout)
         if self.machine.ssh.sudo and answer.code != 0:
             refusals.raise_if_sudo_refused(self.machine, answer.stderr)
         return answer
@@ -325,7 +327,7 @@ class Link:
 
     def _attempt(self, route: Route) -> paramiko.SSHClient:
         client = paramiko.SSHClient()
-        host_keys.judge(client, self._known_hosts, route.key_name)
+        host_keys.judge(client, self._known_hosts, route)
         ssh = self.machine.ssh
         login = Login(ssh, route)
         opened = partial(self._metrics.round_trips.update, [self.machine.name])

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import binascii
 import re
-from base64 import b64decode
+import subprocess
+import tempfile
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,6 +24,7 @@ from provision.model.cluster import Ssh
 USERS_OWN = (Path("~/.ssh/known_hosts"), Path("~/.ssh/known_hosts2"))
 SYSTEM = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
 REVOKED = "@revoked"
+_KRL = b"SSHKRL\n\0"
 _PORT = re.compile(r"\[(.+)\]:[0-9]+")
 _MARKERS = ("", "@cert-authority", REVOKED)
 
@@ -102,6 +105,13 @@ def write(machines: Iterable[Ssh], path: Path) -> Path:
     return path
 
 
+def certified(ssh: Ssh, route: Route) -> bool:
+    """Whether only `@cert-authority` lines are about a machine."""
+    files = (*own_files(ssh, route), *(route.system_known_hosts or SYSTEM))
+    entries = (entry for file in files for _, entry in _lines(file))
+    return any(e.marker == "@cert-authority" and e.matches(route.key_name) for e in entries)
+
+
 def own_files(ssh: Ssh, route: Route) -> tuple[Path, ...]:
     """Give the user's files that count for a machine: the inventory's, ssh_config's or the usual."""
     if ssh.known_hosts_file:
@@ -126,6 +136,28 @@ def sources(ssh: Ssh, route: Route) -> tuple[str, Mapping[Path, Mapping[int, Ent
         if found:
             return name, found
     return route.key_name, {}
+
+
+def is_revoked(file: Path | None, key: bytes) -> bool:
+    """Whether the file of `RevokedHostKeys` revokes a key. Source: sshkey_check_revoked in OpenSSH.
+
+    As in OpenSSH, a file that cannot be read revokes every key.
+    """
+    if file is None:
+        return False
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return True
+    if not content.startswith(_KRL):
+        words = (word for line in content.split(b"\n") if line[:1] != b"#" for word in line.split())
+        return b64encode(key) in words
+    kind = key[4 : 4 + int.from_bytes(key[:4], "big")].decode()
+    with tempfile.NamedTemporaryFile("w", prefix="clusterctl-key-") as public:
+        public.write(f"{kind} {b64encode(key).decode()}\n")
+        public.flush()
+        argv = ["ssh-keygen", "-Q", "-f", str(file), public.name]
+        return subprocess.run(argv, check=False, capture_output=True).returncode != 0
 
 
 def users_own() -> tuple[Path, ...]:

@@ -34,6 +34,7 @@ PROGRAMS = {
     ),
     "ss": "iproute2; clusterctl's probe uses it",
     "unset": "the shell",
+    "usermod": "passwd, and shadow-utils in the RHEL family",
     # the operator's computer must have it
     **dict.fromkeys(("ssh", "ssh-add", "ssh-keygen"), "the OpenSSH client"),
     # only where the rule that failed has found it
