@@ -376,7 +376,7 @@ def _selinux(view: View) -> Iterator[Finding]:
     if off and not view.facts.container:
         yield view.finding(
             f"SELinux keeps HAProxy and keepalived from the API's ports: {', '.join(off)} is off",
-            shell("setsebool", "-P", *(f"{name}=1" for name in off)),
+            " && ".join(shell("setsebool", "-P", name, 1) for name in off),
             fatal=not view.joined,
         )
 
