@@ -15,6 +15,7 @@ from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command
 from provision.apply.install import COMPONENT, SAY
 from provision.apply.ssh import Answer, Link, with_sudo_password
 from provision.model.cluster import Cluster
+from provision.model.commands import clusterctl
 from provision.model.errors import ClusterctlError, UnreachableError
 
 
@@ -78,7 +79,7 @@ class Connector(SSHConnector):
             self.error = ClusterctlError(
                 str(error),
                 hint="See what the machine is busy with: "
-                f"clusterctl ssh {self.cluster.inventory} {self.host.name}",
+                f"{clusterctl('ssh', self.cluster.inventory, self.host.name)}",
             )
             return False, CommandOutput([OutputLine("stderr", str(error))])
         lines = [OutputLine("stdout", line) for line in _split(self.answer.stdout)]

@@ -15,6 +15,7 @@ from provision.apply.local_volumes import LocalVolume, volumes_of
 from provision.apply.session import Session
 from provision.desired.components.control_plane import KUBECTL
 from provision.model.cluster import Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import Failure, PhaseError, RefusedError
 
 _MARGIN = 60  # seconds that kubectl gets beyond its own limit
@@ -110,11 +111,12 @@ def drain(
     if code == 0:
         return
     left = workload(session, leader, node)
+    undo = clusterctl("kubectl", session.cluster.inventory, "--", "uncordon", node)
     cause = _ways(left) or ", ".join(left.pods) or trimmed(error)
     raise PhaseError(
         "drain",
         [Failure(node, f"drain within {timeout} s", f"still there: {cause}")],
-        hint=f"{node} takes no new pods (kubectl uncordon {node} undoes that). Add replicas, or "
+        hint=f"{node} takes no new pods; this undoes that: {undo}. Add replicas, or "
         "use --pdb force to delete pods in spite of their budgets",
     )
 

@@ -41,6 +41,7 @@ from provision.apply.ssh import Link, Metrics, chunks, last_lines
 from provision.local.progress import Progress, Silent
 from provision.local.runlog import RunLog
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import Failure, PhaseError, UnreachableError
 
 GRACE = 2  # seconds that greenlets get to end after Ctrl-C
@@ -225,6 +226,8 @@ class Engine:
                 problem = ""
                 if answer.code != 0:
                     problem = last_lines(answer.stderr) or f"exit status {answer.code}"
+                    if not answer.stderr.strip() and not secret and answer.stdout.count("\n") < 3:
+                        problem = f"{problem}: {answer.stdout.strip()}".removesuffix(": ")
                 return Fetched(
                     output or answer.stdout,
                     problem,
@@ -353,7 +356,7 @@ class Engine:
             raise UnreachableError(
                 f"a command on {machine.name} did not end: {error}",
                 hint="See what the machine is busy with: "
-                f"clusterctl ssh {self.cluster.inventory} {machine.name}",
+                f"{clusterctl('ssh', self.cluster.inventory, machine.name)}",
             ) from error
         return answer.code, answer.stdout, answer.stderr
 

@@ -14,6 +14,7 @@ from provision.apply.programs import program
 from provision.apply.session import Session
 from provision.desired.components.etcd import etcdctl, peer_url
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import Failure, PhaseError, UnreachableError
 from provision.model.look import Look
 from provision.model.observed import EtcdMember
@@ -39,7 +40,7 @@ def healthy_member(look: Look, *, but: str = "") -> Machine:
         if machine.name != but and seen and seen.etcd and seen.etcd.healthy:
             return machine
     message = f"no member of {look.cluster.name}'s etcd has a quorum"
-    raise UnreachableError(message, hint=f"clusterctl etcd status {look.cluster.inventory}")
+    raise UnreachableError(message, hint=clusterctl("etcd", "status", look.cluster.inventory))
 
 
 def members(session: Session, via: Machine) -> tuple[EtcdMember, ...]:

@@ -14,6 +14,7 @@ import paramiko
 from pyinfra.connectors.sshuserclient import client as sshuserclient
 
 from provision.local import known_hosts
+from provision.local.ssh_config import Route
 
 _PREFERENCE = (
     "ssh-ed25519",
@@ -29,11 +30,17 @@ _ALGORITHM = {"ssh-rsa": "rsa-sha2-512"}
 class Expected:
     """The key that paramiko compares with the server's: equal to each key that is accepted."""
 
-    def __init__(self, known: known_hosts.Known) -> None:
+    def __init__(self, known: known_hosts.Known, revoked: Path | None) -> None:
         self.known = known
+        self._revoked = revoked
+
+    def revokes(self, key: bytes) -> bool:
+        return key in self.known.revoked or known_hosts.is_revoked(self._revoked, key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, paramiko.PKey) and self.known.accepts(other.asbytes())
+        if not isinstance(other, paramiko.PKey):
+            return False
+        return self.known.accepts(other.asbytes()) and not self.revokes(other.asbytes())
 
     def __hash__(self) -> int:
         return hash(self.known)
@@ -46,8 +53,8 @@ class Expected:
 class _Answer:
     """What paramiko expects to find about a host: a mapping from types to keys."""
 
-    def __init__(self, known: known_hosts.Known) -> None:
-        self._expected = Expected(known)
+    def __init__(self, known: known_hosts.Known, revoked: Path | None) -> None:
+        self._expected = Expected(known, revoked)
         kinds = {entry.kind for entry in known.keys if entry.key not in known.revoked}
         self._kinds = [kind for kind in _PREFERENCE if kind in kinds] or [_PREFERENCE[0]]
 
@@ -67,20 +74,22 @@ class _HostKeys:
 
     Args:
         name: the name of the host, whatever paramiko asks for: it knows no HostKeyAlias.
+        revoked: the file of `RevokedHostKeys`.
     """
 
-    def __init__(self, files: Iterable[Path], name: str = "") -> None:
+    def __init__(self, files: Iterable[Path], name: str = "", revoked: Path | None = None) -> None:
         self._files = tuple(files)
         self._name = name
+        self._revoked = revoked
 
     def get(self, host: str) -> _Answer | None:
         known = known_hosts.lookup(self._files, self._name or host)
-        return _Answer(known) if known.keys or known.revoked else None
+        return _Answer(known, self._revoked) if known.keys or known.revoked else None
 
 
-def judge(client: paramiko.SSHClient, file: Path, name: str) -> None:
-    """Let a client accept only the keys that the file has for the name."""
-    setattr(client, "_host_keys", _HostKeys((file,), name))  # noqa: B010  mypy
+def judge(client: paramiko.SSHClient, file: Path, route: Route) -> None:
+    """Let a client accept only the keys that the file has for the machine."""
+    setattr(client, "_host_keys", _HostKeys((file,), route.key_name, route.revoked))  # noqa: B010  mypy
 
 
 def read(filenames: Iterable[str]) -> _HostKeys:

@@ -21,6 +21,7 @@ from provision.local import changes
 from provision.local.operators import gone, lost, taken, this_operator
 from provision.model import paths
 from provision.model.cluster import Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError, UnreachableError
 from provision.model.holder import BEAT, Holder
 from provision.model.look import Look
@@ -116,7 +117,10 @@ def holders(session: Session, *, lock: str = paths.LOCK) -> Mapping[str, Holder]
     if all(answer.error for answer in seen.values()):
         reasons = "; ".join(f"{name}: {answer.error}" for name, answer in seen.items())
         message = f"no master of {session.cluster.name} answers: {reasons}"
-        raise UnreachableError(message, hint="clusterctl check shows what is wrong with each")
+        raise UnreachableError(
+            message,
+            hint=f"{clusterctl('check', session.cluster.inventory)} shows what is wrong with each",
+        )
     return {name: who for name, answer in seen.items() if (who := parse(answer.output))}
 
 

@@ -125,6 +125,8 @@ def load(path: Path, password: str | None, certificates: tuple[Path, ...] = ()) 
         PyinfraError: the file is no private key, or it is encrypted and this is not its password.
     """
     text = path.read_text(errors="replace") if path.is_file() else ""
+    if is_fido(path):
+        raise PyinfraError(f"{path} is a FIDO key")
     if text.startswith(_PKCS8):
         return _from_pkcs8(path, text, password)
     certificate = next((str(file) for file in certificates if file.is_file()), None)
@@ -172,6 +174,12 @@ def public_blob(path: Path) -> bytes | None:
         except ValueError:
             continue
     return None
+
+
+def is_fido(path: Path) -> bool:
+    """Whether the private half of a key is on a FIDO token, which paramiko cannot use."""
+    blob = public_blob(path) or b""
+    return blob[4:].startswith(b"sk-")
 
 
 def _public_part(data: bytes) -> bytes | None:

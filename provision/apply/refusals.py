@@ -9,51 +9,80 @@ from pathlib import Path
 import paramiko
 from pyinfra.api.exceptions import PyinfraError
 
+from provision.apply import login
 from provision.apply.dial import DroppedError, HopError
 from provision.apply.host_keys import Expected
 from provision.apply.login import EndedError
-from provision.local.ssh_config import Route
-from provision.model.cluster import Machine
+from provision.local import known_hosts
+from provision.local.ssh_config import Route, known_hosts_option
+from provision.model.cluster import Machine, Ssh
+from provision.model.commands import shell
 from provision.model.errors import UnreachableError
 
 _SUDO = re.compile(r"^sudo(-rs)?: |: sudo: (command )?not found|is not in the sudoers file", re.M)
 
 
 def explain(
-    machine: Machine, route: Route, error: Exception, known_hosts: Path, timeout: int
+    machine: Machine, route: Route, error: Exception, file: Path, timeout: int
 ) -> UnreachableError:
     """Why the connection failed, and what to do.
 
     Args:
         route: where SSH connects to.
         error: what the attempt to connect raised.
-        known_hosts: the file with the host keys.
+        file: clusterctl's copy of the known host keys.
         timeout: the limit of the attempt, in seconds.
     """
     where = f"{machine.name} ({route.hostname}:{route.port})"
     return (
         _stopped_on_the_way(machine, route, error, where)
-        or _distrusted(route, error, known_hosts, where)
+        or _distrusted(machine, route, error, file, where)
         or _login_refused(machine, route, error, where)
         or _silent(machine, route, error, timeout, where)
         or UnreachableError(
             f"no SSH connection to {where}: {str(error) or type(error).__name__}",
-            hint=f"Try: {_by_hand(machine, route)}",
+            hint=f"Try: {by_hand(machine.ssh)}",
             off=isinstance(error, (OSError, EOFError)),
         )
     )
 
 
-def _by_hand(machine: Machine, route: Route) -> str:
-    config = f"-F {machine.ssh.config_file} " if machine.ssh.config_file else ""
-    return f"ssh {config}-p {route.port} {route.user}@{route.alias}"
+def by_hand(ssh: Ssh, *options: str) -> str:
+    """Give the `ssh` command that connects as clusterctl does."""
+    config = ("-F", ssh.config_file) if ssh.config_file else ()
+    key = ("-i", ssh.key) if ssh.key else ()
+    return shell("ssh", *config, *key, *options, "-p", ssh.port, f"{ssh.user}@{ssh.hostname}")
+
+
+def _learn(machine: Machine) -> str:
+    """Give the `ssh` command that asks about a host key, and writes it where clusterctl reads."""
+    file = machine.ssh.known_hosts_file
+    return by_hand(machine.ssh, *(("-o", known_hosts_option(file)) if file else ()))
+
+
+def _read(machine: Machine, route: Route) -> str:
+    return ", ".join(map(str, known_hosts.own_files(machine.ssh, route)))
+
+
+def _forget(machine: Machine, route: Route, file: Path) -> str:
+    """How to replace the known keys of a machine, by where they are."""
+    if machine.ssh.host_key:
+        return "correct `ssh_host_key` in the inventory"
+    name, found = known_hosts.sources(machine.ssh, route)
+    ways = [
+        shell("ssh-keygen", "-R", name, "-f", source)
+        if all(entry.plain for entry in lines.values())
+        else f"correct line {', '.join(map(str, lines))} of {source}"
+        for source, lines in (found or {file: {}}).items()
+    ]
+    return f"{'; '.join(ways)}; then connect once: {_learn(machine)}"
 
 
 def _stopped_on_the_way(
     machine: Machine, route: Route, error: Exception, where: str
 ) -> UnreachableError | None:
     """A bastion, or a host that has too many new connections."""
-    hint = f"Try: {_by_hand(machine, route)}"
+    hint = f"Try: {by_hand(machine.ssh)}"
     if isinstance(error, HopError) and error.beyond:
         return UnreachableError(
             f"{where}: {error.reason.lower()}, says {error.hop}",
@@ -64,7 +93,7 @@ def _stopped_on_the_way(
         return UnreachableError(
             f"the host key of {error.hop} on the way to {where} is not known",
             hint=f"Compare its fingerprint with the bastion's. Then connect once: "
-            f"{_by_hand(machine, route)}",
+            f"{_learn(machine)}",
         )
     if isinstance(error, HopError):
         return UnreachableError(
@@ -81,21 +110,21 @@ def _stopped_on_the_way(
             f"{where} ended the connection before it accepted "
             f"{route.user}: it was offered too many keys, or it refuses this login",
             hint="Give `ssh_key` in the inventory: then only that key is offered. "
-            "`ssh-add -l` lists the keys of your agent.",
+            f"{shell('ssh-add', '-l')} lists the keys of your agent.",
         )
     return None
 
 
 def _distrusted(
-    route: Route, error: Exception, known_hosts: Path, where: str
+    machine: Machine, route: Route, error: Exception, file: Path, where: str
 ) -> UnreachableError | None:
     """The machine's host key is not the known one, or none is known."""
-    entry = route.key_name
     expected = getattr(error, "expected_key", None)
     if isinstance(error, paramiko.BadHostKeyException) and isinstance(expected, Expected):
-        if error.key.asbytes() in expected.known.revoked:
+        if expected.revokes(error.key.asbytes()):
             return UnreachableError(
-                f"{where} shows a host key that is revoked (@revoked in a known_hosts file): "
+                f"{where} shows a host key that is revoked (@revoked in a known_hosts "
+                "file, or RevokedHostKeys in ssh_config): "
                 f"SHA256:{error.key.fingerprint.removeprefix('SHA256:')}",
                 hint="The key may be stolen. Give the machine a new host key and remove the old "
                 "one from known_hosts and from ssh_host_key in the inventory.",
@@ -104,14 +133,22 @@ def _distrusted(
             f"{where} shows another host key than the known one: "
             f"SHA256:{error.key.fingerprint.removeprefix('SHA256:')}",
             hint="Either the machine was made anew, or another computer answers in its place. Find "
-            f"out which, then remove the old key (ssh-keygen -R '{entry}'), or set ssh_host_key in "
-            "the inventory",
+            f"out which. If the new key is right: {_forget(machine, route, file)}",
+        )
+    if "not found in known_hosts" in str(error) and known_hosts.certified(machine.ssh, route):
+        file_there = "/etc/ssh/ssh_host_ed25519_key.pub"
+        return UnreachableError(
+            f"{where} is known only by its certificate (@cert-authority), which clusterctl cannot "
+            "check",
+            hint="OpenSSH can. Let it show the key, and set `ssh_host_key` in the inventory to it: "
+            f"{by_hand(machine.ssh)} cat {file_there}",
         )
     if "not found in known_hosts" in str(error):
         return UnreachableError(
-            f"the host key of {where} is not known: {known_hosts} has none",
-            hint=f"Compare its fingerprint with the machine's, then: "
-            f"ssh -p {route.port} {route.alias} once, or set ssh_host_key in the inventory",
+            f"the host key of {where} is not known: {_read(machine, route)} have none for "
+            f"{route.key_name}",
+            hint="Connect once, and compare the fingerprint with the machine's: "
+            f"{_learn(machine)}; or set `ssh_host_key` in the inventory",
         )
     return None
 
@@ -124,17 +161,36 @@ def _login_refused(
     if isinstance(error, paramiko.AuthenticationException):
         key = f"the key {ssh.key}" if ssh.key else "any key of your SSH agent or ~/.ssh"
         means = "the password" if ssh.password and not ssh.key else key
+        on_tokens = [file for file in route.identities if not ssh.key and login.is_fido(file)]
+        token = f" {', '.join(map(str, on_tokens))}: FIDO keys are offered only through an agent: "
         return UnreachableError(
             f"{where} refused {route.user} with {means}",
-            hint=f"Is `ssh_user` right, and is that key in {route.user}'s authorized_keys?",
+            hint=f"Is `ssh_user` right, and is that key in {route.user}'s authorized_keys?"
+            + (f"{token}{shell('ssh-add', *on_tokens)}" if on_tokens else ""),
         )
     if isinstance(error, PyinfraError):
         return UnreachableError(
-            f"the key for {machine.name} cannot be used: {error}",
-            hint="Correct `ssh_key`, give `ssh_key_password`, or add the key to your agent: "
-            f"ssh-add {ssh.key}",
+            f"the key for {machine.name} cannot be used: {error}", hint=_usable(ssh, error)
         )
     return None
+
+
+def _usable(ssh: Ssh, error: Exception) -> str:
+    """What makes the inventory's key usable, by what is wrong with it."""
+    assert ssh.key is not None  # noqa: S101  it was read
+    private = ssh.key.with_suffix("") if ssh.key.suffix == ".pub" else ssh.key
+    add = f"add the key to your agent: {shell('ssh-add', private)}"
+    if login.is_fido(ssh.key):
+        return f"Only an agent can use it: {add}"
+    if "encrypted" in str(error) or "password" in str(error):
+        return f"Give the right `ssh_key_password` in the inventory, or {add}"
+    if ssh.key.suffix == ".pub":
+        return f"It is the public half: give the private key, or {add}"
+    return f"Correct `ssh_key`. OpenSSH reads the key if this works: {_shows(ssh.key)}"
+
+
+def _shows(key: Path) -> str:
+    return shell("ssh-keygen", "-y", "-f", key)
 
 
 def _silent(
@@ -168,6 +224,22 @@ def _silent(
             off=True,
         )
     return None
+
+
+def raise_if_no_shell(machine: Machine, stdout: str) -> None:
+    """Find out whether the user's login shell is one that runs no command.
+
+    Raises:
+        UnreachableError: it is.
+    """
+    if "account is currently not available" not in stdout:
+        return
+    user = machine.ssh.user
+    raise UnreachableError(
+        f"{user} logs in to {machine.name}, but has no shell there (nologin)",
+        hint="Give another `ssh_user`, or give this one a shell, on the machine, as root: "
+        f"{shell('usermod', '-s', '/bin/sh', user)}",
+    )
 
 
 def raise_if_sudo_refused(machine: Machine, stderr: str) -> None:

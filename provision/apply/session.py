@@ -28,6 +28,7 @@ from provision.machines import MachineSource
 from provision.machines.locate import absent, locate
 from provision.machines.sources import source_of
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError, TrustError, UnreachableError
 from provision.model.look import Look
 from provision.observe import script
@@ -244,12 +245,12 @@ def open_session(
         message = f"these machines do not exist yet: {', '.join(missing)}"
         raise RefusedError(
             message,
-            hint=f"clusterctl up {path} makes them; so does clusterctl machines up {path}",
+            hint=f"{clusterctl('up', path)} makes them; so does {clusterctl('machines', 'up', path)}",
         )
     if missing:
         if agree:
             agree(source, draft)
-        with cache_of(draft).hold(this_operator(f"clusterctl up {path}")):
+        with cache_of(draft).hold(this_operator(clusterctl("up", path))):
             changes.begin(f"which machines {draft.name} has")
             source.create(draft, progress, names)
     cluster, cache, hosts = locate(source, draft)

@@ -33,6 +33,7 @@ from provision.local.runlog import RunLog
 from provision.local.ssh_config import Route
 from provision.model.cluster import Machine
 from provision.model.errors import ClusterctlError, UnreachableError
+from provision.model.shell import for_any_login_shell
 
 CONNECT_TIMEOUT = 10
 KEEPALIVE = 15
@@ -233,6 +234,8 @@ class Link:
                 sent=source.sent,
                 seconds=time.monotonic() - started,
             )
+        if answer.code != 0:
+            refusals.raise_if_no_shell(self.machine, answer.stdout)
         if self.machine.ssh.sudo and answer.code != 0:
             refusals.raise_if_sudo_refused(self.machine, answer.stderr)
         return answer
@@ -263,7 +266,7 @@ class Link:
                 if pty:
                     channel.get_pty()
                 sent_at = time.time()
-                channel.exec_command(command)
+                channel.exec_command(for_any_login_shell(command))
                 errors = gevent.spawn(_drain, channel.recv_stderr)
                 helpers = [errors, gevent.spawn(_feed, channel, source)]
                 output, received_at = _receive(channel, on_line, sink)
@@ -324,7 +327,7 @@ class Link:
 
     def _attempt(self, route: Route) -> paramiko.SSHClient:
         client = paramiko.SSHClient()
-        host_keys.judge(client, self._known_hosts, route.key_name)
+        host_keys.judge(client, self._known_hosts, route)
         ssh = self.machine.ssh
         login = Login(ssh, route)
         opened = partial(self._metrics.round_trips.update, [self.machine.name])

@@ -27,6 +27,7 @@ from provision.desired.render import render
 from provision.local import changes
 from provision.local.progress import Progress
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import Failure, PhaseError
 from provision.model.look import Look
 from provision.model.observed import NodeView, Observed, PodNetwork, api_view
@@ -67,7 +68,7 @@ def verify(
         raise PhaseError(
             "verify",
             failures,
-            hint=f"clusterctl status {session.cluster.inventory} shows each component",
+            hint=f"{clusterctl('status', session.cluster.inventory)} shows each component",
         )
     for machine in nodes:
         (progress or session.progress).done(machine.name)

@@ -22,6 +22,7 @@ from provision.artifacts.images import IMAGES
 from provision.artifacts.model import ArtifactSet, Ready
 from provision.local import disk
 from provision.local.progress import Progress, Silent
+from provision.model.commands import clusterctl
 from provision.model.errors import ArtifactError
 
 _MANIFEST = "manifest.json"
@@ -29,7 +30,7 @@ _LARGEST_MANIFEST = 1 << 20
 _BUNDLE_LEVEL = 6
 _PUSH_LEVEL = 1
 _PIECE = 1 << 20
-_MAKE = "clusterctl artifacts bundle INVENTORY FILE"
+_MAKE = clusterctl("artifacts", "bundle", "INVENTORY", "FILE")
 _AGAIN = f"copy the bundle again, or make a new one: {_MAKE}"
 
 

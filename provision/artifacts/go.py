@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from provision.model.commands import shell
 from provision.model.errors import ArtifactError, RefusedError
 
 # One toolchain for all operators: binaries have the same hash on every computer.
@@ -52,7 +53,7 @@ def refuse(packages: Sequence[str]) -> None:
     raise RefusedError(
         f"compiling needs {', '.join(packages)}, which this computer does not have; clusterctl"
         " installs them only with your consent",
-        hint=f"apt-get install {' '.join(packages)}",
+        hint=shell("apt-get", "install", *packages),
     )
 
 

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from provision.artifacts.cache import replacing
 from provision.model import paths
+from provision.model.commands import shell
 from provision.model.errors import ArtifactError
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -33,7 +34,7 @@ INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
-_SAVE = "write it with `podman save -o FILE IMAGE` or `docker save -o FILE IMAGE`"
+_SAVE = f"write it with {shell('podman', 'save', '-o', 'FILE', 'IMAGE')} or with Docker's `save`"
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)

@@ -17,6 +17,7 @@ import boto3
 import botocore.exceptions
 from botocore.config import Config
 
+from provision.model.commands import shell
 from provision.model.errors import MachinesError
 
 SERVICES = ("ec2", "elb", "elbv2", "iam", "autoscaling", "s3", "sts")
@@ -63,7 +64,7 @@ _HINTS = {
     "OptInRequired": "the account has not subscribed to this AMI or region: open it in the "
     "AWS console once",
     "PendingVerification": "AWS is still verifying the account: wait for its e-mail",
-    "RequestExpired": "set this computer's clock: timedatectl set-ntp true",
+    "RequestExpired": f"set this computer's clock: {shell('timedatectl', 'set-ntp', 'true')}",
     "BucketAlreadyExists": "give another `bucket`: names are the whole world's",
 }
 _CREDENTIALS = {
@@ -71,7 +72,7 @@ _CREDENTIALS = {
     "InvalidAccessKeyId",
 }  # fmt: skip
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
-LOGIN = "aws configure, aws sso login, or AWS_PROFILE; clusterctl takes what the aws command takes"
+LOGIN = f"{shell('aws', 'configure')}, {shell('aws', 'sso', 'login')}, or set AWS_PROFILE: clusterctl uses what the aws command uses"
 
 
 class Account:

@@ -9,14 +9,16 @@ import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from provision.cli.console import err
 from provision.cli.options import Inventory
 from provision.cli.progress import progress
+from provision.model.commands import clusterctl
 from provision.model.errors import ClusterctlError, RefusedError, UnreachableError
+from provision.model.shell import for_any_login_shell
 
 if TYPE_CHECKING:
     from provision.model.cluster import Cluster, Machine, Ssh
@@ -63,7 +65,7 @@ def kubeconfig(
         trust = session.known_trust(look)
         if trust is None:
             message = f"the cluster {session.cluster.name} does not exist yet"
-            raise RefusedError(message, hint=f"clusterctl up {inventory}")
+            raise RefusedError(message, hint=clusterctl("up", inventory))
         name = user or getpass.getuser()
         if session.cluster.certificates.external:
             credentials = {
@@ -114,7 +116,7 @@ def ssh(
         names = ", ".join(m.name for m in cluster.machines)
         message = f"{inventory} has no machine {machine!r}"
         raise RefusedError(message, hint=f"its machines: {names}") from None
-    _exec(_ssh_command(target, known_hosts, shlex.join(command) if command else ""))
+    _run(target, known_hosts, shlex.join(command) if command else "")
 
 
 @app.command(
@@ -137,15 +139,15 @@ def kubectl(context: typer.Context, inventory: Inventory) -> None:
     answering = [m for m in cluster.masters if _answers(m.ssh)]
     if not answering:
         message = f"no master of {cluster.name} answers on its SSH port"
-        raise UnreachableError(message, hint=f"clusterctl machines list {inventory}")
+        raise UnreachableError(message, hint=clusterctl("machines", "list", inventory))
     # The master's kubeconfig uses the loopback proxy, which finds an apiserver that is ready.
     if not files:
-        _exec(_ssh_command(answering[0], known_hosts, f"{KUBECTL} {shlex.join(arguments)}"))
+        _run(answering[0], known_hosts, f"{KUBECTL} {shlex.join(arguments)}")
     root = _send(answering[0], known_hosts, files)
     command = shlex.join(kubectl_files.rewritten(arguments, paths, root))
     remove = f"trap 'rm -rf {root}' EXIT; trap 'exit 130' INT; trap 'exit 129' HUP"
     go = f"cd {shlex.quote(root + str(Path.cwd()))}"
-    _exec(_ssh_command(answering[0], known_hosts, f"{remove}; {go} && {KUBECTL} {command}"))
+    _run(answering[0], known_hosts, f"{remove}; {go} && {KUBECTL} {command}")
 
 
 def _send(machine: Machine, known_hosts: Path, files: set[Path]) -> str:
@@ -157,6 +159,8 @@ def _send(machine: Machine, known_hosts: Path, files: set[Path]) -> str:
 
     unpack = 'd=$(mktemp -d /run/clusterctl-kubectl.XXXXXX) && tar -x -C "$d" && echo "$d"'
     with tempfile.TemporaryFile() as archive:
+        if machine.ssh.sudo and machine.ssh.sudo_password is not None:
+            archive.write(_with_password(machine.ssh, "true")[1])
         kubectl_files.pack(files, archive)
         archive.seek(0)
         done = subprocess.run(
@@ -169,7 +173,7 @@ def _send(machine: Machine, known_hosts: Path, files: set[Path]) -> str:
     root = done.stdout.strip()
     if done.returncode or not root.startswith("/run/"):
         message = f"the files could not be sent to {machine.name}"
-        raise UnreachableError(message, hint="ssh has said why, above")
+        raise UnreachableError(message, hint="the message of OpenSSH is above")
     return root
 
 
@@ -185,7 +189,7 @@ def _located(inventory: Path) -> tuple[Cluster, Path]:
     cluster, _, hosts = locate(source, draft)
     if {machine.name for machine in cluster.machines} <= set(missing):
         message = f"no machine of {cluster.name} is running"
-        raise RefusedError(message, hint=f"clusterctl up {inventory}")
+        raise RefusedError(message, hint=clusterctl("up", inventory))
     return cluster, hosts
 
 
@@ -213,16 +217,63 @@ def _ssh_command(
     target = machine.ssh
     options = ("-t",) if terminal and sys.stdin.isatty() and sys.stdout.isatty() else ()
     arguments = openssh.command(target, known_hosts, "-o", "ServerAliveInterval=15", *options)
+    if command and target.sudo:
+        inner = f"sh -c {shlex.quote(command)}"
+        asks = options or target.sudo_password is None
+        command = f"sudo -- {inner}" if asks else _with_password(target, inner)[0]
     if command:
-        arguments.append(f"sudo -- sh -c {shlex.quote(command)}" if target.sudo else command)
+        arguments.append(for_any_login_shell(command))
     elif target.sudo:
         arguments.append("sudo -i")
     return arguments
 
 
-def _exec(command: list[str]) -> None:
+def _with_password(target: Ssh, command: str) -> tuple[str, bytes]:
+    """The command as sudo runs it, and what sudo must read before the command's own input."""
+    from provision.apply.ssh import with_sudo_password
+
+    assert target.sudo_password is not None  # noqa: S101  the caller has looked
+    line, head = with_sudo_password(command, target.sudo_password, ())
+    return line, b"".join(head)
+
+
+def _run(machine: Machine, known_hosts: Path, command: str) -> None:
+    """Run a command on a machine as root, in the place of this program.
+
+    On a terminal, sudo asks there. Without a terminal it gets the inventory's password.
+    """
+    arguments = _ssh_command(machine, known_hosts, command)
+    target = machine.ssh
+    if not command or "-t" in arguments or not target.sudo or target.sudo_password is None:
+        _exec(arguments)
+    raise typer.Exit(_fed(arguments, _with_password(target, "true")[1]))
+
+
+def _exec(command: list[str]) -> NoReturn:
     if shutil.which(command[0]) is None:
         message = f"this computer has no program {command[0]}"
         raise ClusterctlError(message, hint="install the OpenSSH client")
     sys.stdout.flush()
     os.execvp(command[0], command)  # noqa: S606 - ssh takes over, with this terminal
+
+
+def _fed(arguments: list[str], head: bytes) -> int:
+    """Run a program whose input is `head`, and then that of this program. Returns its exit code."""
+    import subprocess
+
+    beginning, end = os.pipe()
+    # The pipe is empty and holds more than a password.
+    os.write(end, head)
+    os.close(end)
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE) as program:
+        feed = subprocess.Popen(
+            ["cat", f"/dev/fd/{beginning}", "-"], stdout=program.stdin, pass_fds=(beginning,)
+        )
+        os.close(beginning)
+        assert program.stdin is not None  # noqa: S101  it is a pipe
+        program.stdin.close()
+        try:
+            return program.wait()
+        finally:
+            feed.terminate()
+            feed.wait()

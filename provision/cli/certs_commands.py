@@ -16,6 +16,7 @@ from provision.cli.confirm import confirm
 from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
 from provision.cli.progress import progress
+from provision.model.commands import clusterctl
 from provision.model.errors import EXIT_DUE, UnreachableError
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def csr(
     )
     out.print("extension .crt. Put the authorities' certificates there too: kubernetes-ca.crt,")
     out.print("etcd-ca.crt, front-proxy-ca.crt. Then:")
-    out.print(f"clusterctl certs import {inventory} {directory}", soft_wrap=True)
+    out.print(clusterctl("certs", "import", inventory, directory), soft_wrap=True)
 
 
 @app.command("import", epilog="Example: clusterctl certs import inventories/external.py signed")
@@ -250,10 +251,10 @@ def import_(
         if done.others:
             where = ", ".join(done.others)
             err.print(
-                f"`clusterctl up` also makes other changes, and shows them first: {where}",
+                f"`up` also makes other changes, and shows them first: {where}",
                 soft_wrap=True,
             )
-        out.print(f"clusterctl up {inventory}", soft_wrap=True)
+        out.print(clusterctl("up", inventory), soft_wrap=True)
 
 
 @app.command("rotate-ca", epilog="Example: clusterctl certs rotate-ca inventories/ha.py")
@@ -325,6 +326,6 @@ def rotate(
     for part in report.waiting:
         out.print(f"The old key of {part} is still accepted, because its tokens are still valid.")
         out.print(
-            f"In an hour, run: clusterctl certs rotate-ca {inventory} --ca {part} --distrust",
+            f"In an hour, run: {clusterctl('certs', 'rotate-ca', inventory, '--ca', part, '--distrust')}",
             soft_wrap=True,
         )

@@ -12,6 +12,7 @@ from provision.cli.confirm import confirm, may_install
 from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
 from provision.cli.progress import progress
+from provision.model.commands import clusterctl
 from provision.model.errors import EXIT_CHANGES, RefusedError, UnhealthyError, UnreachableError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def up(
             with hold(session, "up", run.look):
                 agreed, run = run.plan, converge.look_again(run)
                 if ask and run.plan != agreed:
-                    refuse_changed(f"clusterctl up {inventory}")
+                    refuse_changed(clusterctl("up", inventory))
                 if not converge.settled(run):
                     report = converge.up(run)
         show_up(session, run, report, output)
@@ -135,7 +136,7 @@ def agree(session: Session, plan: Plan) -> None:
     from provision.cli.views.plan import summary
 
     err.print(summary(plan))
-    hint = f"clusterctl plan {session.cluster.inventory} shows the changes"
+    hint = f"{clusterctl('plan', session.cluster.inventory)} shows the changes"
     confirm(f"change {session.cluster.name}", yes=False, hint=hint)
 
 
@@ -179,7 +180,7 @@ def _plan(inventory: Path, output: Output) -> int:
         else:
             out.print(f"These machines do not exist yet: {', '.join(missing)}.")
             out.print("To plan what is installed on them, make them first:")
-            out.print(f"clusterctl machines up {inventory}", soft_wrap=True)
+            out.print(clusterctl("machines", "up", inventory), soft_wrap=True)
         return EXIT_CHANGES
     with open_session(inventory, progress()) as session:
         run, warnings = converge.prepare(session, keep=False)

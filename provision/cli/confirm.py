@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
+from provision.model.commands import shell
 from provision.model.errors import RefusedError
 
 
@@ -15,7 +16,7 @@ def may_install(*, yes: bool) -> Callable[[Sequence[str]], None]:
 
     def agree(packages: Sequence[str]) -> None:
         what = f"install {', '.join(packages)} on this computer, to compile"
-        hint = f"or install them yourself: apt-get install {' '.join(packages)}"
+        hint = f"or install them yourself: {shell('apt-get', 'install', *packages)}"
         question = f"Compiling needs {', '.join(packages)}. Install them on this computer?"
         confirm(what, yes=yes, question=question, hint=hint)
 

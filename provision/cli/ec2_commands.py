@@ -9,6 +9,7 @@ import typer
 from provision.cli.confirm import confirm
 from provision.cli.console import err, out
 from provision.cli.options import Inventory, Yes
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError
 
 app = typer.Typer(help="Change the Auto Scaling group of a cluster on EC2.", no_args_is_help=True)
@@ -35,7 +36,9 @@ def scale(
     source = source_of(draft)
     if not isinstance(source, Cloud):
         message = f"the machines of {draft.name} are not on EC2"
-        raise RefusedError(message, hint=f"to add a machine: clusterctl node add {inventory} NAME")
+        raise RefusedError(
+            message, hint=f"to add a machine: {clusterctl('node', 'add', inventory, 'NAME')}"
+        )
     confirm(f"change the group of {draft.name} to {workers} workers", yes=yes)
     changes.begin(f"which machines {draft.name} has")
     was = source.scale(draft, workers)
@@ -55,7 +58,7 @@ def scale(
         )
     if workers != draft.ec2.group:
         err.print(
-            f'{inventory} has "group": {draft.ec2.group}. The next `clusterctl up` changes the group '
+            f'{inventory} has "group": {draft.ec2.group}. The next `up` changes the group '
             f'back to that size. To keep {workers} workers, write "group": {workers} there.',
             style="yellow",
             soft_wrap=True,

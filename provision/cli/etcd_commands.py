@@ -13,6 +13,7 @@ from provision.cli.confirm import confirm
 from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, OutputOption, Yes, print_json
 from provision.cli.progress import progress
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError, UnhealthyError
 
 if TYPE_CHECKING:
@@ -268,10 +269,10 @@ def _finish(session: Session, seconds: float, left_out: Mapping[str, str]) -> No
     path = session.cluster.inventory
     for name in left_out:
         out.print(
-            f"When {name} can be reached again: clusterctl node replace {path} {name}",
+            f"When {name} can be reached again: {clusterctl('node', 'replace', path, name)}",
             soft_wrap=True,
         )
-    out.print(f"Next: clusterctl etcd snapshot {path}", soft_wrap=True)
+    out.print(f"Next: {clusterctl('etcd', 'snapshot', path)}", soft_wrap=True)
 
 
 def _keys(identity: Path | None, passphrase_file: Path | None) -> Keys:

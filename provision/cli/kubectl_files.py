@@ -16,6 +16,7 @@ from typing import IO
 
 import yaml
 
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError
 
 # Options of all commands whose value is the next argument: it is not the command.
@@ -116,7 +117,8 @@ def named(arguments: Sequence[str]) -> tuple[list[Named], set[Path]]:
             message = "kubectl cp from a pod would write the file on the master"
             raise RefusedError(
                 message,
-                hint="use your own kubectl with a kubeconfig: clusterctl kubeconfig INVENTORY -o FILE",
+                hint="use your own kubectl, with a kubeconfig: "
+                f"{clusterctl('kubeconfig', 'INVENTORY', '-o', 'FILE')}",
             )
         paths.append(Named(source, 0, own[source]))
         files |= {p for p in (Path(own[source]), *Path(own[source]).rglob("*")) if p.is_file()}

@@ -10,6 +10,7 @@ from provision.cli.confirm import confirm, may_install
 from provision.cli.console import err, out
 from provision.cli.options import Inventory, Output, Yes
 from provision.cli.progress import progress
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def remove(
     voters = [h.name for h in read(inventory).hosts if h.name in names and "etcd" in h.roles]
     if len(voters) > 1:
         message = f"refusing to remove several etcd members at once: {', '.join(voters)}"
-        hint = f"remove one; then run clusterctl status {inventory} before you remove the next"
+        hint = f"remove one; then run {clusterctl('status', inventory)} before you remove the next"
         raise RefusedError(message, hint=hint)
     for count, name in enumerate(names):
         with nodes.leaving(inventory, name, progress(), left=names[:count]) as case:

@@ -7,6 +7,7 @@ import typer
 from provision.cli.console import err, out
 from provision.cli.options import Inventory
 from provision.cli.progress import progress
+from provision.model.commands import clusterctl
 
 app = typer.Typer(help="Copy the cluster's keys to this computer.", no_args_is_help=True)
 
@@ -31,4 +32,4 @@ def fetch(inventory: Inventory) -> None:
             out.print(f"{what} on this computer are the same as on {where}.", soft_wrap=True)
         else:
             out.print(f"{what} were copied from {where} to {session.cache.pki}.", soft_wrap=True)
-        out.print(f"Next: clusterctl status {inventory}", soft_wrap=True)
+        out.print(f"Next: {clusterctl('status', inventory)}", soft_wrap=True)

@@ -13,6 +13,7 @@ from provision.apply.session import Session
 from provision.desired.addons import ADMINS
 from provision.desired.components.control_plane import KUBECTL
 from provision.inventory.rules import is_domain
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError
 from provision.model.look import Look
 
@@ -46,5 +47,6 @@ def service_account_token(session: Session, look: Look, name: str, life: timedel
     )
     leader = look.leader()
     answer = kubectl.run(session, leader, program, secret_output=True)
-    hint = f"clusterctl status {session.cluster.inventory}; in an emergency clusterctl kubectl"
+    hint = f"{clusterctl('status', session.cluster.inventory)}; "
+    f"without a kubeconfig: {clusterctl('kubectl', session.cluster.inventory, '--', 'get', 'nodes')}"
     return checked(answer, leader, "kubeconfig", "kubectl: token", hint=hint).strip()

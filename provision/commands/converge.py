@@ -84,7 +84,11 @@ def check(
     refuse_moved_members(session.cluster, look)
     trust = session.cache.trust()
     findings = preflight(session.cluster, look, trust.fingerprint if trust else None)
-    findings = [*session.draft.warnings, *findings, *(altered(look) if deep else ())]
+    findings = [
+        *session.draft.warnings,
+        *findings,
+        *(altered(session.cluster.inventory, look) if deep else ()),
+    ]
     if holder := at_work(session, look):
         findings.append(
             Finding("now", f"another operator works on this cluster: {holder}", fatal=False)

@@ -17,6 +17,7 @@ from provision.local.progress import Progress
 from provision.machines.locate import absent
 from provision.machines.sources import source_of
 from provision.model.cluster import Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import UnreachableError
 from provision.model.look import Look
 
@@ -57,7 +58,7 @@ def take_apart(draft: Draft, inventory: Path, progress: Progress) -> Removed:
         with open_session(inventory, progress) as session, hold(session, "down"):
             pass
     cache = cache_of(draft)
-    with cache.hold(this_operator(f"clusterctl down {inventory}")):
+    with cache.hold(this_operator(clusterctl("down", inventory))):
         changes.begin(f"which machines {draft.name} has")
         source.destroy(draft, progress)
         if not removed.left:
@@ -69,7 +70,7 @@ def _clean(session: Session, look: Look) -> Removed:
     there = look.answering(session.cluster.machines)
     names = tuple(m.name for m in there)
     with session.progress.phase("remove", "what clusterctl installed", names):
-        hint = "run clusterctl down again: it goes on where it stopped"
+        hint = f"run it again, it continues: {clusterctl('down', session.cluster.inventory)}"
         answers = fan_out("remove", there, partial(clean_machine, session), hint=hint)
     kernel = {machine.name: tuple(out.splitlines()) for machine, out in answers.items() if out}
     return Removed(look.unreachable(), kernel)

@@ -24,6 +24,7 @@ from provision.commands import converge, down
 from provision.desired.components.control_plane import KUBECTL
 from provision.local.progress import Progress
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError, UnreachableError
 from provision.model.look import Look
 from provision.model.observed import Observed, api_view
@@ -105,7 +106,7 @@ def prepare_add(session: Session, name: str) -> Run:
     run = converge.prepare(session)[0] if whole else _prepare_alone(session, name)
     if not run.plan.running:
         message = f"{session.cluster.name} does not exist yet"
-        raise RefusedError(message, hint=f"clusterctl up {session.cluster.inventory}")
+        raise RefusedError(message, hint=clusterctl("up", session.cluster.inventory))
     return run
 
 
@@ -123,7 +124,7 @@ def _prepare_alone(session: Session, name: str) -> Run:
         alone = {name: run.plan.machines[name]}
         return replace(run, plan=replace(run.plan, machines=alone, apply=(), delete=()))
     message = f"no apiserver of {session.cluster.name} is ready"
-    raise UnreachableError(message, hint=f"clusterctl status {session.cluster.inventory}")
+    raise UnreachableError(message, hint=clusterctl("status", session.cluster.inventory))
 
 
 # Leave
@@ -167,7 +168,7 @@ def _look(session: Session, name: str) -> Leaving:
     refuse_leaving(session.cluster, look, machine)
     if look.api(but=name) is None:
         message = f"no other apiserver of {session.cluster.name} is ready"
-        hint = f"clusterctl status {session.cluster.inventory}"
+        hint = clusterctl("status", session.cluster.inventory)
         raise UnreachableError(message, hint=hint)
     return Leaving(
         session,
@@ -188,7 +189,7 @@ def refuse_leaving(cluster: Cluster, observed: Mapping[str, Observed], machine: 
     if machine.is_master and len(cluster.masters) == 1:
         message = f"{machine.name} is the only master: the cluster cannot work without it"
         raise RefusedError(
-            message, hint=f"to remove the cluster: clusterctl down {cluster.inventory}"
+            message, hint=f"to remove the cluster: {clusterctl('down', cluster.inventory)}"
         )
     if not machine.has_etcd:
         return
@@ -198,7 +199,7 @@ def refuse_leaving(cluster: Cluster, observed: Mapping[str, Observed], machine: 
         raise RefusedError(
             message,
             hint="start the machines of the other members; if they are lost for good: "
-            f"clusterctl recover {cluster.inventory}",
+            f"{clusterctl('recover', cluster.inventory)}",
         )
     if reason := against_removal(known, machine.name):
         message = f"the etcd member {machine.name} must not be removed now: {reason}"
@@ -207,7 +208,7 @@ def refuse_leaving(cluster: Cluster, observed: Mapping[str, Observed], machine: 
             message,
             hint=f"repair or replace {sick} first"
             if sick
-            else f"to remove the cluster: clusterctl down {cluster.inventory}",
+            else f"to remove the cluster: {clusterctl('down', cluster.inventory)}",
         )
 
 
@@ -271,9 +272,9 @@ def refuse_replacing(path: Path, case: Leaving, *, force: bool) -> None:
         )
         raise RefusedError(
             message,
-            hint=f"clusterctl node remove {path} {name}; put the new machine in its place; then "
-            f"clusterctl certs csr {path} -o DIR; clusterctl certs import {path} DIR; "
-            f"clusterctl up {path}",
+            hint=f"{clusterctl('node', 'remove', path, name)}; put the new machine in its place; then "
+            f"{clusterctl('certs', 'csr', path, '-o', 'DIR')}; {clusterctl('certs', 'import', path, 'DIR')}; "
+            f"{clusterctl('up', path)}",
         )
     made = session.draft.source.makes_machines
     if case.health and not force:
@@ -288,7 +289,7 @@ def refuse_replacing(path: Path, case: Leaving, *, force: bool) -> None:
         raise RefusedError(
             message,
             hint=f"put the new machine in its place, or correct its address in {path}, then run the "
-            f"same command again. To go on without it: clusterctl node remove {path} {name}",
+            f"same command again. To go on without it: {clusterctl('node', 'remove', path, name)}",
         )
 
 

@@ -12,6 +12,7 @@ from provision.inventory.draft import GROUPS, HostEntry
 from provision.local import private_file
 from provision.local.cache import identity
 from provision.model.cluster import Role, Settings
+from provision.model.commands import clusterctl
 
 SUFFIX = "-drill"
 LONGEST = 40  # characters of a cluster's name
@@ -48,7 +49,7 @@ def text(draft: Draft) -> str:
         cluster["api"] = {"vip": "auto"}
     if _stacked(draft):
         del groups["etcd"]
-    lines = [f"# Made by clusterctl drill {draft.inventory}", f"cluster = {pformat(cluster)}"]
+    lines = [f"# Made by {clusterctl('drill', draft.inventory)}", f"cluster = {pformat(cluster)}"]
     lines += [f"{group} = {pformat(hosts)}" for group, hosts in groups.items() if hosts]
     return "\n".join(lines) + "\n"
 

@@ -10,10 +10,11 @@ from provision import inventory
 from provision.drill import copy, interruption
 from provision.drill.faults import FAULTS
 from provision.drill.measure import Result, measure
-from provision.drill.runs import clusterctl
+from provision.drill.runs import run_clusterctl
 from provision.drill.site import open_site
 from provision.local.progress import Progress
 from provision.local.runlog import RunLog
+from provision.model.commands import clusterctl
 from provision.model.errors import ClusterctlError
 
 # This fault creates the lab's cluster, so it comes first.
@@ -43,12 +44,12 @@ def drill(
     lab = copy.write(inventory.read(path))
     results: list[Result] = []
     for seed in range(1, runs + 1) if KILLED in names else ():
-        clusterctl("down", lab, "--yes").succeeded()
+        run_clusterctl("down", lab, "--yes").succeeded()
         results.append(killed(lab, seed, progress))
     faults = [fault for fault in FAULTS if fault.name in names]
     if faults:
         with progress.phase("lab", "a cluster like yours", (str(lab),)):
-            clusterctl("up", lab, "--yes").succeeded()
+            run_clusterctl("up", lab, "--yes").succeeded()
         with tempfile.TemporaryDirectory() as folder:
             site = open_site(lab, Path(folder) / "kubeconfig")
             site.make_namespace()
@@ -58,11 +59,11 @@ def drill(
                 else:
                     progress.note(f"{fault.name}: this cluster is too small to survive it")
     if all(result.survived for result in results):
-        clusterctl("down", lab, "--yes").succeeded()
+        run_clusterctl("down", lab, "--yes").succeeded()
         lab.unlink()
     else:
-        progress.note(f"the lab is still there: clusterctl status {lab}")
-        progress.note(f"when you have seen enough: clusterctl down {lab} --yes")
+        progress.note(f"the lab is still there: {clusterctl('status', lab)}")
+        progress.note(f"when you have seen enough: {clusterctl('down', lab, '--yes')}")
     return tuple(results)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from provision.apply.phases import CONTROL_PLANE, Phase
 from provision.drill.harm import Action, connect, power_on
-from provision.drill.runs import Ended, Run, clusterctl
+from provision.drill.runs import Ended, Run, run_clusterctl
 from provision.drill.site import Site, await_
 from provision.model import paths
 from provision.model.errors import EXIT_INTERRUPTED, RefusedError, UnhealthyError
@@ -62,10 +62,12 @@ def finished(inventory: Path) -> None:
     Raises:
         UnhealthyError: `plan` finds a change, or the cluster is not healthy in time.
     """
-    if (plan := clusterctl("plan", inventory)).code != 0:
+    if (plan := run_clusterctl("plan", inventory)).code != 0:
         message = f"there is something left to do: {plan.out}{plan.err}"
         raise UnhealthyError(message)
-    await_("clusterctl status: healthy", lambda: clusterctl("status", inventory).code == 0, HEALTHY)
+    await_(
+        "clusterctl status: healthy", lambda: run_clusterctl("status", inventory).code == 0, HEALTHY
+    )
 
 
 def press_ctrl_c(site: Site, victim: str) -> str:

@@ -142,6 +142,6 @@ class Run:
         self._out = self._process.stdout.read()
 
 
-def clusterctl(command: str, inventory: Path, *arguments: str) -> Ended:
+def run_clusterctl(command: str, inventory: Path, *arguments: str) -> Ended:
     """Run a command and wait until it ends. It does not raise if the command fails."""
     return Run(command, inventory, *arguments).wait()

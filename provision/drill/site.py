@@ -16,7 +16,7 @@ from provision import inventory
 from provision.desired.components.etcd import etcdctl
 from provision.drill import dns
 from provision.drill.client import Client, StatusError
-from provision.drill.runs import Ended, clusterctl
+from provision.drill.runs import Ended, run_clusterctl
 from provision.drill.writer import NAMESPACE
 from provision.inventory import Draft
 from provision.machines.lab import Lab
@@ -66,7 +66,7 @@ class Site:
         return False
 
     def clusterctl(self, command: str, *arguments: str) -> Ended:
-        return clusterctl(command, self.inventory, *arguments)
+        return run_clusterctl(command, self.inventory, *arguments)
 
     def etcdctl(self, member: Machine, arguments: str) -> str:
         """Run etcdctl on the member's machine, against this member; return its output."""
@@ -203,7 +203,7 @@ def open_site(path: Path, kubeconfig: Path) -> Site:
         raise RefusedError(message, hint=f'only where cluster["machines"] is {able}')
     lab = Lab()
     cluster, _, known_hosts = locate(lab, draft)
-    clusterctl("kubeconfig", path, "-o", str(kubeconfig)).succeeded()
+    run_clusterctl("kubeconfig", path, "-o", str(kubeconfig)).succeeded()
     host, _, port = cluster.endpoint.removeprefix("https://").rpartition(":")
     client = Client(kubeconfig, host, int(port))
     return Site(draft, lab, cluster, known_hosts, kubeconfig, client)

@@ -16,6 +16,7 @@ from provision.inventory.wording import show
 from provision.model import ports
 from provision.model.backup_place import S3Place, SshPlace, place
 from provision.model.cluster import Role, Settings
+from provision.model.commands import clusterctl, shell
 from provision.model.errors import Finding
 from provision.model.settings.backup import Backup
 from provision.model.settings.components import KUBERNETES_DEFAULT
@@ -162,7 +163,7 @@ def _artifacts(given: Settings, broken: frozenset[str]) -> Iterator[Finding]:
     if artifacts.mirror:
         yield from _open_url(f"{where}.mirror", artifacts.mirror)
     if artifacts.bundle and not is_file(artifacts.bundle):
-        hint = "`clusterctl artifacts bundle INVENTORY` makes one"
+        hint = f"{clusterctl('artifacts', 'bundle', 'INVENTORY', artifacts.bundle)} makes one"
         yield Finding(f"{where}.bundle", f"there is no file {show(artifacts.bundle)}", hint)
 
 
@@ -183,7 +184,7 @@ def _backup(backup: Backup) -> Iterator[Finding]:
     where = "cluster.backup"
     for text in backup.recipients:
         if not is_recipient(text):
-            hint = "`age-keygen -y KEYFILE` prints the public key, age1..."
+            hint = f"{shell('age-keygen', '-y', 'FILE')} prints the public key, age1..."
             yield Finding(f"{where}.recipients", f"{show(text)} is not a public key of age", hint)
     to = place(backup)
     if backup.to and to is None:

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from provision.inventory.draft import GROUPS
 from provision.inventory.wording import plain
+from provision.model.commands import clusterctl
 from provision.model.errors import Finding, InventoryError
 
 _PASSWORD = re.compile(r"(pass(word|wd|phrase)?|secret|token).*", re.I | re.S)
@@ -50,7 +52,9 @@ def execute(path: Path) -> Executed:
         code = compile(text, str(path), "exec", dont_inherit=True)
     except FileNotFoundError:
         raise _error(
-            path, "there is no such file", "`clusterctl init` prints a new inventory"
+            path,
+            "there is no such file",
+            f"this makes a new one: {clusterctl('init')} > {quote(str(path))}",
         ) from None
     except OSError as error:
         raise _error(path, f"cannot be read: {error.strerror}", "check its permissions") from None

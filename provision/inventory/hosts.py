@@ -13,6 +13,7 @@ from provision.inventory.draft import GROUPS, HostData, HostEntry
 from provision.inventory.files import absolute, is_file, mode_open_to_others
 from provision.inventory.wording import show, validate
 from provision.model.cluster import Role, Taint
+from provision.model.commands import shell
 from provision.model.errors import Finding
 from provision.model.source import Source
 
@@ -160,7 +161,7 @@ def _check(data: HostData, where: str) -> Iterator[Finding]:
             yield Finding(f"{where}.{key}", f"there is no file {show(path)}", hint)
     if data.ssh_key and is_file(data.ssh_key) and (mode := mode_open_to_others(data.ssh_key)):
         what = f"{show(data.ssh_key)} has mode {mode}: other users can read it"
-        yield Finding(f"{where}.ssh_key", what, f"chmod 600 {data.ssh_key}")
+        yield Finding(f"{where}.ssh_key", what, shell("chmod", 600, data.ssh_key))
 
 
 def _entry(name: str, groups: list[_Group], *, stacked: bool, source: Source) -> HostEntry:

@@ -12,7 +12,7 @@ from provision.inventory.wording import show, validate
 from provision.model.errors import Finding, InventoryError
 
 _TARGET = re.compile(
-    r"((?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*)"
+    r"((?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@)?(?P<host>[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])"
     r"(:(?P<port>[0-9]{1,5}))?"
 )
 
@@ -121,6 +121,8 @@ def _group(group: str, targets: Sequence[_Target], *, by_label: bool) -> list[st
     for number, target in enumerate(targets, start=1):
         name = target.label if by_label else f"{group[0]}{number}"
         lines.append(f'    ("{name}", {{{", ".join(_data(target))}}}),')
+        if ":" in target.host:
+            lines[-1] += "  # add its IPv4 address: nodes use IPv4"
     return [*lines, "]"]
 
 
@@ -136,7 +138,7 @@ def _data(target: _Target) -> list[str]:
 def _parse(target: str, findings: list[Finding]) -> _Target:
     match = _TARGET.fullmatch(target)
     if match is None or not 1 <= int(match["port"] or 22) <= 65535:
-        hint = "write [USER@]ADDRESS[:PORT], such as admin@192.0.2.11"
+        hint = "write [USER@]ADDRESS[:PORT], such as admin@192.0.2.11 or admin@[2001:db8::11]:22"
         findings.append(Finding("machines", f"{show(target)} is not a machine", hint))
         return _Target("", "", 0)
-    return _Target(match["user"] or "", match["host"], int(match["port"] or 0))
+    return _Target(match["user"] or "", match["host"].strip("[]"), int(match["port"] or 0))

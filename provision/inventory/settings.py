@@ -11,6 +11,7 @@ from provision.inventory import checks
 from provision.inventory.files import absolute, mode_open_to_others
 from provision.inventory.wording import show, validate
 from provision.model.cluster import Files, Settings
+from provision.model.commands import shell
 from provision.model.errors import Finding
 from provision.model.source import SOURCES, STATIC, SourceName
 
@@ -95,7 +96,7 @@ def _ssh_key(file: Path | None, findings: list[Finding]) -> str:
     where = "cluster.backup.ssh_key"
     if mode := mode_open_to_others(file):
         what = f"{show(file)} has mode {mode}: other users can read it"
-        findings.append(Finding(where, what, f"chmod 600 {file}"))
+        findings.append(Finding(where, what, shell("chmod", 600, file)))
         return ""
     try:
         return file.read_text("ascii")

@@ -76,7 +76,7 @@ def wants_passphrase(source: Path) -> bool:
     if not head.startswith(_MAGIC):
         raise RefusedError(
             f"{source} is not a snapshot: it is not encrypted by age",
-            hint="give a file that clusterctl etcd snapshot wrote",
+            hint="give a file that `etcd snapshot` wrote",
         )
     return head.removeprefix(_MAGIC).startswith(b"-> scrypt ")
 

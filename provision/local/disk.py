@@ -11,6 +11,8 @@ from pathlib import Path
 
 import platformdirs
 
+from provision.model.commands import shell
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -33,7 +35,7 @@ def explain(error: OSError) -> tuple[str, str] | None:
     if error.errno in _FULL:
         where = where or _full()
         message = f"{where} cannot be written: {reason}" if where else reason
-        check = f"df -h {_existing(where)}" if where else "df -h"
+        check = shell("df", "-h", *([_existing(where)] if where else []))
         return message, f"Free space there (see: {check}){_elsewhere(where)}. Then run it again."
     if not where:
         return None

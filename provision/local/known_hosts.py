@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import binascii
 import re
-from base64 import b64decode
-from collections.abc import Iterable, Iterator
+import subprocess
+import tempfile
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,11 +18,14 @@ from pathlib import Path
 from paramiko.hostkeys import HostKeys
 
 from provision.local import private_file, ssh_config
+from provision.local.ssh_config import Route
 from provision.model.cluster import Ssh
 
 USERS_OWN = (Path("~/.ssh/known_hosts"), Path("~/.ssh/known_hosts2"))
 SYSTEM = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
 REVOKED = "@revoked"
+_KRL = b"SSHKRL\n\0"
+_PORT = re.compile(r"\[(.+)\]:[0-9]+")
 _MARKERS = ("", "@cert-authority", REVOKED)
 
 
@@ -39,6 +44,11 @@ class Entry:
     names: str
     kind: str
     key: bytes
+
+    @property
+    def plain(self) -> bool:
+        """Whether `ssh-keygen -R` can remove the line: its names have no wildcards."""
+        return not set(self.names) & set("*?!")
 
     def matches(self, host: str) -> bool:
         """Whether the line is about this host, under the name `Route.key_name`."""
@@ -85,8 +95,7 @@ def write(machines: Iterable[Ssh], path: Path) -> Path:
     for ssh, route in routes:
         chosen |= set(route.system_known_hosts or SYSTEM)
         if not ssh.host_key:
-            own = route.known_hosts or users_own()
-            chosen |= {ssh.known_hosts_file} if ssh.known_hosts_file else set(own)
+            chosen |= set(own_files(ssh, route))
     for file in sorted(files | chosen):
         for line, entry in _lines(file):
             trusted = file in chosen and not any(entry.matches(host) for host in pinned)
@@ -94,6 +103,61 @@ def write(machines: Iterable[Ssh], path: Path) -> Path:
                 lines.append(f"{line}\n")
     private_file.write(path, "".join(lines).encode())
     return path
+
+
+def certified(ssh: Ssh, route: Route) -> bool:
+    """Whether only `@cert-authority` lines are about a machine."""
+    files = (*own_files(ssh, route), *(route.system_known_hosts or SYSTEM))
+    entries = (entry for file in files for _, entry in _lines(file))
+    return any(e.marker == "@cert-authority" and e.matches(route.key_name) for e in entries)
+
+
+def own_files(ssh: Ssh, route: Route) -> tuple[Path, ...]:
+    """Give the user's files that count for a machine: the inventory's, ssh_config's or the usual."""
+    if ssh.known_hosts_file:
+        return (ssh.known_hosts_file,)
+    return route.known_hosts or users_own()
+
+
+def sources(ssh: Ssh, route: Route) -> tuple[str, Mapping[Path, Mapping[int, Entry]]]:
+    """Find the lines about a machine that has no pinned key.
+
+    Returns:
+        The name under which the machine is known, and file -> number of the line -> entry.
+    """
+    files = (*own_files(ssh, route), *(route.system_known_hosts or SYSTEM))
+    plain = _PORT.fullmatch(route.key_name)
+    for name in (route.key_name, *((plain[1],) if plain else ())):
+        found: dict[Path, dict[int, Entry]] = {}
+        for file in files:
+            lines = _numbered(file)
+            if about := {n: e for n, _, e in lines if not e.marker and e.matches(name)}:
+                found[file] = about
+        if found:
+            return name, found
+    return route.key_name, {}
+
+
+def is_revoked(file: Path | None, key: bytes) -> bool:
+    """Whether the file of `RevokedHostKeys` revokes a key. Source: sshkey_check_revoked in OpenSSH.
+
+    As in OpenSSH, a file that cannot be read revokes every key.
+    """
+    if file is None:
+        return False
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return True
+    if not content.startswith(_KRL):
+        words = (word for line in content.split(b"\n") if line[:1] != b"#" for word in line.split())
+        return b64encode(key) in words
+    kind = key[4 : 4 + int.from_bytes(key[:4], "big")].decode()
+    with tempfile.NamedTemporaryFile("w", prefix="clusterctl-key-") as public:
+        public.write(f"{kind} {b64encode(key).decode()}\n")
+        public.flush()
+        argv = ["ssh-keygen", "-Q", "-f", str(file), public.name]
+        return subprocess.run(argv, check=False, capture_output=True).returncode != 0
 
 
 def users_own() -> tuple[Path, ...]:
@@ -109,7 +173,7 @@ def lookup(files: Iterable[Path], host: str) -> Known:
     """
     entries = [entry for file in files for _, entry in _lines(file)]
     found = _about(entries, host)
-    plain = re.fullmatch(r"\[(.+)\]:[0-9]+", host)
+    plain = _PORT.fullmatch(host)
     if found.keys or not plain:
         return found
     fallback = _about(entries, plain[1])
@@ -126,11 +190,15 @@ def _about(entries: Iterable[Entry], host: str) -> Known:
 
 def _lines(file: Path) -> Iterator[tuple[str, Entry]]:
     """Give each line that is an entry, with the entry. OpenSSH too skips all other lines."""
+    return ((line, entry) for _, line, entry in _numbered(file))
+
+
+def _numbered(file: Path) -> Iterator[tuple[int, str, Entry]]:
     if not file.is_file():
         return
-    for line in file.read_text("utf-8", errors="replace").splitlines():
+    for number, line in enumerate(file.read_text("utf-8", errors="replace").splitlines(), 1):
         if entry := _entry(line.strip()):
-            yield line.strip(), entry
+            yield number, line.strip(), entry
 
 
 def _entry(line: str) -> Entry | None:

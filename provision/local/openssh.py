@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from provision.local import ssh_config
 from provision.model.cluster import Ssh
 
 
@@ -15,7 +16,7 @@ def command(target: Ssh, known_hosts: Path, *options: str) -> list[str]:
     """
     arguments = [
         "ssh",
-        "-o", f"UserKnownHostsFile={known_hosts}",
+        "-o", ssh_config.known_hosts_option(known_hosts),
         # The file has what counts of the system's files; a pinned machine has its pin alone.
         "-o", "GlobalKnownHostsFile=/dev/null",
         "-o", "StrictHostKeyChecking=yes",

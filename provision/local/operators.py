@@ -8,6 +8,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError
 from provision.model.holder import BEAT, LIFE, Holder
 
@@ -51,14 +52,14 @@ def taken(holder: Holder, inventory: Path) -> RefusedError:
     )
     return RefusedError(
         f"another operator works on this cluster: {holder}",
-        hint=f"{hint}; if you know that the run has died: clusterctl unlock {inventory}",
+        hint=f"{hint}; if you know that the run has died: {clusterctl('unlock', inventory)}",
     )
 
 
 def lost(where: str) -> RefusedError:
     """Give the error for a lock that `clusterctl unlock` took from this run."""
     return RefusedError(
-        f"an operator removed this run's lock on {where} (clusterctl unlock)",
+        f"an operator removed this run's lock on {where} (`unlock`)",
         hint="this run has stopped; run the same command again when no other operator works "
         "on the cluster",
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from provision.local import disk
+from provision.model.commands import shell
 from provision.model.errors import RefusedError
 
 _SCRATCH = "snapshot-"
@@ -29,7 +30,7 @@ def read(path: Path) -> bytes:
         raise RefusedError(f"{path} cannot be read: {error.strerror}") from error
     if mode & 0o077:
         message = f"{path} is {mode:04o}: others can read it"
-        raise RefusedError(message, hint=f"chmod 600 {path}")
+        raise RefusedError(message, hint=shell("chmod", 600, path))
     return content
 
 

@@ -29,6 +29,7 @@ from provision.local import seal
 from provision.local.cache import Cache, packed, unpacked
 from provision.local.operators import gone, lost, taken
 from provision.model.cluster import Inventory
+from provision.model.commands import shell
 from provision.model.errors import MachinesError, RefusedError
 from provision.model.holder import BEAT, LIFE, Holder
 from provision.pki.trust import Trust
@@ -180,7 +181,7 @@ class SharedCache(Cache):
                 raise _AbsentError(code) from None
             if code == "NoSuchBucket":
                 message = f"there is no bucket {self._bucket} for the state of {self._name}"
-                hint = f"make it, with versions and without public access: aws s3 mb s3://{self._bucket}"
+                hint = f"make it, with versions and without public access: {shell('aws', 's3', 'mb', f's3://{self._bucket}')}"
                 raise MachinesError(message, hint=hint) from None
             raise in_words(error, f"the state in s3://{self._bucket}/{key}", action) from error
 

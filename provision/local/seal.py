@@ -15,6 +15,7 @@ from pathlib import Path
 import pyrage
 
 from provision.local import age_files, private_file
+from provision.model.commands import shell
 from provision.model.errors import RefusedError, TrustError
 
 PASSPHRASE_FILE = "CLUSTERCTL_PASSPHRASE_FILE"  # noqa: S105 - a name
@@ -68,7 +69,7 @@ def wanted() -> Seal | None:
     identity_file = os.environ.get(AGE_IDENTITY)
     if passphrase_file and identity_file:
         message = f"{PASSPHRASE_FILE} and {AGE_IDENTITY} are both set"
-        raise RefusedError(message, hint="unset one of them")
+        raise RefusedError(message, hint=f"choose one, for example: {shell('unset', AGE_IDENTITY)}")
     if passphrase_file:
         first = private_file.read(Path(passphrase_file)).decode().partition("\n")[0]
         if not first:
@@ -81,7 +82,10 @@ def wanted() -> Seal | None:
         private_file.read(Path(identity_file))
         found = age_files.read_identities(Path(identity_file))
         if not found:
-            raise RefusedError(f"{identity_file} has no identity", hint="age-keygen makes one")
+            raise RefusedError(
+                f"{identity_file} has no identity",
+                hint=f"{shell('age-keygen', '-o', 'FILE')} makes one, in a new file; set {AGE_IDENTITY} to it",
+            )
         return Seal(identities=found)
     return None
 

@@ -42,6 +42,7 @@ class Route:
         agent: the agent's socket; empty: SSH_AUTH_SOCK; `none`: no agent.
         known_hosts: the user's files; empty: OpenSSH's own choice.
         system_known_hosts: the system's files; empty: OpenSSH's own choice.
+        revoked: the file of `RevokedHostKeys`.
         hops: the bastions on the way, in the order of the connections.
         proxy_command: a program that makes the connection; its tokens are not expanded. With hops
             it makes the connection to the first.
@@ -59,6 +60,7 @@ class Route:
     known_hosts: tuple[Path, ...]
     system_known_hosts: tuple[Path, ...]
     family: socket.AddressFamily
+    revoked: Path | None = None
     hops: tuple[Route, ...] = ()
     proxy_command: str = ""
 
@@ -117,13 +119,17 @@ def program(ssh: Ssh, *options: str, hop: Route) -> list[str]:
     ]  # fmt: skip
     if ssh.known_hosts_file:
         users = hop.known_hosts or tuple(_home() / f".ssh/known_hosts{n}" for n in ("", "2"))
-        files = " ".join(f'"{_literal(file)}"' for file in (ssh.known_hosts_file, *users))
-        argv += ["-o", f"UserKnownHostsFile={files}"]
+        argv += ["-o", known_hosts_option(ssh.known_hosts_file, *users)]
     if ssh.key:
         # Any -i takes the place of the default keys.
         keys = (*(key for key in hop.identities if key.is_file()), ssh.key)
         argv += [word for key in keys for word in ("-i", _literal(key))]
     return [*argv, *options]
+
+
+def known_hosts_option(*files: Path) -> str:
+    """Give the option that names the user's known_hosts files. Blanks and `%` in paths are kept."""
+    return "UserKnownHostsFile=" + " ".join(f'"{_literal(file)}"' for file in files)
 
 
 def carry(ssh: Ssh, hops: tuple[Route, ...], proxy_command: str, *options: str) -> list[str]:
@@ -209,6 +215,7 @@ def _route(name: str, options: Mapping[str, list[str]]) -> Route:
         system_known_hosts=_files(
             _one(options, "globalknownhostsfile"), Path("/etc/ssh/ssh_known_hosts")
         ),
+        revoked=_path(revoked, values) if (revoked := _one(options, "revokedhostkeys")) else None,
         family=families.get(_one(options, "addressfamily"), socket.AF_UNSPEC),
     )
 

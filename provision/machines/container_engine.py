@@ -30,6 +30,7 @@ from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from provision.model.commands import shell
 from provision.model.errors import MachinesError
 
 T = TypeVar("T")
@@ -43,7 +44,9 @@ _ABOUT: Mapping[Name, tuple[str, ...]] = {"podman": ("version",), "docker": ("in
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # Docker's classic builder writes it without a terminal too
 # An operator who has both engines chooses one with this environment variable.
 CHOSEN = "CLUSTERCTL_ENGINE"
-INSTALL_HINT = "install one: apt-get install podman runc (and run clusterctl as root)"
+INSTALL_HINT = (
+    f"install one, and run clusterctl as root: {shell('apt-get', 'install', 'podman', 'runc')}"
+)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Literal
 
 from provision.local.progress import Progress
 from provision.machines.container_engine import Engine, follow
+from provision.model.commands import shell
 from provision.model.errors import MachinesError
 
 Kind = Literal["bare", "full"]
@@ -263,7 +264,9 @@ def _debootstrap(engine: Engine, mirror: str, tag: str, say: Callable[[str], Non
         raise MachinesError(
             f"{PULLED_BASE} cannot be pulled, and debootstrap, which can make it, "
             + ("needs root" if os.geteuid() else "is not installed"),
-            hint="as root: apt-get install debootstrap; then the same command again",
+            hint="run the same command as root"
+            if os.geteuid()
+            else f"{shell('apt-get', 'install', 'debootstrap')}; then the same command again",
         )
     # Not /tmp: it is often a small tmpfs and mounted nodev.
     with tempfile.TemporaryDirectory(prefix="clusterctl-base-", dir="/var/tmp") as name:

@@ -55,6 +55,7 @@ from provision.machines.lab_names import (
 from provision.machines.lab_network import VIP_HOST, assign, mac, read_resolvers, resolv_conf
 from provision.machines.parallel import on_all
 from provision.model.cluster import Ssh
+from provision.model.commands import clusterctl, shell
 from provision.model.errors import MachinesError
 from provision.model.located import Located
 
@@ -314,7 +315,7 @@ class Lab:
                 raise MachinesError(
                     f"{name} was made from the image {made_of!r}, "
                     f"but the inventory has {draft.lab.image!r}",
-                    hint=f"remove the machines first: clusterctl machines down {draft.inventory}",
+                    hint=f"remove the machines first: {clusterctl('machines', 'down', draft.inventory)}",
                 )
 
     def _ensure_keys(self, draft: Draft) -> set[Path]:
@@ -366,10 +367,13 @@ class Lab:
                 return ssh_keys.log_in(address, host_key, USERS[draft.lab.image], key)
             except (OSError, EOFError, paramiko.SSHException) as error:
                 if time.monotonic() > deadline:
+                    container = self.container(draft, name)
+                    look = shell(
+                        self._engine.name, "exec", "-it", container, "systemctl", "--failed"
+                    )
                     raise MachinesError(
                         f"no SSH login on {address} after {SSH_TIMEOUT:.0f} s: {error}",
-                        hint=f"look inside: {self._engine.name} exec -it "
-                        f"{self.container(draft, name)} systemctl --failed",
+                        hint=f"look inside: {look}",
                     ) from None
                 if cancelled.wait(0.1):
                     raise MachinesError("interrupted") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from provision.machines import inotify
 from provision.machines.container_engine import Engine, Network
 from provision.machines.lab_names import INOTIFY_LABEL, LAB_LABEL
+from provision.model.commands import clusterctl
 from provision.model.errors import MachinesError
 
 SUPERNET = IPv4Network("10.77.0.0/16")
@@ -37,7 +38,7 @@ def free_subnet(
             return subnet
     raise MachinesError(
         f"there is no free network for the lab: all of {supernet} is in use",
-        hint="remove labs that are not needed: clusterctl machines down INVENTORY",
+        hint=f"remove labs that are not needed: {clusterctl('machines', 'down', 'INVENTORY')}",
     )
 
 

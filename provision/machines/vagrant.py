@@ -33,6 +33,7 @@ from provision.machines.vagrant_command import (
 )
 from provision.machines.vagrant_providers import Containers, Provider, VirtualMachines, choose
 from provision.model.cluster import Ssh
+from provision.model.commands import clusterctl
 from provision.model.errors import MachinesError
 from provision.model.located import Located
 
@@ -86,7 +87,7 @@ class Vagrant:
             raise MachinesError(
                 f"the machines were made by {provider.name}, "
                 f"but the inventory has {draft.vagrant.provider}",
-                hint=f"remove them first: clusterctl machines down {draft.inventory}",
+                hint=f"remove them first: {clusterctl('machines', 'down', draft.inventory)}",
             )
         require()
         provider.prepare(draft, names, tuple(made), progress)

@@ -13,13 +13,14 @@ import paramiko
 
 from provision.machines.container_engine import follow, run
 from provision.model.cluster import Ssh
+from provision.model.commands import shell
 from provision.model.errors import MachinesError
 
 HERE = Path(__file__).parents[1]
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 TIMEOUT = 120.0  # seconds, for queries; Vagrant answers within 1 second on an idle computer
 ABSENT = "not_created"  # Vagrant's word for all providers
-INSTALL_HINT = 'install it (apt-get install vagrant), or use "machines": "lab"'
+INSTALL_HINT = f'install it ({shell("apt-get", "install", "vagrant")}), or use "machines": "lab"'
 
 _SPEAKER = re.compile(r"\s*(?:==>)?\s*(\S+): (.*)")
 

@@ -23,6 +23,7 @@ from provision.machines.lab import COMMAND, USERS, Lab
 from provision.machines.lab_names import LAB_LABEL, lab_id
 from provision.machines.lab_network import VIP_HOST, assign, free_subnet, read_routes
 from provision.machines.ssh_keys import public
+from provision.model.commands import clusterctl
 from provision.model.errors import MachinesError
 
 Name = Literal["virtualbox", "libvirt", "docker"]
@@ -156,7 +157,7 @@ class Containers:
         if strangers:
             raise MachinesError(
                 f"{', '.join(strangers)}: there is a container that Vagrant does not know",
-                hint=f"remove it first: clusterctl machines down {draft.inventory}",
+                hint=f"remove it first: {clusterctl('machines', 'down', draft.inventory)}",
             )
         self.lab.prepare(draft, names, progress)
         shim = self._path(draft) / "docker"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import TrustError, UnreachableError
 from provision.model.facts import Facts
 from provision.model.observed import ApiView, Observed, api_view
@@ -70,7 +71,10 @@ class Look(Mapping[str, Observed]):
         if answering:
             return answering[0]
         message = f"no master of {self.cluster.name} answers: {reasons(self.unreachable(masters))}"
-        raise UnreachableError(message, hint="clusterctl check shows what is wrong with each")
+        raise UnreachableError(
+            message,
+            hint=f"{clusterctl('check', self.cluster.inventory)} shows what is wrong with each",
+        )
 
     def api(self, *, but: str = "") -> ApiView | None:
         """What the first apiserver that is ready says; None: no apiserver is ready.

@@ -55,14 +55,19 @@ _STRINGS = TypeAdapter(dict[str, str])
 _TYPED = TypeAdapter(tuple[_Typed, ...])
 
 
+def _unready(answer: str) -> str:
+    """The checks that fail, in an apiserver's answer to /readyz; it lists all of about forty."""
+    failing = re.findall(r"\[-\]([\w/.-]+)", answer)
+    return f"fails: {', '.join(failing)}" if failing else answer.rpartition("\n")[2] or "no answer"
+
+
 def view(output: Sections) -> ApiView | None:
     if "api-ready" not in output:
         return None
     nodes: list[NodeView] = []
     applied: dict[str, str] = {}
-    problems = (
-        [] if (answer := output.lines("api-ready")) == ["ok"] else answer[-1:] or ["no answer"]
-    )
+    answer = output.lines("api-ready")
+    problems = [] if answer == ["ok"] else [_unready("\n".join(answer))]
     if "api-objects" not in output:
         raise SectionError("section 'api-objects' is missing")
     # A new cluster has no objects yet.

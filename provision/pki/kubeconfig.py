@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from provision.model.commands import clusterctl
 from provision.model.errors import TrustError
 
 BOOTSTRAP_USER = "tls-bootstrap-token-user"
@@ -133,7 +134,8 @@ def _parse(text: str) -> dict[str, Any]:
 def _broken(why: str) -> TrustError:
     return TrustError(
         f"the existing kubeconfig cannot be merged into: {why}",
-        hint="repair or move that file, or write to a new one with `clusterctl kubeconfig -o FILE`",
+        hint="repair or move that file, or write a new one: "
+        f"{clusterctl('kubeconfig', 'INVENTORY', '-o', 'FILE')}",
     )
 
 

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from provision.model.commands import clusterctl
 from provision.model.errors import TrustError
 from provision.pki.authority import (
     BACKDATE,
@@ -202,7 +203,8 @@ def issue(leaf: Leaf, trust: Trust, now: datetime) -> Issued:
         raise TrustError(
             f"{leaf.name}: cannot be issued, the key of {leaf.authority} is not in the cluster",
             hint=f"put it at {leaf.authority.key_path} on a master; if the authority is yours "
-            "alone, clusterctl certs csr writes requests, and certs import takes what it signed",
+            f"alone, {clusterctl('certs', 'csr', 'INVENTORY', '-o', 'DIR')} writes requests, and "
+            f"{clusterctl('certs', 'import', 'INVENTORY', 'DIR')} takes what it signed",
         )
     start, end = authority.not_valid_before_utc, authority.not_valid_after_utc
     if not start <= now < end:

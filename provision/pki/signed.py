@@ -11,12 +11,13 @@ from pathlib import PurePosixPath
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from provision.model.commands import clusterctl
 from provision.model.errors import Finding
 from provision.pki.authority import UNREADABLE
 from provision.pki.leaf import PURPOSES, WORDS, Leaf, issued_by, names, subject, usages
 from provision.pki.requests import authority_file, shown_subject
 
-AGAIN = "run clusterctl certs csr: it makes a new request"
+AGAIN = f"make a new request: {clusterctl('certs', 'csr', 'INVENTORY', '--all', '-o', 'DIR')}"
 
 
 @dataclass(frozen=True)

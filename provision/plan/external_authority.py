@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from provision.model.cluster import Cluster
+from provision.model.commands import clusterctl
 from provision.model.errors import Finding, RefusedError
 from provision.model.observed import Observed
 from provision.pki import table
@@ -42,8 +43,8 @@ def refusal(cluster: Cluster, what: str) -> RefusedError:
     message = f"the authority of {cluster.name} is external: {what}"
     return RefusedError(
         message,
-        hint=f"clusterctl certs csr {inventory} -o DIR writes requests for it to sign; "
-        f"then clusterctl certs import {inventory} DIR",
+        hint=f"{clusterctl('certs', 'csr', inventory, '-o', 'DIR')} writes requests for it to sign; "
+        f"then {clusterctl('certs', 'import', inventory, 'DIR')}",
     )
 
 
@@ -61,7 +62,7 @@ def refuse_own_authority(cluster: Cluster, trust: Trust) -> None:
         raise RefusedError(
             message,
             hint='take "authority": "external" out; it is for a cluster that is new '
-            f"(clusterctl down {cluster.inventory} takes this one apart)",
+            f"({clusterctl('down', cluster.inventory)} takes this one apart)",
         )
 
 
@@ -106,5 +107,5 @@ def due(
         }
         if reasons:
             what = ", ".join(f"{name} {reason}" for name, reason in reasons.items())
-            hint = f"clusterctl certs csr {cluster.inventory} -o DIR"
+            hint = clusterctl("certs", "csr", cluster.inventory, "-o", "DIR")
             yield Finding(machine.name, what, hint, fatal=False)

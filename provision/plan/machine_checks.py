@@ -15,6 +15,7 @@ from provision.desired.model import Component, Listens, Protocol
 from provision.desired.packages import EPEL
 from provision.inventory.rules import NODE_NAME, is_hostname
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl, shell
 from provision.model.errors import Finding
 from provision.model.observed import Port as Held
 from provision.observe.script import HAPROXY_CONNECTS, KEEPALIVED_CONNECTS
@@ -51,8 +52,8 @@ def _other_cluster(view: View) -> Iterator[Finding]:
     if seen.cluster and not view.joined:
         yield view.finding(
             f"belongs to the cluster {seen.cluster}, not to {cluster.name}",
-            "take it out of this inventory, or run `clusterctl down` with the inventory of "
-            f"{seen.cluster} first",
+            f"take it out of this inventory, or first remove {seen.cluster}, with the inventory of that "
+            f"cluster: {clusterctl('down', 'INVENTORY')}",
         )
     elif seen.fingerprint and view.fingerprint and seen.fingerprint != view.fingerprint:
         yield view.finding(
@@ -69,8 +70,8 @@ def _lost_roles(view: View) -> Iterator[Finding]:
         if component in view.seen.record and not wanted:
             yield view.finding(
                 f"is {what} of the cluster, but the inventory no longer gives it that role",
-                f"put the role back and run clusterctl node remove {view.cluster.inventory} "
-                f"{machine.name}; then add the machine again with its new roles",
+                "put the role back and run "
+                f"{clusterctl('node', 'remove', view.cluster.inventory, machine.name)}; then add the machine again with its new roles",
             )
 
 
@@ -98,7 +99,7 @@ def _identity(view: View) -> Iterator[Finding]:
         rename = free and host.hostname.partition(".")[0] not in others
         yield view.finding(
             f"its hostname is {host.hostname}; a node's name must be its hostname",
-            f"hostnamectl set-hostname {machine.name}"
+            shell("hostnamectl", "set-hostname", machine.name)
             + (f", or name it {host.hostname} in the inventory" if rename else ""),
         )
     if not view.facts.interface:
@@ -107,7 +108,7 @@ def _identity(view: View) -> Iterator[Finding]:
             "correct `address` in the inventory",
         )
     if not host.machine_id:
-        yield view.finding("has no machine-id", "run systemd-machine-id-setup on it")
+        yield view.finding("has no machine-id", f"run on it: {shell('systemd-machine-id-setup')}")
 
 
 def _system(view: View) -> Iterator[Finding]:
@@ -172,17 +173,30 @@ def _swap(view: View) -> Iterator[Finding]:
     zram = [name for name in view.host.swap if name.startswith("/dev/zram")]
     if zram:
         # The units of systemd's zram-generator, of Debian's zram-tools and of Ubuntu's zram-config.
-        units = [f"dev-{name.removeprefix('/dev/')}.swap" for name in zram]
+        units = [_unit(name) for name in zram]
         yield view.finding(
             f"swap is on ({', '.join(zram)}), and returns at the next boot: a service makes it "
             "from memory",
-            f"systemctl mask {' '.join(units)} zramswap.service zram-config.service; swapoff -a",
+            f"{shell('systemctl', 'mask', *units, 'zramswap.service', 'zram-config.service')}; "
+            f"{shell('swapoff', '-a')}",
         )
-    if len(zram) < len(view.host.swap):
+    if disks := [name for name in view.host.swap if name not in zram]:
         yield view.finding(
-            f"swap is on ({', '.join(x for x in view.host.swap if x not in zram)})",
-            "run swapoff -a, and remove its line from /etc/fstab",
+            f"swap is on ({', '.join(disks)})",
+            f"{shell('swapoff', '-a')}; and remove its line from /etc/fstab. If it has none: "
+            f"{shell('systemctl', 'mask', *(_unit(name) for name in disks))}",
         )
+
+
+def _unit(swap: str) -> str:
+    """The name of systemd's unit for a swap device or file, as `systemd-escape --path` makes it."""
+    escaped = (
+        c
+        if c.isascii() and (c.isalnum() or c in ":_./")
+        else "".join(f"\\x{b:02x}" for b in c.encode())
+        for c in swap.strip("/")
+    )
+    return "".join(escaped).replace("/", "-") + ".swap"
 
 
 def _clock(view: View) -> Iterator[Finding]:
@@ -193,7 +207,7 @@ def _clock(view: View) -> Iterator[Finding]:
     way = "ahead of" if view.host.clock_offset > 0 else "behind"
     yield view.finding(
         f"its clock is {much} {way} this computer's",
-        "synchronise both with NTP: timedatectl set-ntp true",
+        f"synchronise both with NTP: {shell('timedatectl', 'set-ntp', 'true')}",
         fatal=off > CLOCK_WRONG,
     )
 
@@ -212,7 +226,9 @@ def _ports(view: View) -> Iterator[Finding]:
             unit = f" ({held.unit})" if held.unit else ""
             yield view.finding(
                 f"port {port}, for {what}, is taken by {holder}{unit}",
-                f"stop it: systemctl disable --now {held.unit}" if held.unit else "stop it",
+                f"stop it: {shell('systemctl', 'disable', '--now', held.unit)}"
+                if held.unit
+                else f"stop it; this names it: {shell('ss', '-ltnp', f'sport = {port}')}",
             )
 
 
@@ -296,11 +312,11 @@ def _modules(view: View) -> str:
     if view.facts.container:
         return "load it on the container's host"
     packages = {
-        "ubuntu": "apt-get install linux-modules-extra-",
-        "rhel": "dnf install kernel-modules-",
+        "ubuntu": shell("apt-get", "install", f"linux-modules-extra-{host.kernel}"),
+        "rhel": shell("dnf", "install", f"kernel-modules-{host.kernel}"),
     }
     install = packages.get(host.os_id) or packages.get(view.facts.os_family)
-    own = f"{install}{host.kernel}, or " if install else ""
+    own = f"{install}, or " if install else ""
     return (
         f"install the kernel's modules: {own}install the distribution's standard kernel and reboot"
     )
@@ -312,8 +328,8 @@ def _old(kernel: str) -> bool:
 
 
 _STOP_FIREWALL = {
-    "firewalld": "systemctl disable --now firewalld",
-    "ufw": "ufw disable",
+    "firewalld": shell("systemctl", "disable", "--now", "firewalld"),
+    "ufw": shell("ufw", "disable"),
 }
 
 
@@ -360,7 +376,7 @@ def _selinux(view: View) -> Iterator[Finding]:
     if off and not view.facts.container:
         yield view.finding(
             f"SELinux keeps HAProxy and keepalived from the API's ports: {', '.join(off)} is off",
-            " && ".join(f"setsebool -P {name} 1" for name in off),
+            " && ".join(shell("setsebool", "-P", name, 1) for name in off),
             fatal=not view.joined,
         )
 
@@ -373,11 +389,23 @@ def _bird(view: View) -> Iterator[Finding]:
     if not (routed and needs_epel and view.machine.is_node) or seen.record:
         return
     if seen.packages.isdisjoint({"bird", *EPEL}):
-        epel = "" if host.os_id == "amzn" else "dnf install epel-release; or "
+        epel = _epel(host.os_id, _version(host.os_version)[:1])
         yield view.finding(
             "its repositories have no BIRD, which the plug-in `routed` needs",
             f'{epel}install the package bird by other means, or use "plugin": "custom"',
         )
+
+
+def _epel(os_id: str, version: tuple[int, ...]) -> str:
+    """How to add EPEL. RHEL itself has no package of it; Amazon Linux cannot use it."""
+    major = version[0] if version else 9
+    sources = {
+        "amzn": "",
+        "rhel": f"https://dl.fedoraproject.org/pub/epel/epel-release-latest-{major}.noarch.rpm",
+        "ol": f"oracle-epel-release-el{major}",
+    }
+    source = sources.get(os_id, "epel-release")
+    return f"{shell('dnf', 'install', source)}; or " if source else ""
 
 
 def _resolver(view: View) -> Iterator[Finding]:

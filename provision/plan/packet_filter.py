@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from provision.desired.catalog import COMPONENTS
 from provision.desired.model import Protocol, Who
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import shell
 from provision.model.packet_filter import Action, Chain, Command, Field, Hook, Match, Rule
 
 _NUMBERS = {"tcp": "6", "udp": "17", "ospf": "89", "ospfigp": "89", "vrrp": "112"}
@@ -195,11 +196,12 @@ def opening(stop: Stop, chains: tuple[Chain, ...], cluster: Cluster) -> str:
         name = _DOCKERS  # Docker sets its own chains and FORWARD's policy again at each start
     sources = [*(str(machine.address) for machine in cluster.machines), str(pods)]
     if chain.command is Command.NFT:
-        insert = f"nft insert rule {chain.table} {chain.name}"
+        insert = ("nft", "insert", "rule", *chain.table.split(), chain.name)
         if chain.hook is Hook.FORWARD:
-            return f"{insert} ip saddr {pods} accept && {insert} ip daddr {pods} accept"
-        return f"{insert} ip saddr '{{ {', '.join(sources)} }}' accept"
-    insert = f"{chain.command.value} -I {name}"
+            allow = (shell(*insert, "ip", end, pods, "accept") for end in ("saddr", "daddr"))
+            return " && ".join(allow)
+        return shell(*insert, "ip", "saddr", f"{{ {', '.join(sources)} }}", "accept")
+    rules = (chain.command.value, "-I", name)
     if chain.hook is Hook.FORWARD:
-        return f"{insert} -s {pods} -j ACCEPT && {insert} -d {pods} -j ACCEPT"
-    return f"{insert} -s {','.join(sources)} -j ACCEPT"
+        return " && ".join(shell(*rules, end, pods, "-j", "ACCEPT") for end in ("-s", "-d"))
+    return shell(*rules, "-s", ",".join(sources), "-j", "ACCEPT")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from shlex import quote
 
 from provision.desired.catalog import spaces
 from provision.desired.model import Space
+from provision.model.commands import shell
 from provision.model.errors import Finding
 from provision.model.observed import Place
 from provision.plan.view import View
@@ -43,7 +43,7 @@ def usable(view: View) -> Iterator[Finding]:
 
 
 def _remount(mount: str, option: str) -> str:
-    return f"mount -o remount,{option} {quote(mount)}; and set the option {option} in /etc/fstab"
+    return f"{shell('mount', '-o', f'remount,{option}', mount)}; and set the option {option} in /etc/fstab"
 
 
 def room(view: View) -> Iterator[Finding]:

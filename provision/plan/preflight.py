@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Network
+from pathlib import Path
 
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl, shell
 from provision.model.errors import Finding
 from provision.model.observed import HostReport, Observed, api_view
 from provision.plan.machine_checks import CHECKS
@@ -53,13 +55,13 @@ def _unreachable(cluster: Cluster, machine: Machine, seen: Observed, *, running:
             machine.name,
             f"is left out: {seen.error}",
             "start it; if it is gone for good: "
-            f"clusterctl node replace {cluster.inventory} {machine.name}",
+            f"{clusterctl('node', 'replace', cluster.inventory, machine.name)}",
             fatal=False,
         )
     return Finding(
         machine.name,
         f"is unreachable: {seen.error or 'no answer'}",
-        seen.hint or f"try: ssh -p {ssh.port} {ssh.user}@{ssh.hostname}",
+        seen.hint or f"try: {shell('ssh', '-p', ssh.port, f'{ssh.user}@{ssh.hostname}')}",
     )
 
 
@@ -75,19 +77,19 @@ def _not_in_inventory(cluster: Cluster, observed: Mapping[str, Observed]) -> Ite
                 node.name,
                 "is a Node of the cluster, but not in the inventory",
                 "add it to the inventory; to remove it from the cluster, then run: "
-                f"clusterctl node remove {cluster.inventory} {node.name}",
+                f"{clusterctl('node', 'remove', cluster.inventory, node.name)}",
                 fatal=False,
             )
 
 
-def altered(observed: Mapping[str, Observed]) -> list[Finding]:
+def altered(inventory: Path, observed: Mapping[str, Observed]) -> list[Finding]:
     """Find binaries that differ from those that clusterctl installed; exact after a deep probe."""
     return [
         Finding(
             name,
             f"{binary.path} is not what was installed ({binary.version}): content, owner or mode "
             "differs",
-            "find out who changed it; clusterctl up installs the pinned file again",
+            f"find out who changed it; {clusterctl('up', inventory)} installs the pinned file again",
         )
         for name, seen in observed.items()
         for binary in seen.binaries.values()
@@ -110,7 +112,10 @@ def _twins(cluster: Cluster, observed: Mapping[str, Observed]) -> Iterator[Findi
 
 
 # systemd-machine-id-setup takes over the id of D-Bus, which a clone has too.
-_NEW_ID = "rm -f /etc/machine-id /var/lib/dbus/machine-id && systemd-machine-id-setup"
+_NEW_ID = (
+    f"{shell('rm', '-f', '/etc/machine-id', '/var/lib/dbus/machine-id')} && "
+    f"{shell('systemd-machine-id-setup')}"
+)
 _UNIQUE: tuple[tuple[str, Callable[[HostReport], str], str], ...] = (
     (
         "hostname",

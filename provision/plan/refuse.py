@@ -12,6 +12,7 @@ from provision.desired.components.control_plane import issuer
 from provision.desired.components.etcd import UNIT as ETCD
 from provision.desired.components.etcd import peer_url
 from provision.model.cluster import Cluster
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError
 from provision.model.observed import Observed
 from provision.plan.model import MachinePlan
@@ -34,9 +35,10 @@ def refuse_unfinished_restore(cluster: Cluster, observed: Mapping[str, Observed]
     if names:
         raise RefusedError(
             f"a restore of {cluster.name} did not finish (on {names})",
-            hint=f"finish it with the same snapshot: clusterctl etcd restore {cluster.inventory} "
-            "SNAPSHOT; if it was clusterctl recover that did not finish: "
-            f"clusterctl recover {cluster.inventory}",
+            hint="finish it with the same snapshot: "
+            f"{clusterctl('etcd', 'restore', cluster.inventory, '--from', 'SNAPSHOT')}; "
+            "if `recover` did not finish: "
+            f"{clusterctl('recover', cluster.inventory)}",
         )
 
 
@@ -68,7 +70,7 @@ def refuse_far_version(cluster: Cluster, observed: Mapping[str, Observed]) -> No
         raise RefusedError(
             f"{message}: Kubernetes supports upgrades by one minor version at a time",
             hint=f'write a version {step[0]}.{step[1]} as "kubernetes" first, and run '
-            f"clusterctl up {cluster.inventory}",
+            f"{clusterctl('up', cluster.inventory)}",
         )
 
 
@@ -156,8 +158,8 @@ def refuse_moved_members(cluster: Cluster, observed: Mapping[str, Observed]) -> 
     name = next(iter(moved))
     raise RefusedError(
         f"etcd's members keep their addresses: {changes}. Nothing was changed",
-        hint=f"if {name} really has a new address: clusterctl node replace {cluster.inventory} "
-        f"{name}, one machine after the other; else write the old address again",
+        hint=f"if {name} really has a new address: "
+        f"{clusterctl('node', 'replace', cluster.inventory, name)}, one machine after the other; else write the old address again",
     )
 
 
@@ -182,21 +184,25 @@ def standings(
     members = [m.name for m in cluster.etcd_members]
     found = {n: standing(reachable[n], known, formed=formed) for n in members if n in reachable}
     if not formed:
-        _refuse_incomplete(members, reachable)
+        _refuse_incomplete(cluster, members, reachable)
     _refuse_lost_data(cluster, found)
     _refuse_unknown(cluster, found)
     _refuse_join(cluster, found, known)
     return found
 
 
-def _refuse_incomplete(members: list[str], reachable: Mapping[str, Observed]) -> None:
+def _refuse_incomplete(
+    cluster: Cluster, members: list[str], reachable: Mapping[str, Observed]
+) -> None:
     """Refuse a new cluster with unreachable machines: one may have a member with data."""
     if missing := [name for name in members if name not in reachable]:
         message = (
             f"{', '.join(missing)} cannot be reached: a new cluster is formed only when every "
             "machine that is to have an etcd member answers, and none has data of one"
         )
-        raise RefusedError(message, hint="clusterctl check says what is wrong with them")
+        raise RefusedError(
+            message, hint=f"{clusterctl('check', cluster.inventory)} says what is wrong with them"
+        )
 
 
 def _refuse_lost_data(cluster: Cluster, found: Mapping[str, Standing]) -> None:
@@ -210,7 +216,7 @@ def _refuse_lost_data(cluster: Cluster, found: Mapping[str, Standing]) -> None:
         raise RefusedError(
             message,
             hint="put the machine's disk back if you can; if its data is lost: "
-            f"clusterctl node replace {cluster.inventory} {lost[0]}",
+            f"{clusterctl('node', 'replace', cluster.inventory, lost[0])}",
         )
 
 
@@ -223,7 +229,7 @@ def _refuse_unknown(cluster: Cluster, found: Mapping[str, Standing]) -> None:
         raise RefusedError(
             message,
             hint="start the other members' machines; if they are gone for good: "
-            f"clusterctl recover {cluster.inventory}",
+            f"{clusterctl('recover', cluster.inventory)}",
         )
 
 
@@ -262,4 +268,4 @@ def refuse_restarts(
 
 def _repair(cluster: Cluster, members: Membership) -> str:
     name = members.ailing[0]
-    return f"repair {name} first, or: clusterctl node replace {cluster.inventory} {name}"
+    return f"repair {name} first, or: {clusterctl('node', 'replace', cluster.inventory, name)}"

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from provision.model.cluster import Cluster
+from provision.model.commands import clusterctl
 from provision.model.observed import Observed
 
 
@@ -52,7 +53,7 @@ def image_problems(cluster: Cluster, observed: Mapping[str, Observed]) -> tuple[
     """
     return tuple(
         f"{', '.join(masters)}: their registries have different images of the name {reference}: "
-        f"clusterctl images push {cluster.inventory} {reference}"
+        f"{clusterctl('images', 'push', cluster.inventory, reference)}"
         for reference, masters in sorted(_found(cluster, observed).items())
         if len(set(masters.values())) > 1
     )
@@ -62,7 +63,7 @@ def missing_problems(cluster: Cluster, observed: Mapping[str, Observed]) -> tupl
     """Give a sentence for each master that lacks images."""
     return tuple(
         f"{name}: its registry lacks {', '.join(image.reference for image in images)}: "
-        f"clusterctl up {cluster.inventory}"
+        f"{clusterctl('up', cluster.inventory)}"
         for name, images in missing_images(cluster, observed).items()
     )
 

@@ -19,6 +19,7 @@ from provision.inventory.draft import GROUPS
 from provision.machines.locate import locate
 from provision.machines.sources import source_of
 from provision.model.cluster import Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import ClusterctlError, MachinesError
 
 _SSH = (
@@ -51,7 +52,7 @@ class ClusterctlConnector(BaseConnector):
             if {host.name for host in draft.hosts} <= set(source.missing(draft)):
                 raise MachinesError(
                     f"the machines of {name} do not exist yet",
-                    hint=f"clusterctl machines up {name} makes them",
+                    hint=f"{clusterctl('machines', 'up', name)} makes them",
                 )
             cluster, _, hosts = locate(source, draft)
         except ClusterctlError as error:

@@ -37,6 +37,7 @@ from provision.local.progress import Silent
 from provision.machines.locate import locate
 from provision.machines.sources import source_of
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import ClusterctlError, RefusedError, TrustError, UnreachableError
 from provision.model.observed import Observed
 from provision.observe.parse import parse
@@ -154,7 +155,8 @@ def _cluster(path: Path) -> tuple[Cluster, Trust, Cache]:
     if trust is None:
         message = f"this computer has no keys of {cluster.name}"
         raise TrustError(
-            message, hint=f"clusterctl trust fetch {path}; clusterctl up {path} makes a new cluster"
+            message,
+            hint=f"{clusterctl('trust', 'fetch', path)}; {clusterctl('up', path)} makes a new cluster",
         )
     refuse_own_authority(cluster, trust)
     return cluster, trust, kept

@@ -14,6 +14,7 @@ from provision.desired import catalog
 from provision.desired.model import Component, ComponentPhase
 from provision.local.operators import taken
 from provision.model.cluster import Cluster
+from provision.model.commands import clusterctl
 from provision.model.errors import PreflightError, RefusedError
 from provision.model.holder import Holder
 from provision.model.observed import Observed
@@ -44,7 +45,7 @@ def refuse_machine(
     refuse_unfinished_restore(cluster, {name: observed})
     if observed.trust and observed.trust[0] > trust.generation:
         message = f"{name} has newer keys than this computer"
-        raise RefusedError(message, hint=f"clusterctl trust fetch {cluster.inventory}")
+        raise RefusedError(message, hint=clusterctl("trust", "fetch", cluster.inventory))
 
 
 def refuse_component(component: Component, cluster: Cluster, observed: Observed) -> None:
@@ -104,7 +105,7 @@ def refuse_change(
             f"{component.name} restarts on {name}, and this run has {len(masters)} masters: pyinfra "
             "would restart all at once, or go on after a failure",
             hint=f"run it on one master after the other: pyinfra --limit {masters[0]} ...; "
-            f"clusterctl up {cluster.inventory} does that, and stops at a failure",
+            f"{clusterctl('up', cluster.inventory)} does that, and stops at a failure",
         )
 
 
@@ -129,7 +130,7 @@ def refuse_own(change: ComponentChange) -> None:
 
 
 def _use_up(cluster: Cluster, reason: str) -> RefusedError:
-    return RefusedError(reason, hint=f"use clusterctl up {cluster.inventory}")
+    return RefusedError(reason, hint=f"use {clusterctl('up', cluster.inventory)}")
 
 
 def _refuse_upgrade(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import pwd
 import re
@@ -19,7 +20,9 @@ from hypothesis import strategies as st
 
 from provision.apply.engine import Engine
 from provision.apply.login import load, public_blob
+from provision.cli import access_commands
 from provision.cli.access_commands import _answers
+from provision.cli.app import main
 from provision.local import known_hosts, ssh_config
 from provision.model.cluster import Machine, Ssh
 from provision.model.errors import ClusterctlError, UnreachableError
@@ -380,3 +383,176 @@ def test_kubectl_leaves_machines_behind_a_bastion_to_ssh(ground, config):
     known = ground.machine(0).ssh
     assert _answers(known)
     assert not _answers(known.model_copy(update={"port": 1}))
+
+
+# The hints, followed.
+
+
+def located(ground, machine, tmp_path):
+    """The machine's answer, with the known hosts as a command takes them over."""
+    hosts = known_hosts.write([machine.ssh], tmp_path / "copy")
+    return asked(replace(ground, known_hosts=hosts), machine)["m1"]
+
+
+def follow(hint: str, *, yes: bool = False) -> None:
+    """Run the commands of a hint. `yes`: the operator accepts the fingerprint."""
+    for command in re.findall(r"\b(ssh(?:-keygen)? -[^;]+)", hint):
+        line = command.partition("; or set")[0].strip()
+        if yes and line.startswith("ssh "):
+            line = f"{line} true".replace("ssh ", "ssh -o StrictHostKeyChecking=accept-new ", 1)
+        subprocess.run(["bash", "-c", line], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("before", ["nothing", "another", "hashed", "pattern"])
+def test_the_hint_about_a_host_key_removes_the_error(ground, tmp_path, before):
+    name, wrong = f"[127.0.0.1]:{ground.servers[0].port}", ground.servers[1].host_key
+    hosts = tmp_path / "own known_hosts"
+    hosts.write_text({"nothing": "", "pattern": f"[127.0.0.*]:* {wrong}\n"}.get(
+        before, f"{name} {wrong}\n"))  # fmt: skip
+    if before == "hashed":
+        subprocess.run(["ssh-keygen", "-qHf", hosts], check=True, capture_output=True)
+    machine = ground.machine(0, known_hosts_file=hosts, user=USER)
+    refused = located(ground, machine, tmp_path)
+    assert "host key" in refused.error
+
+    if before == "pattern":
+        assert f"correct line 1 of {hosts}" in refused.hint
+        hosts.write_text("")
+    follow(refused.hint, yes=True)
+
+    assert located(ground, machine, tmp_path).output == "m1"
+
+
+def test_a_machine_known_by_a_certificate_has_a_hint_that_works(ground, tmp_path, config):
+    authority = ground.keygen(tmp_path / "ca")
+    public = authority.with_suffix(".pub").read_text()
+    host = ground.servers[0].directory / "host"
+    shutil.copy(f"{host}.pub", tmp_path / "host.pub")
+    subprocess.run(
+        ["ssh-keygen", "-qs", authority, "-I", "m1", "-hn", "127.0.0.1", tmp_path / "host.pub"],
+        check=True,
+    )  # fmt: skip
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"@cert-authority [127.0.0.1]:{ground.servers[0].port} {public}")
+    certificate = f"HostCertificate {tmp_path}/host-cert.pub"
+    machine = ground.machine(0, known_hosts_file=hosts, user=USER)
+    with configured(ground.servers[0], certificate):
+        option = ("-p", str(machine.ssh.port), "-o", f"UserKnownHostsFile={hosts}")
+        assert oracle(config(""), "127.0.0.1", *option)
+        refused = located(ground, machine, tmp_path)
+        assert "known only by its certificate" in refused.error
+        assert refused.hint.endswith(" cat /etc/ssh/ssh_host_ed25519_key.pub")
+        pinned = ground.machine(0, user=USER, host_key=ground.servers[0].host_key)
+
+        assert located(ground, pinned, tmp_path).output == "m1"
+
+
+@pytest.mark.parametrize("form", ["list", "krl", "other", "missing"])
+def test_revoked_host_keys_of_ssh_config_are_refused_as_by_ssh(ground, config, tmp_path, form):
+    revoked, public = tmp_path / "revoked", tmp_path / "key.pub"
+    public.write_text(f"{ground.servers[form == 'other'].host_key}\n")
+    if form == "krl":
+        subprocess.run(["ssh-keygen", "-qkf", revoked, public], check=True)
+    elif form != "missing":
+        shutil.copy(public, revoked)
+    file = config(f"Host 127.0.0.1\n  RevokedHostKeys {revoked}")
+    machine = ground.machine(0, config_file=file)
+
+    expected = oracle(file, "127.0.0.1", "-p", str(machine.ssh.port))
+    answer = asked(ground, machine)["m1"]
+
+    assert expected == (form == "other")
+    assert (answer.output == "m1") == expected, answer.error
+    if not expected:
+        assert "RevokedHostKeys" in answer.error
+
+
+def fido_key(path: Path) -> Path:
+    """A private key whose secret half is on a token, as `ssh-keygen -t ed25519-sk` writes it."""
+
+    def strings(*parts: bytes) -> bytes:
+        return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+    public = strings(b"sk-ssh-ed25519@openssh.com", bytes(32), b"ssh:")
+    one = (1).to_bytes(4, "big")
+    data = b"openssh-key-v1\0" + strings(b"none", b"none", b"") + one + strings(public, bytes(64))
+    text = base64.b64encode(data).decode()
+    path.write_text(
+        f"-----BEGIN OPENSSH PRIVATE KEY-----\n{text}\n-----END OPENSSH PRIVATE KEY-----\n"
+    )
+    return path
+
+
+def test_a_fido_key_has_a_hint_of_its_own(ground, config, tmp_path):
+    key = fido_key(tmp_path / "token")
+    given = asked(ground, ground.machine(0, key=key))["m1"]
+    assert f"{key} is a FIDO key" in given.error
+    assert given.hint == f"Only an agent can use it: add the key to your agent: ssh-add {key}"
+
+    file = config("")
+    file.write_text(file.read_text().replace(f"IdentityFile {ground.key}", f"IdentityFile {key}"))
+    found = asked(ground, ground.machine(0, config_file=file, key=None))["m1"]
+    assert "FIDO keys are offered only through an agent" in found.hint
+
+
+@pytest.mark.parametrize("shell", ["tcsh", "fish", "dash"])
+def test_a_login_shell_of_another_kind_runs_the_programs(ground, shell):
+    if not (program := shutil.which(shell)):
+        pytest.skip(f"no {shell} here")
+    command = r"""for x in 'a\\b' "c!d"
+    do printf '%s\n' "$x"
+    done"""
+    with configured(ground.servers[0], f'ForceCommand {program} -c "$SSH_ORIGINAL_COMMAND"'):
+        machine = ground.machine(0)
+        with Engine(ground.cluster(machine), ground.known_hosts, None) as engine:
+            assert engine.shell(machine, command) == (0, "a\\\\b\nc!d\n", "")
+
+
+@pytest.mark.parametrize(
+    ("shell", "told"), [("nologin", "has no shell there"), ("false", "status 1")]
+)
+def test_an_account_without_a_shell_is_named(ground, shell, told):
+    with configured(
+        ground.servers[0], f"ForceCommand {shutil.which(shell, path='/usr/sbin:/bin')}"
+    ):
+        answer = asked(ground, ground.machine(0))["m1"]
+
+    assert told in answer.error
+    assert not answer.off
+
+
+SUDO = """#!/bin/sh
+# As sudo for a user with a password: it reads it from its input, or from a terminal.
+[ "$1" = -S ] || { echo "sudo: a terminal is required to read the password" >&2; exit 1; }
+IFS= read -r password
+[ "$password" = 'p w$"x' ] || { echo "sudo: 1 incorrect password attempt" >&2; exit 1; }
+while [ "$1" != sh ]; do shift; done
+exec "$@"
+"""
+
+
+def test_kubectl_gives_sudo_the_inventorys_password(ground, tmp_path, monkeypatch, capfd):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "sudo").write_text(SUDO)
+    (programs / "sudo").chmod(0o755)
+    machine = ground.machine(0, user=USER, sudo=True, sudo_password='p w$"x')
+    monkeypatch.setattr(
+        access_commands, "_located", lambda _: (ground.cluster(machine), ground.known_hosts)
+    )
+    given = tmp_path / "input"
+    given.write_text("the command's own input\n")
+    with (
+        configured(ground.servers[0], f"SetEnv PATH={programs}:{os.environ['PATH']}"),
+        given.open() as stdin,
+    ):
+        before = os.dup(0)
+        os.dup2(stdin.fileno(), 0)
+        try:
+            code = main(["ssh", "x.py", "m1", "--", "sh", "-c", 'cat; echo "it\'s $0!"; exit 3'])
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
+
+    assert code == 3
+    assert capfd.readouterr().out == "the command's own input\nit's sh!\n"

@@ -22,6 +22,15 @@ def parse(tmp_path_factory):
     return write
 
 
+def test_a_machine_at_an_ipv6_address_is_written_and_needs_an_ipv4_address(parse):
+    text = scaffold.machines("demo", ["admin@[2001:db8::1]:2222"], ["root@[2001:db8::2]"])
+    first, second = parse(text).hosts
+
+    assert (first.ssh["hostname"], first.ssh["port"]) == ("2001:db8::1", 2222)
+    assert second.ssh["hostname"] == "2001:db8::2"
+    assert text.count("# add its IPv4 address") == 2
+
+
 @settings(deadline=None, max_examples=30)
 @given(masters=st.integers(1, 9).filter(lambda n: n != 2), workers=st.integers(0, 9))
 def test_a_lab_of_any_size_reads_back(parse, masters, workers):

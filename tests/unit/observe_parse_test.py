@@ -327,6 +327,15 @@ def test_a_pod_that_is_not_ready_says_why(conditions, containers, why):
     assert api.unread == ""
 
 
+def test_of_an_apiserver_that_is_not_ready_only_the_failing_checks_are_shown():
+    answer = (
+        'Error from server (InternalError): an error on the server ("[+]ping ok\\n[-]etcd failed: '
+        'reason withheld\\n[+]log ok\\n[-]poststarthook/start-x failed\\nreadyz check failed") has '
+        "prevented the request from succeeding"
+    )
+    assert seen(with_section("api-ready", answer)).api.error == "fails: etcd, poststarthook/start-x"
+
+
 def running(*names):
     """What systemd says of units that run."""
     rest = "LoadState=loaded\nSubState=running\nUnitFileState=enabled\nNeedDaemonReload=no"

@@ -368,6 +368,29 @@ def test_a_new_machine_without_a_repository_that_has_bird_is_found(packages):
     assert judge(replace(one, record={"host": ()}, cluster="demo")) == []
 
 
+@pytest.mark.parametrize(
+    ("os_id", "way"),
+    [
+        ("rhel", "https://dl.fedoraproject.org/pub/epel/epel-release-latest-10.noarch.rpm"),
+        ("ol", "oracle-epel-release-el10"),
+        ("almalinux", "epel-release"),
+    ],
+)
+def test_epel_comes_from_where_each_distribution_has_it(os_id, way):
+    one = seen(
+        facts=replace(FACTS, os_family="rhel"), **(ROCKY | {"os_id": os_id, "os_version": "10.1"})
+    )
+
+    assert only(judge(one)).hint.startswith(f"dnf install {way}; or ")
+
+
+def test_swap_that_is_in_no_fstab_stays_off_too():
+    hint = only(judge(seen(swap=("/dev/sda2", "/swap file")))).hint
+
+    assert "swapoff -a" in hint
+    assert "systemctl mask dev-sda2.swap 'swap\\x20file.swap'" in hint
+
+
 def test_amazon_linux_has_no_epel():
     one = seen(facts=replace(FACTS, os_family="rhel"), os_id="amzn", os_version="2023")
 
@@ -427,9 +450,9 @@ def test_a_binary_that_was_changed_is_named_with_its_machine():
         return {path: ObservedBinary(path, "pin", "1.36.3", intact)}
 
     whole = seen(whose={"binaries": binary("/usr/local/bin/kubectl", True)})
-    assert altered({"m1": whole}) == []
+    assert altered(Path("/inventory.py"), {"m1": whole}) == []
     changed = seen(whose={"binaries": binary("/usr/local/bin/kubelet", False)})
-    (finding,) = altered({"m1": whole, "w1": changed})
+    (finding,) = altered(Path("/inventory.py"), {"m1": whole, "w1": changed})
     assert finding.where == "w1"
     assert "/usr/local/bin/kubelet" in finding.what
     assert finding.fatal

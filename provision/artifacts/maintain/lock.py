@@ -13,6 +13,7 @@ from provision.artifacts.maintain.publishers import PUBLISHERS, Signer
 from provision.artifacts.maintain.web import Web
 from provision.artifacts.model import Pin
 from provision.local.progress import Progress
+from provision.model.commands import shell
 from provision.model.errors import ArtifactError
 
 
@@ -100,7 +101,7 @@ def verifier(web: Web, trusted_root: Path | None) -> Verifier:
             raise
         raise ArtifactError(
             "verifying signatures needs the Python package sigstore, which is not installed",
-            hint="pip install 'clusterctl[maintainer]'",
+            hint=shell("pip", "install", "clusterctl[maintainer]"),
         ) from error
     return Signatures(web, trusted_root)
 

@@ -78,13 +78,13 @@ def show_plan(plan: Plan, problems: Sequence[str], there: Contents) -> None:
         out.print(Text("workers of the Auto Scaling group", "bold"))
         _line("~", f"new workers run another program to join: {plan.join[:12]}")
     if any(removal.whole for m in plan.machines.values() for removal in m.remove):
-        out.print("`clusterctl down` removes the packages of the distribution; this plan does not.")
+        out.print("`down` removes the packages of the distribution; this plan does not.")
     if problems:
         out.print(Text("not working", "bold"))
         for problem in problems:
             _line("!", problem)
     if problems and plan.empty:
-        out.print("Nothing to change. `clusterctl up` verifies the cluster.")
+        out.print("Nothing to change. `up` verifies the cluster.")
     else:
         out.print(summary(plan))
 

@@ -14,6 +14,7 @@ from provision.apply.verify import judge
 from provision.cli.console import out
 from provision.desired.components import haproxy
 from provision.model.cluster import Cluster
+from provision.model.commands import clusterctl
 from provision.model.observed import Observed, api_view, unfinished
 from provision.plan.addons import judge_addons, lacking_problems, replicas
 from provision.plan.user_images import image_problems, missing_problems
@@ -52,7 +53,7 @@ def collect(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, Any
     begun = unfinished(observed)
     if begun and not any(view.holder for view in observed.values()):
         problems.append(
-            f"a command that began {begun} did not finish: clusterctl up {cluster.inventory}"
+            f"a command that began {begun} did not finish: {clusterctl('up', cluster.inventory)}"
         )
     return {
         "cluster": cluster.name,

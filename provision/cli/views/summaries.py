@@ -14,6 +14,7 @@ from provision.cli.options import Output, print_json
 from provision.commands.converge import Report
 from provision.commands.down import Removed
 from provision.inventory import Draft
+from provision.model.commands import clusterctl
 
 
 def show_up(session: Session, run: Run, report: Report, output: Output) -> None:
@@ -51,9 +52,9 @@ def show_up(session: Session, run: Run, report: Report, output: Output) -> None:
     out.print(f"API: {cluster.endpoint}")
     path = cluster.inventory
     out.print("Next:")
-    out.print(f"  clusterctl kubeconfig {path} -o kubeconfig", soft_wrap=True)
-    out.print(f"  clusterctl kubectl {path} -- get nodes", soft_wrap=True)
-    out.print(f"  clusterctl status {path}", soft_wrap=True)
+    out.print(f"  {clusterctl('kubeconfig', path, '-o', 'kubeconfig')}", soft_wrap=True)
+    out.print(f"  {clusterctl('kubectl', path, '--', 'get', 'nodes')}", soft_wrap=True)
+    out.print(f"  {clusterctl('status', path)}", soft_wrap=True)
     _left_out(run)
 
 
@@ -62,7 +63,8 @@ def _left_out(run: Run) -> None:
     for name, reason in run.plan.absent.items():
         out.print(Text(f"{name} was left out: {reason}", "red"), soft_wrap=True)
         out.print(
-            f"  if the machine is lost: clusterctl node replace {path} {name}, or node remove",
+            f"  if the machine is lost: {clusterctl('node', 'replace', path, name)}"
+            f"; to go on without it: {clusterctl('node', 'remove', path, name)}",
             soft_wrap=True,
         )
 
@@ -91,7 +93,7 @@ def show_lost(inventory: Path, volumes: tuple[LocalVolume, ...]) -> None:
             f"The claim {volume.claim} is Lost: its volume was on the machine's disk.{pods} To start "
             "again with an empty volume (a StatefulSet makes the claim anew; for other pods, apply it "
             "again):\n"
-            f"  clusterctl kubectl {inventory} -- -n {namespace} delete {' '.join(names)}",
+            f"  {clusterctl('kubectl', inventory, '--', '-n', namespace)} delete {' '.join(names)}",
             style="yellow",
             soft_wrap=True,
         )

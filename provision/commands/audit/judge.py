@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from provision.commands.audit.checks import checks
 from provision.commands.audit.model import Check, Files, FileSeen, Seen, Setting
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl
 
 _SHOWN = 3  # files named one by one
 
@@ -104,7 +105,7 @@ def _setting(setting: Setting, cluster: Cluster, machine: Machine, seen: Seen) -
     process, inventory = setting.process, cluster.inventory
     if process not in seen.arguments:
         return [
-            Problem(machine.name, f"{process} does not run", f"clusterctl status {inventory}"),
+            Problem(machine.name, f"{process} does not run", clusterctl("status", inventory)),
         ]
     there = value(setting, seen)
     if setting.rule.holds(there):
@@ -113,20 +114,20 @@ def _setting(setting: Setting, cluster: Cluster, machine: Machine, seen: Seen) -
     state = "is not set" if there is None else f"is {there}"
     extra: Mapping[str, str] = cluster.extra_args.get(process, {})  # type: ignore[call-overload]
     todo = (
-        f"take {setting.flag!r} out of extra_args in {inventory}, then clusterctl up {inventory}"
+        f"take {setting.flag!r} out of extra_args in {inventory}, then {clusterctl('up', inventory)}"
         if setting.flag in extra
-        else f"clusterctl up {inventory} restores its files; if that changes nothing, look "
-        f"for a drop-in: clusterctl ssh {inventory} {machine.name} -- systemctl cat {process}"
+        else f"{clusterctl('up', inventory)} restores its files; if that changes nothing, look "
+        f"for a drop-in: {clusterctl('ssh', inventory, machine.name, '--', 'systemctl', 'cat', process)}"
     )
     return [Problem(machine.name, f"{process}: {name} {state}, and must {setting.rule}", todo)]
 
 
 def _files(files: Files, cluster: Cluster, machine: Machine, seen: Seen) -> list[Problem]:
     there = [file for pattern in files.paths for file in seen.files.get(pattern, ())]
-    ssh = f"clusterctl ssh {cluster.inventory} {machine.name} --"
+    ssh = f"{clusterctl('ssh', cluster.inventory, machine.name, '--')}"
     if not there and not files.optional:
         what = f"{files.paths[0]} does not exist"
-        return [Problem(machine.name, what, f"clusterctl up {cluster.inventory}")]
+        return [Problem(machine.name, what, clusterctl("up", cluster.inventory))]
     problems = []
     if files.mode is not None:
         wide = [file for file in there if file.mode & ~files.mode]

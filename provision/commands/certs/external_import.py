@@ -19,6 +19,7 @@ from provision.apply.unfinished import marked
 from provision.commands import converge
 from provision.commands.certs import renewal
 from provision.commands.certs.external_requests import Requests, everywhere
+from provision.model.commands import clusterctl
 from provision.model.errors import CertificatesError, Finding, RefusedError, UnreachableError
 from provision.model.look import Look, reasons
 from provision.pki import requests, table
@@ -76,7 +77,7 @@ def import_signed(session: Session, directory: Path) -> Imported:
     trust = _trust(look, known, authorities)
     if trust is known and not any(read.values()):
         message = f"no machine of {session.cluster.name} waits for a certificate"
-        hint = f"clusterctl certs csr {session.cluster.inventory} --all -o DIR requests all anew"
+        hint = f"{clusterctl('certs', 'csr', session.cluster.inventory, '--all', '-o', 'DIR')} requests all anew"
         raise RefusedError(message, hint=hint)
     if trust is not known and look.installed:
         _all_answer(look)
@@ -94,7 +95,7 @@ def import_signed(session: Session, directory: Path) -> Imported:
             f"authorities cannot change together with other things, and {session.cluster.name} "
             f"differs from its inventory ({', '.join(others)})"
         )
-        hint = f"clusterctl up {session.cluster.inventory} first, then this again"
+        hint = f"{clusterctl('up', session.cluster.inventory)} first, then this again"
         raise RefusedError(message, hint=hint)
     session.cache.keep(trust)
     _place(session, read)
@@ -302,7 +303,8 @@ def _all_answer(look: Look) -> None:
         )
         raise UnreachableError(
             message,
-            hint="nothing was touched; start the machine, or remove it with `clusterctl node remove`, "
+            hint="nothing was touched; start the machine, or remove it: "
+            f"{clusterctl('node', 'remove', look.cluster.inventory, next(iter(unreachable)))}; "
             "then run the same command again",
         )
 

@@ -10,6 +10,7 @@ from provision.apply.session import Session
 from provision.commands import converge
 from provision.commands.certs import renewal
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError
 from provision.pki import requests, table
 from provision.pki.leaf import Leaf
@@ -29,7 +30,7 @@ def refuse_own(cluster: Cluster) -> None:
         message = f"{cluster.name} has its own authorities: it needs no external one"
         raise RefusedError(
             message,
-            hint=f"to renew its certificates: clusterctl certs renew {cluster.inventory}. A new cluster "
+            hint=f"to renew its certificates: {clusterctl('certs', 'renew', cluster.inventory)}. A new cluster "
             'gets an external authority by "certificates": {"authority": "external"}',
         )
 

@@ -19,6 +19,7 @@ from provision.commands import converge
 from provision.desired.catalog import desired
 from provision.local import private_file
 from provision.model.cluster import Cluster
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError
 from provision.model.look import Look
 from provision.pki import table
@@ -57,7 +58,7 @@ def look_at_existing(session: Session) -> tuple[Look, Trust]:
     trust = session.known_trust(look)
     if trust is None or not look.installed:
         message = f"there is no cluster {session.cluster.name} yet"
-        raise RefusedError(message, hint=f"clusterctl up {session.cluster.inventory}")
+        raise RefusedError(message, hint=clusterctl("up", session.cluster.inventory))
     return look, trust
 
 
@@ -186,7 +187,7 @@ def refuse_unfinished(session: Session, plan: Plan) -> None:
         touched = [name for name, machine in plan.machines.items() if not machine.empty]
         where = ", ".join(touched) or "objects in the cluster"
         message = f"{session.cluster.name} differs from its inventory ({where})"
-        raise RefusedError(message, hint=f"first run clusterctl up {session.cluster.inventory}")
+        raise RefusedError(message, hint=f"first run {clusterctl('up', session.cluster.inventory)}")
 
 
 def _memory(session: Session) -> Path:

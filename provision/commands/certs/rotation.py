@@ -21,6 +21,7 @@ from provision.desired.components import etcd
 from provision.desired.components.control_plane import KUBECTL
 from provision.desired.components.group import LABEL
 from provision.model.cluster import Cluster, Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import Failure, PhaseError, RefusedError, UnreachableError
 from provision.model.look import Look, reasons
 from provision.model.observed import ApiView
@@ -93,13 +94,9 @@ def _refuse_some(cluster: Cluster, trust: Trust, under_way: tuple[Part, ...]) ->
     if not under_way:
         return
     ready = all(_waits(trust, r.part) and r.since for p in under_way if (r := trust.rotation(p)))
-    finish = " ".join(
-        (
-            f"clusterctl certs rotate-ca {cluster.inventory}",
-            *(f"--ca {part}" for part in under_way),
-            *(("--distrust",) if ready else ()),
-        )
-    )
+    named = (word for part in under_way for word in ("--ca", part))
+    distrust = ("--distrust",) if ready else ()
+    finish = clusterctl("certs", "rotate-ca", cluster.inventory, *named, *distrust)
     message = (
         f"of these, only {', '.join(under_way)} is being replaced already; nothing was changed"
     )
@@ -117,8 +114,9 @@ def refuse_cutting_off(cluster: Cluster, api: ApiView | None) -> None:
         raise RefusedError(
             f"workers of the Auto Scaling group keep the authority that they started with and would "
             f"lose the cluster: {', '.join(there)}",
-            hint=f"clusterctl ec2 scale {cluster.inventory} 0, then this again, then clusterctl up: it "
-            "makes new workers with the new authority",
+            hint=f"{clusterctl('ec2', 'scale', cluster.inventory, 0)}, then this again, then "
+            f"{clusterctl('ec2', 'scale', cluster.inventory, len(there))}: it makes new workers with "
+            "the new authority",
         )
 
 
@@ -224,8 +222,9 @@ def _all_answer(look: Look, trust: Trust) -> None:
     message = f"a machine does not answer, so the stage is not finished. {reasons(unreachable)}. Now: {stages}"
     raise UnreachableError(
         message,
-        hint="the cluster works as it is; start the machine, or remove it with `clusterctl node "
-        "remove`, then run the same command again",
+        hint="the cluster works as it is; start the machine, or remove it: "
+        f"{clusterctl('node', 'remove', look.cluster.inventory, next(iter(unreachable)))}; "
+        "then run the same command again",
     )
 
 

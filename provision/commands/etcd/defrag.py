@@ -10,6 +10,7 @@ from provision.apply.session import Session
 from provision.commands.etcd.snapshot import members
 from provision.commands.etcd.status import NOSPACE, Member
 from provision.desired import etcd_programs
+from provision.model.commands import clusterctl
 from provision.model.errors import UnhealthyError
 
 TIMEOUT = 900  # seconds, for one member
@@ -45,7 +46,7 @@ def defragment(session: Session) -> Freed:
     if not any(m.quorum for m in before):
         raise UnhealthyError(
             f"etcd of {session.cluster.name} has no quorum; nothing was touched",
-            hint=f"clusterctl etcd status {path}",
+            hint=clusterctl("etcd", "status", path),
         )
     full = any(NOSPACE in m.alarms for m in before)
     order = sorted((m for m in before if m.answers), key=lambda m: m.leader)
@@ -66,7 +67,7 @@ def defragment(session: Session) -> Freed:
                     f"are in use on {still[0].machine}; the NOSPACE alarm stays",
                     hint="delete objects that are not needed and run this again; or set a larger quota: "
                     '"extra_args": {"etcd": {"quota-backend-bytes": "..."}}, run '
-                    f"clusterctl up {path}, then this again",
+                    f"{clusterctl('up', path)}, then this again",
                 )
             _do(session, order[-1], "disarm")
     return Freed(

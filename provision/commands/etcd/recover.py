@@ -21,6 +21,7 @@ from provision.desired import etcd_programs
 from provision.desired.etcd_programs import Target
 from provision.local import private_file
 from provision.model.cluster import Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import Failure, PhaseError, RefusedError
 from provision.model.look import Look
 
@@ -53,7 +54,7 @@ def what_remains(session: Session, look: Look) -> Remains:
     if any(m.quorum for m in now) and not unfinished:
         raise RefusedError(
             f"etcd of {session.cluster.name} has its quorum: there is nothing to recover",
-            hint=f"clusterctl etcd status {path} shows each member",
+            hint=f"{clusterctl('etcd', 'status', path)} shows each member",
         )
     survivors = {
         m.machine: f"revision {m.revision}" if m.answers else "its etcd does not answer"
@@ -63,7 +64,7 @@ def what_remains(session: Session, look: Look) -> Remains:
     if not survivors:
         raise RefusedError(
             f"no machine of {session.cluster.name} that answers has etcd's data",
-            hint=f"to recover from a snapshot: clusterctl recover {path} --from FILE",
+            hint=f"to recover from a snapshot: {clusterctl('recover', path, '--from', 'FILE')}",
         )
     answering = look.answering(session.cluster.etcd_members)
     return Remains(
@@ -133,5 +134,5 @@ def _failed(session: Session, machine: Machine, step: str, cause: str) -> PhaseE
         "rescue",
         [Failure(machine.name, step, trimmed(cause))],
         hint="its data are unchanged; to recover from a snapshot: "
-        f"clusterctl recover {session.cluster.inventory} --from FILE",
+        f"{clusterctl('recover', session.cluster.inventory, '--from', 'FILE')}",
     )

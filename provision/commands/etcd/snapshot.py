@@ -16,6 +16,7 @@ from provision.commands.etcd.status import Member, parse
 from provision.desired import etcd_programs
 from provision.local import age_files, identities, private_file
 from provision.model.cluster import Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import Failure, PhaseError, RefusedError
 from provision.model.look import Look
 from provision.model.snapshot import Manifest
@@ -44,7 +45,7 @@ def trust_of(session: Session, look: Look) -> Trust:
     if trust is None:
         raise RefusedError(
             f"there is no cluster {session.cluster.name} yet",
-            hint=f"clusterctl up {session.cluster.inventory}",
+            hint=clusterctl("up", session.cluster.inventory),
         )
     if not session.cache.sealed:
         identities.remember(age.identity(trust), session.cluster.name)
@@ -148,9 +149,7 @@ def _fetch(session: Session, look: Look, target: Path) -> Machine:
         Failure(name, "connect", why)
         for name, why in look.unreachable(session.cluster.masters).items()
     ]
-    hint = (
-        f"clusterctl etcd status {session.cluster.inventory} shows what is wrong with each member"
-    )
+    hint = f"{clusterctl('etcd', 'status', session.cluster.inventory)} shows what is wrong with each member"
     raise PhaseError("snapshot", failures, hint=hint)
 
 

@@ -16,6 +16,7 @@ from provision.commands.etcd.copies import fetch, listed
 from provision.commands.etcd.snapshot_file import Snapshot
 from provision.local import age_files, identities, private_file
 from provision.model.cluster import Cluster
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError
 from provision.model.look import Look
 from provision.model.snapshot import Manifest
@@ -86,7 +87,7 @@ def _fetched(session: Session, look: Look, chosen: str, target: Path) -> str:
         raise RefusedError(
             f"{what} was found neither on this computer nor on a master of {session.cluster.name} "
             f"that answers{', nor where copies go' if session.cluster.backup.to else ''}",
-            hint=f"clusterctl etcd list {session.cluster.inventory} shows all; or give a file: "
+            hint=f"{clusterctl('etcd', 'list', session.cluster.inventory)} shows all; or give a file: "
             "--from FILE",
         )
     target.touch(0o600)
@@ -113,8 +114,8 @@ def fit(cluster: Cluster, fingerprint: str | None, snapshot: Snapshot) -> None:
         raise RefusedError(
             f"{snapshot.source} is of another cluster of the name {cluster.name}: the snapshot's "
             f"authority is {snapshot.trust.fingerprint[:12]}, the cluster's is {fingerprint[:12]}",
-            hint="to restore the snapshot, first remove the present cluster: clusterctl down "
-            f"{cluster.inventory}",
+            hint="to restore the snapshot, first remove the present cluster: "
+            f"{clusterctl('down', cluster.inventory)}",
         )
     etcd = catalogue().sets[cluster.kubernetes]["etcd"]
     for what, theirs, mine in (
@@ -144,7 +145,7 @@ def refuse_unreadable(cluster: Cluster, trust: Trust, snapshot: Snapshot) -> Non
         f"{snapshot.source} is from before `secrets rotate-key`: its Secrets are encrypted with a "
         f"key that {cluster.name} no longer has, and could not be read",
         hint="give a newer snapshot. If it must be this one: copy it to this computer, run "
-        f"clusterctl down {cluster.inventory}, then the same command with --from FILE; the snapshot "
+        f"{clusterctl('down', cluster.inventory)}, then the same command with --from FILE; the snapshot "
         "contains its own keys",
     )
 

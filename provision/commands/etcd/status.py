@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provision.model.cluster import Cluster
+from provision.model.commands import clusterctl
 from provision.model.errors import Finding
 from provision.model.observed import EtcdMember
 from provision.model.sections import Sections
@@ -100,14 +101,14 @@ def judge(cluster: Cluster, members: Iterable[Member]) -> list[Finding]:
             Finding(
                 ", ".join(m.machine for m in members if NOSPACE in m.alarms),
                 f"etcd is full ({NOSPACE}): it refuses every write",
-                f"clusterctl etcd defrag {path} compacts, defragments and ends the alarm",
+                f"{clusterctl('etcd', 'defrag', path)} compacts, defragments and ends the alarm",
             )
         )
     findings += [
         Finding(
             m.machine,
             f"has the alarm {alarm}: its data differ from those of the other members",
-            f"clusterctl etcd restore {path}, or replace this member",
+            f"{clusterctl('etcd', 'restore', path)}, or replace this member",
         )
         for m in members
         for alarm in m.alarms
@@ -118,7 +119,7 @@ def judge(cluster: Cluster, members: Iterable[Member]) -> list[Finding]:
             Finding(
                 cluster.name,
                 "etcd has no quorum: nothing can be written",
-                f"start the machines; if they are lost for good: clusterctl recover {path}",
+                f"start the machines; if they are lost for good: {clusterctl('recover', path)}",
             )
         )
     findings += _split(cluster, members)
@@ -140,8 +141,9 @@ def _split(cluster: Cluster, members: tuple[Member, ...]) -> list[Finding]:
         Finding(
             cluster.name,
             f"its members belong to {len(groups)} separate clusters: {sides}",
-            "stop etcd on the machines of the older one at once (clusterctl ssh ... systemctl stop etcd), "
-            f"then: clusterctl node replace {cluster.inventory} NAME",
+            "stop etcd at once on each machine of the older one: "
+            f"{clusterctl('ssh', cluster.inventory, 'NAME', '--', 'systemctl', 'stop', 'etcd')}; "
+            f"then: {clusterctl('node', 'replace', cluster.inventory, 'NAME')}",
         )
     ]
 
@@ -171,10 +173,10 @@ def _sizes(cluster: Cluster, members: tuple[Member, ...]) -> list[Finding]:
     for m in members:
         if m.quota and NOSPACE not in m.alarms and m.size > _FULL * m.quota:
             what = f"its data take {m.size / m.quota:.0%} of the quota, {m.quota >> 20} MiB"
-            hint = f"clusterctl etcd defrag {path}, or delete objects that are not needed"
+            hint = f"{clusterctl('etcd', 'defrag', path)}, or delete objects that are not needed"
         elif m.size > _WORTH and m.in_use < m.size / 2:
             what = f"of its {m.size >> 20} MiB only {m.in_use >> 20} MiB are in use"
-            hint = f"clusterctl etcd defrag {path} frees the rest"
+            hint = f"{clusterctl('etcd', 'defrag', path)} frees the rest"
         else:
             continue
         findings.append(Finding(m.machine, what, hint, fatal=False))

@@ -12,6 +12,7 @@ from provision.commands.etcd.snapshot_file import Snapshot
 from provision.commands.etcd.source import compressed
 from provision.desired import etcd_programs
 from provision.model.cluster import Machine
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError, UnreachableError
 from provision.model.look import Look
 
@@ -77,7 +78,7 @@ def compare(snapshot: Snapshot, trial: Trial, saved: int) -> None:
             f"{snapshot.source} does not have what was saved: the restored etcd has {trial.keys} "
             f"keys at revision {trial.revision}, the saved one had {manifest.keys} at "
             f"{manifest.revision}",
-            hint="take another snapshot: clusterctl etcd snapshot",
+            hint=f"take another snapshot: {clusterctl('etcd', 'snapshot', 'INVENTORY')}",
         )
 
 
@@ -87,7 +88,7 @@ def _somewhere(look: Look) -> Machine:
     if not there:
         raise UnreachableError(
             f"no machine of {look.cluster.name} with etcd answers",
-            hint=f"clusterctl check {look.cluster.inventory}",
+            hint=clusterctl("check", look.cluster.inventory),
         )
     return min(there, key=lambda m: _leads(look, m))
 

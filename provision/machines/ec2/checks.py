@@ -21,6 +21,7 @@ from provision.machines.ec2.names import KEY, names_of, too_long
 from provision.machines.ec2.placing import subnet_of, subnets
 from provision.machines.ec2.seen import key_of, tags_of
 from provision.model.cluster import Settings
+from provision.model.commands import clusterctl
 from provision.model.errors import Finding, PreflightError
 
 T = TypeVar("T")
@@ -113,7 +114,7 @@ def moved(draft: Draft, seen: Seen) -> Iterator[Finding]:
         yield Finding(
             name,
             what,
-            f"put it back into {draft.inventory}, then: clusterctl node remove {draft.inventory} {name}",
+            f"put it back into {draft.inventory}, then: {clusterctl('node', 'remove', draft.inventory, name)}",
             fatal=False,
         )
 

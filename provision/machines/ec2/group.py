@@ -23,6 +23,7 @@ from provision.machines.ec2 import keys
 from provision.machines.ec2.instances import size_of
 from provision.machines.ec2.model import Seen
 from provision.machines.ec2.names import names_of
+from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError
 
 AT_ONCE = 4
@@ -100,7 +101,9 @@ def refuse_size(draft: Draft, workers: int) -> None:
     if not draft.ec2.group:
         message = f"{draft.inventory} has no Auto Scaling group"
         raise RefusedError(
-            message, hint='make one, with two workers: "group": 2 in its "ec2"; then clusterctl up'
+            message,
+            hint='make one, with two workers: "group": 2 in its "ec2"; then '
+            f"{clusterctl('up', draft.inventory)}",
         )
     if not 0 <= workers <= MOST:
         message = f"a group has 0 to {MOST} workers, not {workers}"
@@ -119,7 +122,7 @@ def scale(account: Account, draft: Draft, seen: Seen, workers: int) -> int:
     """
     if keys.GROUP not in seen.ids:
         message = f"the group of {draft.name} does not exist yet"
-        raise RefusedError(message, hint=f"clusterctl up {draft.inventory}")
+        raise RefusedError(message, hint=clusterctl("up", draft.inventory))
     was = int(seen.settings[keys.GROUP_SIZE])
     if was != workers:
         request = {"AutoScalingGroupName": names_of(draft).group, **size_of(workers)}

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from provision.inventory import Draft
 from provision.local.progress import Progress
+from provision.local.ssh_config import known_hosts_option
 from provision.model import paths
 from provision.model.cluster import Role, Ssh
 from provision.model.errors import MachinesError
@@ -98,7 +99,7 @@ def await_login(
 def _command(ssh: Ssh, known_hosts: Path, check: str) -> list[str]:
     return [
         "ssh", "-p", str(ssh.port), "-l", ssh.user, "-o", "BatchMode=yes",
-        "-o", f"UserKnownHostsFile={known_hosts}", "-o", "GlobalKnownHostsFile=/dev/null",
+        "-o", known_hosts_option(known_hosts), "-o", "GlobalKnownHostsFile=/dev/null",
         "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=5",
         *(("-i", str(ssh.key), "-o", "IdentitiesOnly=yes") if ssh.key else ()),
         *(("-F", str(ssh.config_file)) if ssh.config_file else ()),

@@ -328,7 +328,7 @@ def _blocked(account: Account, removal: _Removal, seen: Seen, error: ClientError
     what = "; ".join(blocking) or error.response.get("Error", {}).get("Message", "")
     return MachinesError(
         f"{removal.what} cannot be removed, because it is in use: {what}",
-        hint="clusterctl did not make the user of it: remove that first, then run clusterctl down again",
+        hint="clusterctl did not make the user of it: remove that first, then run the same command again",
     )
 
 
