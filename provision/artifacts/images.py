@@ -65,7 +65,10 @@ TABLE: Mapping[str, Image] = {
         {"/metrics-server": "metrics-server/metrics-server"},
         entrypoint=("/metrics-server",),
         user="65534",
-        # kubernetes/minikube eb25dbc70370, pkg/minikube/assets/addons.go.
+        # kubernetes/minikube eb25dbc70370, pkg/minikube/assets/addons.go; four projects agree, among
+        # them timonish/modules and the build files of an installer that takes the same digest from
+        # rancher/mirrored-metrics-server. Some projects pin the manifest of one platform instead.
+        # kubernetes/k8s.io's promotion of v0.9.0 was not to be seen.
         digest="sha256:d9862115e7c7881280d3d75ca26bda8ffc0fc213315979575bf23ce9826205c0",
     ),
     "local-path-provisioner": Image(
