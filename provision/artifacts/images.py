@@ -75,14 +75,24 @@ TABLE: Mapping[str, Image] = {
         "docker.io/rancher/local-path-provisioner:v0.0.30",
         {"/usr/bin/local-path-provisioner": "local-path-provisioner/local-path-provisioner"},
         command=("local-path-provisioner",),
+        # No public file has a digest of this version, and 0.0.36, of which one is known, does not
+        # compile from Go modules.
     ),
-    "busybox": Image("docker.io/library/busybox:1.37", _TOOLBOX, command=("sh",), tools=True),
+    "busybox": Image(
+        "docker.io/library/busybox:1.37",
+        _TOOLBOX,
+        command=("sh",),
+        tools=True,
+        # Five projects that pin it agree; one of them by Renovate, which pins the image index.
+        digest="sha256:bdf57e528e45e4433820e045b29b4597825a1c9e38353532d90a01445013f82e",
+    ),
     "agnhost": Image(
         "registry.k8s.io/e2e-test-images/agnhost:2.63.0",
         {"/agnhost": "agnhost/agnhost", **_TOOLBOX},
         entrypoint=("/agnhost",),
         command=("pause",),
         tools=True,
+        # Only `verify` and tests use it. No public file has a digest of this version.
     ),
 }
 
