@@ -12,6 +12,7 @@ One server speaks three ways, all of them settings of the product:
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -36,12 +37,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from provision.artifacts import prepare
 from provision.artifacts.catalogue import Catalogue, pins
-from provision.artifacts.images import TABLE
-from provision.model.settings.components import KUBERNETES_DEFAULT
+from provision.artifacts.images import IMAGES, TABLE
+from provision.artifacts.recipes import RECIPES
+from provision.local.progress import Silent
+from provision.model.settings.components import KUBERNETES_DEFAULT, ArtifactsSource
 
 ROOT = Path(__file__).parents[1]
 STORAGE = "docker/registry/v2"
+PUBLISHED = ("kubernetes", "etcd", "containerd", "runc", "cni-plugins", "registry", "age")
 REGISTRY_HOSTS = {"registry-1.docker.io": "docker.io", "registry.k8s.io": "registry.k8s.io"}
 _PIECE = 64 << 10
 
@@ -280,13 +285,19 @@ class Release:
 
 
 def release(
-    programs: Mapping[str, Content], arch: str, directory: Path, images: Path | None = None
+    programs: Mapping[str, Content],
+    arch: str,
+    directory: Path,
+    images: Path | None = None,
+    *,
+    compress: bool = False,
 ) -> Release:
     """Make the release files of the default version out of programs.
 
     Args:
         programs: `component/program` -> the program. Files of other programs are not made.
         images: the tar of the images; None: without images.
+        compress: compress the images' layers, as upstream's are.
     """
     files: dict[str, Content] = {}
     hashes = {}
@@ -313,12 +324,55 @@ def release(
         with tarfile.open(images) as tar:
             tar.extractall(directory / "images", filter="data")
         storage = directory / "images" / STORAGE
+        if compress:
+            _compress_layers(storage)
         for image in TABLE.values():
             if image.digest:
                 name, _, tag = image.reference.rpartition(":")
                 link = storage / f"repositories/{name}/_manifests/tags/{tag}/current/link"
                 hashes[image.digest.partition(":")[2]] = link.read_text().partition(":")[2].strip()
     return Release(files, hashes, storage)
+
+
+def _compress_layers(storage: Path) -> None:
+    """Replace the image of each tag in a registry's storage by the same with compressed layers."""
+    done: dict[str, tuple[str, int]] = {}
+
+    def blob(digest: str) -> Path:
+        return storage / "blobs/sha256" / digest[:2] / digest / "data"
+
+    def put(content: bytes) -> tuple[str, int]:
+        path = blob(digest := sha256(content))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return digest, len(content)
+
+    for link in storage.glob("repositories/**/_manifests/tags/*/current/link"):
+        manifest = json.loads(blob(link.read_text().partition(":")[2].strip()).read_bytes())
+        for layer in manifest["layers"]:
+            old = layer["digest"].partition(":")[2]
+            if old not in done:
+                done[old] = put(gzip.compress(blob(old).read_bytes(), compresslevel=1, mtime=0))
+            digest, size = done[old]
+            kind = "application/vnd.oci.image.layer.v1.tar+gzip"
+            layer |= {"digest": f"sha256:{digest}", "size": size, "mediaType": kind}
+        digest, _ = put(json.dumps(manifest).encode())
+        link.write_text(f"sha256:{digest}")
+
+
+def programs_of_this_computer(arch: str) -> tuple[dict[str, Content], Path]:
+    """`component/program` -> its file in the user's cache, and the tar of the images; compiled if need be."""
+    names = [
+        f"{component}/{name}" for component in PUBLISHED for name in RECIPES[component].packages
+    ]
+    wanted = [(name, arch) for name in (*names, IMAGES)]
+    made = prepare(ArtifactsSource(source="build"), KUBERNETES_DEFAULT, wanted, Silent())
+    local: dict[str, Content] = {
+        name: item.local for (name, _), item in made.items.items() if item.local
+    }
+    images = local.pop(IMAGES)
+    assert isinstance(images, Path)
+    return local, images
 
 
 def _add(tar: tarfile.TarFile, member: str, content: Content) -> None:

@@ -16,12 +16,9 @@ from pathlib import Path
 import pytest
 
 from provision import inventory
-from provision.artifacts import go, prepare
-from provision.artifacts.images import IMAGES
-from provision.artifacts.recipes import RECIPES
-from provision.local.progress import Silent
+from provision.artifacts import go
 from provision.machines.lab import Lab as LabSource
-from provision.model.settings.components import KUBERNETES_DEFAULT, ArtifactsSource
+from provision.model.settings.components import KUBERNETES_DEFAULT
 from tests import publishers
 from tests.e2e.conftest import Lab, cluster
 from tests.e2e.sample import long
@@ -31,7 +28,6 @@ pytestmark = [pytest.mark.e2e, long(90, together="download_test.py")]
 
 ARCH = go.machine_arch()
 CERTIFICATES = "/usr/local/share/ca-certificates"
-PUBLISHED = ("kubernetes", "etcd", "containerd", "runc", "cni-plugins", "registry", "age")
 KUBELET = f"/dl.k8s.io/v{KUBERNETES_DEFAULT}/bin/linux/{ARCH}/kubelet"
 
 
@@ -77,11 +73,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = tmp_path_factory.mktemp("operator")
-    names = [f"{c}/{program}" for c in PUBLISHED for program in RECIPES[c].packages]
-    wanted = [(name, ARCH) for name in (*names, IMAGES)]
-    made = prepare(ArtifactsSource(source="build"), KUBERNETES_DEFAULT, wanted, Silent())
-    local = {name: item.local for (name, _), item in made.items.items() if item.local}
-    images = local.pop(IMAGES)
+    local, images = publishers.programs_of_this_computer(ARCH)
     release = publishers.release(local, ARCH, tmp_path_factory.mktemp("release"), images)
     command = publishers.copy_of_clusterctl(tmp_path_factory.mktemp("clusterctl"), release.hashes)
     server = Publishers(home, dict(release.files), release.storage)

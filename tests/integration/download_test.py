@@ -5,13 +5,20 @@ The programs are small; tests/e2e/download_test.py makes a cluster of the real o
 
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from provision.artifacts import go
 from provision.artifacts.catalogue import pins
-from provision.model.settings.components import KUBERNETES_DEFAULT
-from tests import publishers
+from provision.artifacts.go import refuse
+from provision.commands.converge import needed_artifacts
+from provision.local.progress import Silent
+from provision.model.errors import ArtifactError
+from provision.model.look import Look
+from provision.model.settings.components import KUBERNETES_DEFAULT, ArtifactsSource
+from provision.model.source import LAB, STATIC, VAGRANT
+from tests import publishers, world
 from tests.publishers import Publishers
 
 ARCH = go.machine_arch()
@@ -131,3 +138,26 @@ def test_wrong_bytes_are_refused_with_the_file_and_both_hashes(operator, release
     assert f"got {publishers.sha256(wrong)}" in said
     assert operator.server.got("/").count(KUBELET) == 1
     assert "kubelet" not in operator.kept()
+
+
+@pytest.mark.parametrize("source", [LAB, VAGRANT, STATIC], ids=str)
+def test_this_computer_downloads_for_machines_that_run_on_it(tmp_path, monkeypatch, source):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    server = Publishers(tmp_path, {})
+    mirror = ArtifactsSource(source="mirror", mirror=server.url())
+    cluster = world.cluster(source=source, artifacts=mirror)
+    look = Look(cluster, world.converged(cluster)[1])
+    session = SimpleNamespace(
+        cluster=cluster, source=None, draft=None, progress=Silent(), install=refuse
+    )
+    try:
+        if source is STATIC:
+            ready = needed_artifacts(session, look, world.trust())
+            assert all(item.url for item in ready.items.values())
+            assert server.asked == []
+        else:
+            with pytest.raises(ArtifactError, match="the server answered 404"):
+                needed_artifacts(session, look, world.trust())
+            assert len(server.asked) == 1
+    finally:
+        server.close()
