@@ -70,6 +70,7 @@ class Session:
         names: Iterable[str] | None = None,
         *,
         reachability: bool = False,
+        published: bool = False,
         deep: bool = False,
         gone: Mapping[str, str] = MappingProxyType({}),
     ) -> Look:
@@ -78,6 +79,7 @@ class Session:
         Args:
             names: look at these machines only; None: at all.
             reachability: ask machines that are new whether they reach the others.
+            published: see `provision.observe.script.query`.
             deep: hash every binary.
             gone: machine -> why it cannot answer. Such a machine is not asked.
         """
@@ -89,7 +91,11 @@ class Session:
         ]
         fetched = self.engine.fetch(
             lambda machine: probe(
-                self.cluster, machine, reachability=reachability, deep=deep
+                self.cluster,
+                machine,
+                reachability=reachability,
+                published=published,
+                deep=deep,
             ).program(),
             machines,
         )
@@ -197,7 +203,12 @@ _READ_TRUST = f"cd / && tar -cf - --ignore-failed-read {_TRUST_PATHS} 2>/dev/nul
 
 
 def probe(
-    cluster: Cluster, machine: Machine, *, reachability: bool = False, deep: bool = False
+    cluster: Cluster,
+    machine: Machine,
+    *,
+    reachability: bool = False,
+    published: bool = False,
+    deep: bool = False,
 ) -> script.Query:
     """The probe of one machine: it asks for all that any cluster of clusterctl may have there."""
     asked = table.node_leaves(cluster, machine) if cluster.certificates.external else ()
@@ -209,6 +220,7 @@ def probe(
         certificates=tuple(requests.signed_path(leaf) for leaf in asked),
         files=tuple(requests.key_path(leaf) for leaf in asked),
         reachability=reachability,
+        published=published,
         deep=deep,
     )
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from provision.artifacts import cache
 from provision.artifacts.model import ArtifactSet, Ready
@@ -71,13 +70,29 @@ def fetch(artifacts: ArtifactSet, progress: Progress, http: Http = Http()) -> Ar
     return ArtifactSet(artifacts.source, items)
 
 
+def in_cache(ready: Ready) -> Ready:
+    """Give the artifact with its local file if an earlier `fetch` downloaded it; else as it is."""
+    if ready.url is None:
+        return ready
+    file = _place(ready) if ready.member is None else _member(ready, ready.member)
+    pin = cache.recorded(file)
+    return replace(ready, pin=pin, local=file, url=None, member=None) if pin else ready
+
+
+def _place(ready: Ready) -> Path:
+    return cache.root() / "downloads" / ready.pin / (ready.url or "").rpartition("/")[2]
+
+
+def _member(ready: Ready, member: str) -> Path:
+    return _place(ready).parent / "members" / member
+
+
 def _local(ready: Ready, subject: str, progress: Progress, http: Http) -> Ready:
-    url = ready.url or ""
-    home = cache.root() / "downloads" / ready.pin
+    url, file = ready.url or "", _place(ready)
     with cache.locked(
-        home / "lock", lambda: progress.update(subject, "another clusterctl downloads it; waiting")
+        file.parent / "lock",
+        lambda: progress.update(subject, "another clusterctl downloads it; waiting"),
     ):
-        file = home / url.rpartition("/")[2]
         if cache.recorded(file) != ready.pin:
             try:
                 _download(url, ready.pin, file, lambda text: progress.update(subject, text), http)
@@ -85,7 +100,7 @@ def _local(ready: Ready, subject: str, progress: Progress, http: Http) -> Ready:
                 progress.done(subject, "failed", failed=True)
                 raise
         if ready.member is not None:
-            archive, file = file, home / "members" / ready.member
+            archive, file = file, _member(ready, ready.member)
             if cache.recorded(file) is None:
                 _extract(archive, ready.member, file)
     pin = cache.recorded(file) or cache.record(file)
@@ -118,12 +133,6 @@ def _download(url: str, sha256: str, file: Path, report: Callable[[str], None], 
             time.sleep(pause)
             pause *= 2
     cache.record(file)
-
-
-def mirrored(base: str, url: str) -> str:
-    """Give the URL at a mirror: `https://HOST/PATH` -> `BASE/HOST/PATH`."""
-    parts = urlsplit(url)
-    return f"{base.rstrip('/')}/{parts.netloc}{parts.path}"
 
 
 def _attempt(url: str, file: Path, report: Callable[[str], None], timeout: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from provision.artifacts import cache, oci
@@ -37,7 +38,8 @@ def path_of(arch: str) -> Path:
     """Place of the images in the cache: it depends on their programs, TABLE and this code."""
     keys = {program: plan(program, arch, "").key for program in programs()}
     code = cache.sha256(Path(oci.__file__)), cache.sha256(Path(__file__))
-    parts = repr((sorted(keys.items()), sorted(TABLE.items()), TOOLS, code))
+    table = sorted((name, replace(image, digest="")) for name, image in TABLE.items())
+    parts = repr((sorted(keys.items()), table, TOOLS, code))
     key = hashlib.sha256(parts.encode()).hexdigest()[:16]
     return cache.root() / "builds" / f"images-{key}" / arch / "images.tar"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,9 @@ class ArtifactSet:
             KeyError: the set was made without it.
         """
         return self.items[(name, arch)]
+
+
+def mirrored(base: str, url: str) -> str:
+    """Give the URL at a mirror: `https://HOST/PATH` -> `BASE/HOST/PATH`."""
+    parts = urlsplit(url)
+    return f"{base.rstrip('/')}/{parts.netloc}{parts.path}"

@@ -8,9 +8,8 @@ from urllib.parse import urlsplit
 
 from provision.artifacts import build, bundle, catalogue, download, go, recipes
 from provision.artifacts.catalogue import Catalogue
-from provision.artifacts.download import mirrored
 from provision.artifacts.images import IMAGES
-from provision.artifacts.model import ArtifactSet, Pin, Ready
+from provision.artifacts.model import ArtifactSet, Pin, Ready, mirrored
 from provision.local.progress import Progress
 from provision.model.errors import ArtifactError
 from provision.model.settings.components import ArtifactsSource
@@ -195,8 +194,11 @@ def _auto(known: Catalogue, build_here: _Build, wanted: _Wanted) -> ArtifactSet:
 def _kept(pins: Iterable[Pin], build_here: _Build, wanted: _Wanted) -> ArtifactSet | None:
     """The artifacts that machines have already, from publishers or compiled; None: not all."""
     pins, installed = tuple(pins), build_here.installed
-    if all(pin.sha256 in installed for pin in pins):
-        return ArtifactSet("official", _official(pins))
+    if all(pin.sha256 for pin in pins):
+        official = _official(pins)
+        # A file that came over this computer has the pin of the file, not of its archive.
+        if all({r.pin, download.in_cache(r).pin} & installed for r in official.values()):
+            return ArtifactSet("official", official)
     if not installed:
         return None
     made = build.made(build_here.kubernetes, wanted)

@@ -94,9 +94,7 @@ def check(
             Finding("now", f"another operator works on this cluster: {holder}", fatal=False)
         )
     if any(finding.fatal for finding in findings):
-        raise PreflightError(
-            f"{session.cluster.name}: the machines are not fit; nothing was touched", findings
-        )
+        raise PreflightError(_unfit(session.cluster), findings)
     return tuple(findings)
 
 
@@ -121,8 +119,33 @@ def prepare(
     trust = session.trust(look, keep=keep)
     # The plan of a first installation does not wait for a compiler.
     make = keep or any(view.binaries for view in look.values())
-    run = _planned(session, look, trust, needed_artifacts(session, look, trust, make=make))
+    ready = needed_artifacts(session, look, trust, make=make)
+    _check_downloads(session, look, ready)
+    run = _planned(session, look, trust, ready)
     return run, (*warnings, *external_authority.due(session.cluster, trust, look, run.now))
+
+
+def _check_downloads(session: Session, look: Look, ready: ArtifactSet) -> None:
+    """Check that new machines reach the publishers, once the source `auto` has chosen these.
+
+    With the other sources, the first look has asked. With `auto` it cannot: where no publisher
+    answers, everything is compiled, and machines need no server.
+
+    Raises:
+        PreflightError: a machine gets no answer.
+    """
+    new = [name for name, view in look.items() if view.facts and not view.record]
+    if session.cluster.artifacts.source != "auto" or ready.source != "official" or not new:
+        return
+    cached = session.cache.trust()
+    again = session.observe(new, reachability=True, published=True)
+    found = preflight(session.cluster, again, cached.fingerprint if cached else None)
+    if any(finding.fatal for finding in found):
+        raise PreflightError(_unfit(session.cluster), found)
+
+
+def _unfit(cluster: Cluster) -> str:
+    return f"{cluster.name}: the machines are not fit; nothing was touched"
 
 
 def look_again(run: Run) -> Run:
@@ -167,13 +190,16 @@ def needed_artifacts(
 ) -> ArtifactSet:
     """Prepare the artifacts that the cluster's machines need, from the inventory's artifact source.
 
+    Machines that run on this computer share its network link. So this computer downloads each file
+    once, keeps it, and sends it to them. Other machines download by themselves.
+
     Args:
         make: False: only to plan with; nothing is fetched or built.
     """
     arches = {o.facts.arch for o in look.values() if o.facts}
     if arch := _group_arch(session):
         arches.add(arch)
-    return artifacts.prepare(
+    ready = artifacts.prepare(
         session.cluster.artifacts,
         session.cluster.kubernetes,
         wanted(session.cluster, trust, arches),
@@ -182,6 +208,8 @@ def needed_artifacts(
         agree=session.install,
         installed=frozenset(b.pin for view in look.values() for b in view.binaries.values()),
     )
+    here = make and session.cluster.source.is_here
+    return artifacts.fetch(ready, session.progress) if here else ready
 
 
 def wanted(cluster: Cluster, trust: Trust, arches: Iterable[str]) -> tuple[tuple[str, str], ...]:

@@ -83,6 +83,12 @@ def has_user(url: str) -> bool:
     return "@" in urlsplit(url).netloc
 
 
+def without_login(url: str) -> str:
+    """Give a URL without the user and the password in it, to show it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def is_endpoint(text: str) -> bool:
     """Whether it is a URL that a shell program can have without quotes."""
     return (

@@ -160,7 +160,9 @@ class Settings(Model):
     )
     masters_schedulable: bool = Field(default=False, description="masters run ordinary pods too")
     proxy: HttpProxy = Field(
-        default=HttpProxy(), description="HTTP proxy for the machines' downloads"
+        default=HttpProxy(),
+        description="HTTP proxy for the machines' downloads; this computer's own downloads use "
+        "the proxy that `https_proxy` in the environment names",
     )
     registry_mirrors: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,

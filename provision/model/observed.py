@@ -158,7 +158,8 @@ class HostReport:
         swap: names of active swap devices.
         reaches: address -> whether this machine can open a TCP connection to its SSH port;
             asked only for the machines' own addresses.
-        registries: name -> whether the registry or one of its mirrors answers this machine.
+        downloads: registry or server of files -> whether it, or one of its mirrors, answers this
+            machine.
         vip_answers: whether a machine answers at the API's virtual address; only a machine that
             does not hold it tries.
         foreign: installations that clusterctl did not make.
@@ -192,7 +193,7 @@ class HostReport:
     swap: tuple[str, ...] = ()
     ports: tuple[Port, ...] = ()
     reaches: Mapping[str, bool] = field(default_factory=_empty)
-    registries: Mapping[str, bool] = field(default_factory=_empty)
+    downloads: Mapping[str, bool] = field(default_factory=_empty)
     vip_answers: bool = False
     foreign: tuple[Foreign, ...] = ()
     missing: tuple[str, ...] = ()

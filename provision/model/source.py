@@ -35,6 +35,7 @@ class Source:
             neither BIRD nor a common network.
         has_cloud_controller: a controller on the masters makes load balancers for Services.
         has_group: workers of a group join by themselves, and the inventory does not name them.
+        is_here: the machines run on the operator's computer, and share its network link.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Source:
     routes_pods: bool = False
     has_cloud_controller: bool = False
     has_group: bool = False
+    is_here: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -60,10 +62,19 @@ STATIC = Source(
     "static", "machines that exist already", makes_machines=False, chooses_addresses=False
 )
 LAB = Source(
-    "lab", "machines of the lab", host_fields=_NODE_FIELDS, chooses_vip=True, is_disposable=True
+    "lab",
+    "machines of the lab",
+    host_fields=_NODE_FIELDS,
+    chooses_vip=True,
+    is_disposable=True,
+    is_here=True,
 )
 VAGRANT = Source(
-    "vagrant", "machines that Vagrant makes", host_fields=_NODE_FIELDS, chooses_vip=True
+    "vagrant",
+    "machines that Vagrant makes",
+    host_fields=_NODE_FIELDS,
+    chooses_vip=True,
+    is_here=True,
 )
 EC2 = Source(
     "ec2",

@@ -87,7 +87,7 @@ def report(
             swap=tuple(line.split()[0] for line in output.lines("swaps")[1:]),
             ports=tuple(_ports(output)),
             reaches=_reaches(output),
-            registries=_registries(output),
+            downloads=_downloads(output),
             vip_answers="answers" in output.lines("virtual-address"),
             foreign=_foreign(output, record, loaded),
             missing=_missing(output, outdated=outdated),
@@ -134,9 +134,9 @@ def _reaches(output: Sections) -> dict[str, bool]:
     return {address: address in reached for address in peers}
 
 
-def _registries(output: Sections) -> dict[str, bool]:
-    answered = set(output.lines("registry-answers"))
-    names = [line.split()[0] for line in output.lines("registries")]
+def _downloads(output: Sections) -> dict[str, bool]:
+    answered = set(output.lines("download-answers"))
+    names = [line.split()[0] for line in output.lines("downloads")]
     return {name: name in answered for name in names}
 
 

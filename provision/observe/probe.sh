@@ -111,23 +111,24 @@ reaches() {
     done; wait' bash $peers
 }
 
-registry_answers() {
-    [ -n "$registries" ] && ! [ -d "$record" ] && has timeout || return 0
+downloads_answer() {
+    [ -n "$downloads" ] && ! [ -d "$record" ] && has timeout || return 0
     has curl || has wget || return 0
-    section registries
-    printf '%s\n' "$registries"
-    section registry-answers
-    for each in $registries; do
-        # An HTTP status of any kind is an answer: a registry may demand a password here.
+    section downloads
+    printf '%s\n' "$downloads"
+    section download-answers
+    for each in $downloads; do
+        # An HTTP status of any kind is an answer: a registry may demand a password here. Publishers
+        # send a client that asks for a file to another server.
         (
             [ -z "$http_proxy" ] || export http_proxy
             [ -z "$https_proxy" ] || export https_proxy
             export no_proxy
-            url="${each#* }/v2/"
+            url=${each#* }
             if has curl; then
-                curl --silent --output /dev/null --max-time 5 "$url"
+                curl --silent --head --location --output /dev/null --max-time 5 "$url"
             else
-                timeout 5 wget --quiet --tries=1 --output-document=/dev/null "$url" || [ $? = 8 ]
+                timeout 5 wget --quiet --tries=1 --spider "$url" || [ $? = 8 ]
             fi && echo "${each%% *}"
         ) 2>/dev/null &
     done
@@ -519,7 +520,7 @@ etcd_state=${1:-} api_state=${2:-} firewalld_state=${3:-}
             exec 4<&0
             etcd_view | {
                 exec 5<&0
-                { reaches; registry_answers; virtual_address; } | {
+                { reaches; downloads_answer; virtual_address; } | {
                     exec 6<&0
                     api_manifests | {
                         exec 7<&0

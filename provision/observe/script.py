@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files as resources
+from urllib.parse import urlsplit
 
-from provision.artifacts import images
+from provision.artifacts import catalogue, images
+from provision.artifacts.model import mirrored
 from provision.desired import kernel_rules, lock_programs
 from provision.desired.addons import OWN, Manifest, given_names
 from provision.desired.catalog import spaces
@@ -101,8 +103,9 @@ class Query:
         manifests: clusterctl's own manifests; the probe skips those that the machine does not have.
         given_manifests: the operator's manifests.
         vip: the API's virtual address; only a machine that does not hold it tries it.
-        registries: (name, URL) of the registries and mirrors that a machine without a record tries.
-        proxy: for the registries.
+        downloads: (server, URL) that a machine without a record tries: registries, servers of files,
+            and their mirrors. A server answers if one of its URLs does.
+        proxy: for the downloads.
         kubelet_client: the certificate of a kubelet that has joined.
         tables: nftables tables that the machine's units create.
         deep: hash every binary.
@@ -119,7 +122,7 @@ class Query:
     manifests: tuple[Manifest, ...] = tuple(Manifest(name, b"") for name in OWN)
     given_manifests: tuple[Manifest, ...] = ()
     vip: str = ""
-    registries: tuple[tuple[str, str], ...] = ()
+    downloads: tuple[tuple[str, str], ...] = ()
     proxy: HttpProxy = field(default_factory=HttpProxy)
     kubelet_client: str = KUBELET_CLIENT
     tables: tuple[str, ...] = tuple(TABLES.values())
@@ -142,7 +145,7 @@ class Query:
             "places": "\n".join(self.places),
             "rules": "\n".join(f"{name} {rule}" for name, rule in self.rules.items()),
             "vip": self.vip,
-            "registries": "\n".join(f"{name} {url}" for name, url in self.registries),
+            "downloads": "\n".join(f"{name} {url}" for name, url in self.downloads),
             "http_proxy": self.proxy.http or "",
             "https_proxy": self.proxy.https or "",
             "no_proxy": ",".join(self.proxy.no_proxy),
@@ -198,6 +201,7 @@ def query(
     certificates: tuple[str, ...] = (),
     files: tuple[str, ...] = (),
     reachability: bool = False,
+    published: bool = False,
     deep: bool = False,
 ) -> Query:
     """The questions to a machine of this cluster.
@@ -206,6 +210,8 @@ def query(
         units, packages, certificates, files, deep: see `Query`.
         reachability: a new machine also tries to connect to the other machines and to the virtual
             address, and to write and run a file in each directory that the cluster will use.
+        published: it is known that the artifacts come from publishers, as with the source `official`:
+            a new machine also tries the servers.
     """
     others = [m for m in cluster.machines if m.name != machine.name] if reachability else []
     return Query(
@@ -217,7 +223,7 @@ def query(
         files=files,
         given_manifests=tuple(Manifest(name, b"") for name in given_names(cluster)),
         vip=str(cluster.api.vip or "") if reachability and machine.is_master else "",
-        registries=_registries(cluster) if reachability else (),
+        downloads=_downloads(cluster, published=published) if reachability else (),
         proxy=cluster.proxy,
         kubelet_client=kubelet_client(cluster, machine).cert_path,
         tables=_tables(cluster),
@@ -233,17 +239,30 @@ def _tables(cluster: Cluster) -> tuple[str, ...]:
     return tuple(table for table in TABLES.values() if table != node.PROXY_TABLE or by_proxy)
 
 
-def _registries(cluster: Cluster) -> tuple[tuple[str, str], ...]:
-    """Give the registries from which nodes certainly pull the add-ons, and their mirrors."""
-    if not images.pulled_by_digest(cluster.artifacts.source):
+def _downloads(cluster: Cluster, *, published: bool) -> tuple[tuple[str, str], ...]:
+    """Give the servers from which machines certainly download, and their mirrors.
+
+    The servers of files are not asked by machines that run on the operator's computer: that
+    computer downloads the files for them.
+    """
+    if not (published or images.pulled_by_digest(cluster.artifacts.source)):
         return ()
     names = {ref.partition("/")[0] for ref in images.refs().values()}
-    return tuple(
-        (name, url)
+    registries = tuple(
+        (name, f"{url}/v2/")
         for name, upstream in sorted(containerd.UPSTREAMS.items())
         if name in names
         for url in (*containerd.mirrors(cluster, name), upstream)
     )
+    return registries if cluster.source.is_here else (*registries, *_file_servers(cluster))
+
+
+def _file_servers(cluster: Cluster) -> tuple[tuple[str, str], ...]:
+    """Give a file of each server of release files, at its publisher or at the inventory's mirror."""
+    urls = [pin.url for pin in catalogue.pins(cluster.kubernetes)]
+    if cluster.artifacts.source == "mirror" and cluster.artifacts.mirror:
+        urls = [mirrored(cluster.artifacts.mirror, url) for url in urls]
+    return tuple({urlsplit(url).netloc: url for url in reversed(urls)}.items())
 
 
 def _ssh_port(machine: Machine) -> int:

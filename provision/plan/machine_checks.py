@@ -13,7 +13,7 @@ from ipaddress import IPv4Network
 from provision.desired.catalog import COMPONENTS
 from provision.desired.model import Component, Listens, Protocol
 from provision.desired.packages import EPEL
-from provision.inventory.rules import NODE_NAME, is_hostname
+from provision.inventory.rules import NODE_NAME, is_hostname, without_login
 from provision.model.cluster import Cluster, Machine
 from provision.model.commands import clusterctl, shell
 from provision.model.errors import Finding
@@ -441,13 +441,24 @@ def _reaches(view: View) -> Iterator[Finding]:
         )
 
 
-def _registries(view: View) -> Iterator[Finding]:
-    """Check the registries. They are tried only where nodes pull the add-ons' images."""
-    if silent := sorted(name for name, answers in view.host.registries.items() if not answers):
-        yield view.finding(
-            f"gets no answer from {', '.join(silent)}, nor from a mirror of it",
-            "set `proxy` or `registry_mirrors`, or use a bundle: it has the images",
-        )
+def _downloads(view: View) -> Iterator[Finding]:
+    """Check the servers from which the machine downloads files and images."""
+    silent = sorted(name for name, answers in view.host.downloads.items() if not answers)
+    if not silent:
+        return
+    cluster, proxy = view.cluster, view.cluster.proxy
+    through = sorted({without_login(url) for url in (proxy.http, proxy.https) if url})
+    by_proxy = f", through the proxy {' and '.join(through)}" if through else ""
+    look = f"clusterctl ssh {cluster.inventory} {view.machine.name} -- curl -sSI"
+    if through:
+        look += f" --proxy {through[0]}"
+    yield view.finding(
+        f"gets no answer from {', '.join(silent)}, nor from a mirror of it{by_proxy}",
+        f"`{look} https://{silent[0]}` shows why; "
+        + ("correct `proxy`, or set " if through else "set `proxy`, ")
+        + "`registry_mirrors` or `artifacts.mirror` in the inventory, or use a bundle: it has files "
+        "and images",
+    )
 
 
 CHECKS: tuple[Callable[[View], Iterator[Finding]], ...] = (
@@ -470,5 +481,5 @@ CHECKS: tuple[Callable[[View], Iterator[Finding]], ...] = (
     _bird,
     _resolver,
     _reaches,
-    _registries,
+    _downloads,
 )

@@ -342,6 +342,18 @@ def test_auto_keeps_what_machines_have_if_its_publisher_is_silent_or_answers_aga
     assert (stays.source, stays.items) == ("official", downloaded.items)
 
 
+def test_auto_keeps_what_came_over_this_computer_and_asks_for_nothing(known, upstream, empty_cache):
+    fetched = fetch(official(known), Silent(), QUICK)
+    installed = frozenset(item.pin for item in fetched.items.values())
+    asked = list(upstream.asked)
+    upstream.close()
+
+    ready = prepare(ArtifactsSource(), "1.36.3", WANTED, Silent(), known, installed=installed)
+    assert ready.source == "official"
+    assert fetch(ready, Silent(), QUICK) == fetched
+    assert upstream.asked == asked
+
+
 @pytest.mark.parametrize("state", ["hangs", "unpinned"])
 def test_auto_compiles_only_the_files_that_it_cannot_download(known, upstream, state):
     silent = socket.create_server(("127.0.0.1", 0))

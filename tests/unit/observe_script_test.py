@@ -20,6 +20,7 @@ from provision.model import paths
 from provision.model.cluster import Cluster, Machine, Role, Ssh
 from provision.model.settings.components import ArtifactsSource
 from provision.model.settings.network import HttpProxy
+from provision.model.source import LAB
 from provision.observe import script
 from provision.observe.parse import parse
 from provision.observe.script import Query, query
@@ -317,10 +318,10 @@ def test_a_new_machine_tells_which_others_it_reaches(record, silent):
     assert known.host.reaches == {}
 
 
-class Registry(BaseHTTPRequestHandler):
+class Server(BaseHTTPRequestHandler):
     """A registry that demands a password; as a proxy it answers for all others."""
 
-    def do_GET(self):
+    def do_HEAD(self):
         self.server.asked.append(self.path)
         self.send_error(401)
 
@@ -328,17 +329,17 @@ class Registry(BaseHTTPRequestHandler):
 
 
 @as_root
-def test_a_new_machine_tells_which_registries_answer_and_asks_through_the_proxy(record):
-    with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
+def test_a_new_machine_tells_which_servers_answer_and_asks_through_the_proxy(record):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         server.asked = []
         threading.Thread(target=server.serve_forever, daemon=True).start()
         own = f"http://127.0.0.1:{server.server_port}"
-        closed = "http://127.0.0.2:1"
-        asked = (("docker.io", closed), ("docker.io", own), ("quay.io", closed))
-        _, direct = run(Query(address="127.0.0.1", registries=asked))
+        closed = "http://127.0.0.2:1/v2/"
+        asked = (("docker.io", closed), ("docker.io", f"{own}/v2/"), ("quay.io", closed))
+        _, direct = run(Query(address="127.0.0.1", downloads=asked))
         through = Query(
             address="127.0.0.1",
-            registries=(("ghcr.io", "http://ghcr.invalid"),),
+            downloads=(("ghcr.io", "http://ghcr.invalid/v2/"),),
             proxy=HttpProxy(http=own),
         )
         _, proxied = run(through)
@@ -346,23 +347,48 @@ def test_a_new_machine_tells_which_registries_answer_and_asks_through_the_proxy(
         _, known = run(through)
         server.shutdown()
 
-    assert direct.host.registries == {"docker.io": True, "quay.io": False}
-    assert proxied.host.registries == {"ghcr.io": True}
-    assert known.host.registries == {}
+    assert direct.host.downloads == {"docker.io": True, "quay.io": False}
+    assert proxied.host.downloads == {"ghcr.io": True}
+    assert known.host.downloads == {}
     assert server.asked == ["/v2/", "http://ghcr.invalid/v2/"]
 
 
-def test_registries_are_tried_only_where_nodes_certainly_pull_from_them():
+def asked(published=False, **settings):
+    of = world.cluster(**settings)
+    found = query(of, of.machines[0], reachability=True, published=published).downloads
+    registries = [pair for pair in found if pair[1].endswith("/v2/")]
+    return registries, {name: url for name, url in found if not url.endswith("/v2/")}
+
+
+def test_servers_are_tried_only_where_machines_certainly_download_from_them():
     mirrors = {"docker.io": ("mirror.example.org",)}
+    upstream = [
+        ("docker.io", "https://registry-1.docker.io/v2/"),
+        ("registry.k8s.io", "https://registry.k8s.io/v2/"),
+    ]
     official = ArtifactsSource(source="official")
-    of = world.cluster(artifacts=official, registry_mirrors=mirrors)
-    assert query(of, of.machines[0], reachability=True).registries == (
-        ("docker.io", "https://mirror.example.org"),
-        ("docker.io", "https://registry-1.docker.io"),
-        ("registry.k8s.io", "https://registry.k8s.io"),
-    )
-    built = world.cluster(artifacts=ArtifactsSource(source="build"))
-    assert query(built, built.machines[0], reachability=True).registries == ()
+    registries, files = asked(artifacts=official, registry_mirrors=mirrors)
+    assert registries == [("docker.io", "https://mirror.example.org/v2/"), *upstream]
+    assert files.keys() == {"dl.k8s.io", "github.com"}
+    assert files["dl.k8s.io"].startswith("https://dl.k8s.io/v1.")
+
+    assert asked(artifacts=ArtifactsSource(source="build")) == ([], {})
+    assert asked(artifacts=ArtifactsSource(source="auto")) == ([], {})
+    assert asked(published=True) == (upstream, files)
+
+
+def test_a_mirror_of_files_is_tried_instead_of_the_publishers():
+    mirror = ArtifactsSource(source="mirror", mirror="https://files.example.org/base")
+    _, files = asked(artifacts=mirror)
+    (url,) = files.values()
+    assert files.keys() == {"files.example.org"}
+    assert url.startswith("https://files.example.org/base/dl.k8s.io/v1.")
+
+
+def test_machines_on_the_operators_computer_do_not_try_servers_of_files():
+    registries, files = asked(published=True, source=LAB)
+    assert registries
+    assert files == {}
 
 
 @as_root

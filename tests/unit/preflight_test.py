@@ -22,7 +22,7 @@ from provision.model.observed import (
     ObservedUnit,
     Port,
 )
-from provision.model.settings.network import Api, Networks
+from provision.model.settings.network import Api, HttpProxy, Networks
 from provision.observe.parse import unreachable
 from provision.plan.preflight import altered, preflight
 
@@ -112,7 +112,7 @@ def test_fit_machines_give_no_findings():
         ({"machine_id": ""}, True, "no machine-id"),
         ({"missing": ("overlay",)}, True, "no overlay"),
         ({"reaches": {"10.0.0.12": False}}, True, "SSH port of 10.0.0.12"),
-        ({"registries": {"docker.io": True, "quay.io": False}}, True, "no answer from quay.io,"),
+        ({"downloads": {"docker.io": True, "quay.io": False}}, True, "no answer from quay.io,"),
         (
             {"foreign": (Foreign("k3s", "/etc/rancher/k3s"),)},
             True,
@@ -242,6 +242,26 @@ def test_a_new_machine_is_not_blamed_for_not_reaching_one_that_is_off():
     member = seen(WORKER, whose={"etcd_formed": True})
 
     assert [(f.where, f.fatal) for f in judge(new, off, member)] == [("m2", False)]
+
+
+def test_a_server_that_does_not_answer_is_named_with_the_proxy_and_what_to_type():
+    silent = {"registry.k8s.io": False, "github.com": True}
+    observed = seen(MASTER, downloads=silent)
+    given = cluster(MASTER)
+
+    found = only(preflight(given, {"m1": observed}, None))
+    assert found.where == "m1"
+    assert found.what == "gets no answer from registry.k8s.io, nor from a mirror of it"
+    shown = f"clusterctl ssh {given.inventory} m1 -- curl -sSI https://registry.k8s.io"
+    assert f"`{shown}` shows why; set `proxy`, `registry_mirrors`" in found.hint
+
+    url = "http://me:word@proxy.example.org:3128"  # pragma: allowlist secret
+    by_proxy = given.model_copy(update={"proxy": HttpProxy(https=url)})
+    found = only(preflight(by_proxy, {"m1": observed}, None))
+    assert found.what.endswith("of it, through the proxy http://proxy.example.org:3128")
+    assert "curl -sSI --proxy http://proxy.example.org:3128 https" in found.hint
+    assert "correct `proxy`" in found.hint
+    assert "word" not in found.hint
 
 
 def test_the_hint_that_came_with_the_error_is_kept():

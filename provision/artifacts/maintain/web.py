@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from provision.artifacts.download import mirrored
+from provision.artifacts.model import mirrored
 from provision.model.errors import ArtifactError
 
 _PIECE = 1 << 20
