@@ -18,6 +18,7 @@ from provision.desired.addons import manifests
 from provision.desired.catalog import artifacts_of
 from provision.desired.components import node
 from provision.model.cluster import Cluster, Machine, Role, Ssh
+from provision.model.distribution import find
 from provision.model.facts import Facts
 from provision.model.observed import (
     ApiView,
@@ -39,9 +40,14 @@ from provision.plan.make import make_plan
 from provision.plan.node_change import LABELS, TAINTS, node_change
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LAB = Facts("amd64", "debian", "eth0", "10.77.0.0/24", 2, True, False, "/etc/resolv.conf")
-PLAIN = Facts("amd64", "debian", "ens5", "10.77.0.0/24", 2, False, True, "/etc/resolv.conf")
-RHEL = replace(PLAIN, os_family="rhel", resolv_conf="/run/systemd/resolve/resolv.conf")
+DEBIAN = find("debian", (), "12")
+LAB = Facts("amd64", DEBIAN, "eth0", "10.77.0.0/24", 2, True, False, "/etc/resolv.conf")
+PLAIN = Facts("amd64", DEBIAN, "ens5", "10.77.0.0/24", 2, False, True, "/etc/resolv.conf")
+RHEL = replace(
+    PLAIN,
+    distribution=find("rhel", ("fedora",), "9.6"),
+    resolv_conf="/run/systemd/resolve/resolv.conf",
+)
 
 
 def machine(name, *roles, **values):

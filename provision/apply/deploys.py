@@ -14,24 +14,21 @@ from provision.apply.operations.deliver import send
 from provision.apply.operations.remove import remove
 from provision.artifacts import compressed
 from provision.artifacts.model import Ready
-from provision.desired.packages import APT_INSTALL
+from provision.desired.packages import APT_INSTALL, own_units
 from provision.model import paths
+from provision.model.distribution import Family
 from provision.model.settings.network import HttpProxy
 from provision.plan.record import Removal
 
-# Distributions start what they install. These units would run beside clusterctl's own units of the
-# same programs.
-_OTHERS_UNITS = ("haproxy.service", "bird.service", "keepalived.service")
-
 _BEFORE = f"{paths.STATE}/packages.before"
 _INSTALLED = {
-    "debian": "dpkg-query -W -f '${db:Status-Status} ${Package}\\n' | sed -n 's/^installed //p'",
-    "rhel": "rpm -qa --qf '%{NAME}\\n'",
+    Family.DEBIAN: "dpkg-query -W -f '${db:Status-Status} ${Package}\\n' | sed -n 's/^installed //p'",
+    Family.RHEL: "rpm -qa --qf '%{NAME}\\n'",
 }
 
 
 @deploy("Packages")
-def install_packages(packages: tuple[str, ...], os_family: str) -> None:
+def install_packages(packages: tuple[str, ...], os_family: Family) -> None:
     """Install packages and record that clusterctl installed them.
 
     Args:
@@ -45,7 +42,7 @@ def install_packages(packages: tuple[str, ...], os_family: str) -> None:
         name="Write down what is installed already",
         commands=[f"install -d -m 0755 {paths.RECORD} && {{ test -s {_BEFORE} || {see}; }}"],
     )
-    if os_family == "debian":
+    if os_family == Family.DEBIAN:
         # pyinfra's own operation fails at once while another process uses apt.
         server.shell(
             name="Install packages",
@@ -58,8 +55,7 @@ def install_packages(packages: tuple[str, ...], os_family: str) -> None:
         name="Write down what was installed, with what came along",
         commands=[f"{new} | sed 's/^/package\\t/' >> {paths.RECORD}/packages && rm -f {_BEFORE}"],
     )
-    ours = {f"{name.removesuffix('2')}.service" for name in packages}
-    if units := [unit for unit in _OTHERS_UNITS if unit in ours]:
+    if units := own_units(packages):
         server.shell(
             name="Stop the distribution's own units of the same programs",
             commands=[f"systemctl disable --now --quiet {' '.join(units)}"],

@@ -24,10 +24,11 @@ from provision.apply.operations.deliver import COMMAND
 from provision.artifacts.model import ArtifactSet, Ready
 from provision.desired.catalog import desired
 from provision.desired.components import haproxy, node
-from provision.desired.packages import APT_INSTALL
+from provision.desired.packages import APT_INSTALL, own_units
 from provision.desired.render import render
 from provision.model import paths
 from provision.model.cluster import Cluster, Machine, Role, Ssh
+from provision.model.distribution import Family
 from provision.model.facts import Facts
 from provision.model.observed import Observed, ObservedFile
 from provision.pki import kubeconfig
@@ -41,8 +42,6 @@ from provision.plan.quorum import Standing
 NAME = "name-of-the-instance"
 ADDRESS = "192.0.2.1"
 TOKEN = "token-of-the-day"  # noqa: S105  a placeholder
-# Distributions start the units of packages that they install.
-OTHERS_UNITS = ("haproxy.service",)
 _FILL = (
     f'find "$work" -type f -exec sed -i "s/{NAME}/$name/g; '
     f's/{re.escape(ADDRESS)}/$address/g" {{}} +'
@@ -100,10 +99,10 @@ def bundle(cluster: Cluster, trust: Trust, facts: Facts, artifacts: ArtifactSet)
     text = render(
         "join/join.j2",
         cluster=cluster.name,
-        debian=facts.os_family == "debian",
+        debian=facts.distribution.family is Family.DEBIAN,
         packages=join(plan.packages),
         install=quote(APT_INSTALL),
-        others=join(OTHERS_UNITS),
+        others=join(own_units(plan.packages)),
         state=paths.STATE,
         artifacts=paths.ARTIFACTS,
         pins=[ready.pin for ready in local],

@@ -17,7 +17,7 @@ from provision import inventory, observe
 from provision.apply.engine import Engine
 from provision.artifacts.go import refuse
 from provision.desired import catalog
-from provision.desired.packages import EPEL
+from provision.desired.packages import PACKAGES
 from provision.inventory import Draft
 from provision.local import cache_of, changes, private_file
 from provision.local.cache import Cache
@@ -29,6 +29,7 @@ from provision.machines.locate import absent, locate
 from provision.machines.sources import source_of
 from provision.model.cluster import Cluster, Machine
 from provision.model.commands import clusterctl
+from provision.model.distribution import EPEL
 from provision.model.errors import RefusedError, TrustError, UnreachableError
 from provision.model.look import Look
 from provision.observe import script
@@ -216,7 +217,7 @@ def probe(
         cluster,
         machine,
         units=catalog.UNITS,
-        packages=(*catalog.PACKAGES, *EPEL),
+        packages=(*PACKAGES, *EPEL),
         certificates=tuple(requests.signed_path(leaf) for leaf in asked),
         files=tuple(requests.key_path(leaf) for leaf in asked),
         reachability=reachability,

@@ -23,8 +23,8 @@ from provision.desired.components.pod_network import POD_NETWORK
 from provision.desired.components.registry import REGISTRY
 from provision.desired.components.vpc_routes import VPC_ROUTES
 from provision.desired.model import Component, ComponentPhase, ComponentState, Space
-from provision.desired.packages import RHEL
 from provision.model.cluster import Cluster, Machine
+from provision.model.distribution import UNKNOWN
 from provision.model.facts import Facts
 from provision.pki.trust import Trust
 
@@ -53,13 +53,8 @@ COMPONENTS: tuple[Component, ...] = (HOST, firewall.guarding(_GUARDED), *_GUARDE
 # All units that a machine of any cluster may have, each after the units that it needs. The probe
 # asks for all of them, even if the inventory does not want them now.
 UNITS: tuple[str, ...] = tuple(unit for c in COMPONENTS for unit in c.units)
-_DEBIAN = (
-    "zstd", "conntrack", "nftables", "ethtool", "kmod", "iproute2", "iptables", "haproxy", "bird2",
-    "keepalived", "curl", "openssl", "openssh-client",
-)  # fmt: skip
-PACKAGES: tuple[str, ...] = (*_DEBIAN, *(RHEL[name] for name in _DEBIAN if name in RHEL))
 
-_ANY = Facts("amd64", "debian", "eth0", "192.0.2.0/24", 2, False, True, "/etc/resolv.conf")
+_ANY = Facts("amd64", UNKNOWN, "eth0", "192.0.2.0/24", 2, False, True, "/etc/resolv.conf")
 
 
 def component(name: str) -> Component:

@@ -1,28 +1,25 @@
-"""Names of packages in each distribution, and the program that installs packages on Debian."""
+"""The packages that machines need, and the program that installs packages on Debian."""
 
 from __future__ import annotations
 
-from provision.model.facts import Facts
+from collections.abc import Iterable
 
-# Debian's name -> the name in the RHEL family (with Amazon Linux 2023), if that differs.
-RHEL = {
-    "bird2": "bird",
-    "conntrack": "conntrack-tools",
-    "iproute2": "iproute",
-    "openssh-client": "openssh-clients",
-    "procps": "procps-ng",
-}
-# Packages that add the repository EPEL, which has BIRD; Oracle Linux has its own name for it.
-EPEL = ("epel-release", "oracle-epel-release-el9", "oracle-epel-release-el10")
-# The RHEL family always has curl, often in the package curl-minimal, which conflicts with curl.
-_RHEL_HAS = frozenset({"curl"})
+from provision.model.distribution import TABLE, UNITS
+
+# Debian's names of all packages that a machine of any cluster may need.
+NAMES: tuple[str, ...] = (
+    "zstd", "conntrack", "nftables", "ethtool", "kmod", "iproute2", "iptables", "haproxy", "bird2",
+    "keepalived", "curl", "openssl", "openssh-client", "netbase",
+)  # fmt: skip
+# The same packages, by their names in every distribution.
+PACKAGES: tuple[str, ...] = tuple(
+    dict.fromkeys(name for row in TABLE for name in row.packages(*NAMES))
+)
 
 
-def of_distribution(facts: Facts, *names: str) -> tuple[str, ...]:
-    """Translate Debian's names of packages for the machine's distribution."""
-    if facts.os_family == "debian":
-        return names
-    return tuple(RHEL.get(name, name) for name in names if name not in _RHEL_HAS)
+def own_units(packages: Iterable[str]) -> tuple[str, ...]:
+    """The units that these packages bring, of programs for which clusterctl has its own units."""
+    return tuple(dict.fromkeys(UNITS[name] for name in packages if name in UNITS))
 
 
 # A new machine installs packages by itself (cloud-init, apt-daily, unattended-upgrades). apt's

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from provision.model.distribution import Distribution
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -11,7 +13,7 @@ class Facts:
 
     Attributes:
         arch: `amd64` or `arm64`.
-        os_family: `debian` or `rhel`; package names depend on it.
+        distribution: packages and the syntax of some files depend on it.
         interface: the interface that carries the machine's address.
         network: the interface's own network, `10.77.0.0/24`.
         cgroup_version: 1 or 2.
@@ -23,7 +25,7 @@ class Facts:
     """
 
     arch: str
-    os_family: str
+    distribution: Distribution
     interface: str
     network: str
     cgroup_version: int

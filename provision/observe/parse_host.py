@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 
+from provision.model import distribution
 from provision.model.facts import Facts
 from provision.model.observed import Foreign, HostReport, Place, Port
 from provision.model.packet_filter import Chain, Command
@@ -16,10 +17,6 @@ from provision.observe.parse_record import Record
 from provision.observe.script import SIGNS, SUSPECTS, TABLES
 
 _CAP_SYS_RESOURCE = 24  # capabilities(7)
-_FAMILIES = {
-    "debian": {"debian", "ubuntu"},
-    "rhel": {"rhel", "fedora", "centos", "amzn"},
-}
 _SSH = ("ssh.service", "sshd.service")
 
 
@@ -34,11 +31,14 @@ def facts(output: Sections, host: Mapping[str, str]) -> Facts:
             ),
             ("", ""),
         )
-        release = output.values("os-release", required=True)
-        ids = {release.get("ID", "").strip("\"'"), *release.get("ID_LIKE", "").strip("\"'").split()}
+        release = _release(output)
         return Facts(
             arch={"x86_64": "amd64", "aarch64": "arm64"}.get(host["arch"], host["arch"]),
-            os_family=next((name for name, members in _FAMILIES.items() if ids & members), ""),
+            distribution=distribution.find(
+                release.get("ID", ""),
+                tuple(release.get("ID_LIKE", "").split()),
+                release.get("VERSION_ID", ""),
+            ),
             interface=interface,
             network=network,
             cgroup_version=int(host["cgroup"]),
@@ -49,6 +49,11 @@ def facts(output: Sections, host: Mapping[str, str]) -> Facts:
         )
 
 
+def _release(output: Sections) -> dict[str, str]:
+    values = output.values("os-release", required=True)
+    return {key: value.strip("\"'") for key, value in values.items()}
+
+
 def report(
     output: Sections,
     host: Mapping[str, str],
@@ -56,9 +61,7 @@ def report(
     loaded: list[dict[str, str]],
     operator_clock: float,
 ) -> HostReport:
-    release = {
-        key: value.strip("\"'") for key, value in output.values("os-release", required=True).items()
-    }
+    release = _release(output)
     with reading("begin"):
         began, ended = (float(output.lines(name, required=True)[0]) for name in ("begin", "end"))
     with reading("disk"):

@@ -7,15 +7,22 @@ function and name it in `CHECKS`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Network
 
 from provision.desired.catalog import COMPONENTS
 from provision.desired.model import Component, Listens, Protocol
-from provision.desired.packages import EPEL
 from provision.inventory.rules import NODE_NAME, is_hostname, without_login
 from provision.model.cluster import Cluster, Machine
 from provision.model.commands import clusterctl, shell
+from provision.model.distribution import (
+    EPEL,
+    NFT_FOR_KUBERNETES,
+    Bird,
+    Family,
+    Proof,
+    Version,
+)
 from provision.model.errors import Finding
 from provision.model.observed import Port as Held
 from provision.observe.script import HAPROXY_CONNECTS, KEEPALIVED_CONNECTS
@@ -23,17 +30,6 @@ from provision.plan.packet_filter import needed, opening, stops
 from provision.plan.place_checks import room, usable
 from provision.plan.view import View
 
-# ID of os-release -> the oldest version that is tested.
-SUPPORTED: Mapping[str, tuple[int, ...]] = {
-    "debian": (12,),
-    "ubuntu": (22, 4),
-    "amzn": (2023,),
-    "rhel": (9,),
-    "centos": (9,),
-    "rocky": (9,),
-    "almalinux": (9,),
-    "ol": (9,),
-}
 SYSTEMD = 245  # of Ubuntu 20.04
 # In its mode nftables, kube-proxy refuses older kernels. Their nft is also too old.
 KERNEL = (5, 13)
@@ -113,19 +109,25 @@ def _identity(view: View) -> Iterator[Finding]:
 
 def _system(view: View) -> Iterator[Finding]:
     facts, host = view.facts, view.host
-    oldest = SUPPORTED.get(host.os_id)
+    distribution = facts.distribution
     name = host.os_name or host.os_id or "its distribution"
     supported = (
         "Debian 12, Ubuntu 22.04, Amazon Linux 2023, RHEL 9 or a distribution built from RHEL 9, "
         "or a newer version of these"
     )
-    if not facts.os_family:
+    if distribution.family is Family.UNKNOWN:
         yield view.finding(
             f"clusterctl cannot install packages on {name}: it is not of the Debian or RHEL family",
             f"use {supported}",
         )
-    elif oldest is None or _version(host.os_version) < oldest:
+    elif distribution.proof is Proof.NOTHING:
         yield view.finding(f"{name} is not tested", f"tested: {supported}", fatal=False)
+    elif distribution.outdated:
+        yield view.finding(
+            f"{name} is not tested on machines, and its faults of security are no longer fixed",
+            f"use {supported}",
+            fatal=False,
+        )
     if facts.arch not in {"amd64", "arm64"}:
         yield view.finding(f"its architecture is {facts.arch}", "use amd64 or arm64")
     if host.systemd == 0:
@@ -138,10 +140,6 @@ def _system(view: View) -> Iterator[Finding]:
             "boot with systemd.unified_cgroup_hierarchy=1",
             fatal=False,
         )
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".") if part.isdecimal())
 
 
 def _resources(view: View) -> Iterator[Finding]:
@@ -288,6 +286,13 @@ def _kernel(view: View) -> Iterator[Finding]:
             "nftables",
             'use a newer distribution, or "proxy_mode": "iptables"',
         )
+    distribution = view.facts.distribution
+    if mode == "nftables" and view.machine.is_node and not distribution.nft_for_kubernetes:
+        yield view.finding(
+            f"the nft of {distribution.name} is older than {_dotted(NFT_FOR_KUBERNETES)}, which "
+            "kube-proxy needs for nftables",
+            'use a newer distribution, or "proxy_mode": "iptables"',
+        )
     if "br_netfilter" in host.missing and mode == "iptables":
         yield view.finding(
             "its kernel has no br_netfilter: a pod may get no answer from a Service whose "
@@ -311,12 +316,8 @@ def _modules(view: View) -> str:
     host = view.host
     if view.facts.container:
         return "load it on the container's host"
-    packages = {
-        "ubuntu": shell("apt-get", "install", f"linux-modules-extra-{host.kernel}"),
-        "rhel": shell("dnf", "install", f"kernel-modules-{host.kernel}"),
-    }
-    install = packages.get(host.os_id) or packages.get(view.facts.os_family)
-    own = f"{install}, or " if install else ""
+    modules = view.facts.distribution.modules
+    own = f"{shell(*f'{modules}{host.kernel}'.split())}, or " if modules else ""
     return (
         f"install the kernel's modules: {own}install the distribution's standard kernel and reboot"
     )
@@ -325,6 +326,10 @@ def _modules(view: View) -> str:
 def _old(kernel: str) -> bool:
     found = re.match(r"(\d+)\.(\d+)", kernel)
     return found is not None and (int(found[1]), int(found[2])) < KERNEL
+
+
+def _dotted(version: Version) -> str:
+    return ".".join(map(str, version))
 
 
 _STOP_FIREWALL = {
@@ -382,30 +387,31 @@ def _selinux(view: View) -> Iterator[Finding]:
 
 
 def _bird(view: View) -> Iterator[Finding]:
-    """Check BIRD's repository: on the RHEL family a new machine needs EPEL, which has BIRD."""
-    cluster, seen, host = view.cluster, view.seen, view.host
+    """Check BIRD's repository: on most of the RHEL family a new machine needs EPEL for it."""
+    cluster, seen, distribution = view.cluster, view.seen, view.facts.distribution
     routed = cluster.networks.plugin == "routed" and not cluster.source.routes_pods
-    needs_epel = view.facts.os_family == "rhel" and host.os_id != "fedora"
-    if not (routed and needs_epel and view.machine.is_node) or seen.record:
+    if distribution.bird_from is Bird.OWN or not routed or not view.machine.is_node or seen.record:
         return
-    if seen.packages.isdisjoint({"bird", *EPEL}):
-        epel = _epel(host.os_id, _version(host.os_version)[:1])
+    if seen.packages.isdisjoint({*distribution.packages("bird2"), *EPEL}):
+        epel = distribution.epel
+        add = f"{shell('dnf', 'install', epel)}; or " if epel else ""
         yield view.finding(
             "its repositories have no BIRD, which the plug-in `routed` needs",
-            f'{epel}install the package bird by other means, or use "plugin": "custom"',
+            f'{add}install the package bird by other means, or use "plugin": "custom"',
         )
 
 
-def _epel(os_id: str, version: tuple[int, ...]) -> str:
-    """How to add EPEL. RHEL itself has no package of it; Amazon Linux cannot use it."""
-    major = version[0] if version else 9
-    sources = {
-        "amzn": "",
-        "rhel": f"https://dl.fedoraproject.org/pub/epel/epel-release-latest-{major}.noarch.rpm",
-        "ol": f"oracle-epel-release-el{major}",
-    }
-    source = sources.get(os_id, "epel-release")
-    return f"{shell('dnf', 'install', source)}; or " if source else ""
+def _host_ports(view: View) -> Iterator[Finding]:
+    """Check that the plug-in portmap can make its rules."""
+    distribution = view.facts.distribution
+    routed = view.cluster.networks.plugin == "routed" and view.machine.is_node
+    if routed and not distribution.nft_for_kubernetes:
+        yield view.finding(
+            f"the nft of {distribution.name} is older than {_dotted(NFT_FOR_KUBERNETES)}: pods "
+            "with a hostPort do not start",
+            "use a newer distribution, or no hostPort on this node",
+            fatal=False,
+        )
 
 
 def _resolver(view: View) -> Iterator[Finding]:
@@ -479,6 +485,7 @@ CHECKS: tuple[Callable[[View], Iterator[Finding]], ...] = (
     _packet_filter,
     _selinux,
     _bird,
+    _host_ports,
     _resolver,
     _reaches,
     _downloads,

@@ -94,7 +94,7 @@ def _bring(component: Component) -> None:
     change = _change(component, plan, observed, cluster, trust, now)
     wanted = component.state(cluster, machine, trust, facts)
     if packages := tuple(p for p in wanted.packages if p in plan.packages):
-        install_packages(packages=packages, os_family=facts.os_family)
+        install_packages(packages=packages, os_family=facts.distribution.family)
     if binaries := [b for b in wanted.binaries if b in plan.binaries]:
         wants = [Want(b.artifact, b.path, facts.arch) for b in binaries]
         install_artifacts(

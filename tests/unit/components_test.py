@@ -16,7 +16,7 @@ from provision.desired.components import containerd, etcd, node
 from provision.desired.components.backup import INVENTORY
 from provision.desired.digests import reads
 from provision.desired.flags import flags
-from provision.desired.packages import of_distribution
+from provision.desired.packages import PACKAGES
 from provision.model import paths
 from provision.model.cluster import Role, Taint
 from provision.model.settings.ec2 import Ec2
@@ -95,7 +95,7 @@ def test_the_probe_asks_for_every_unit_and_package(of, one, facts):
     states = wanted(of, one, facts).values()
 
     assert {u.name for s in states for u in s.units} <= set(catalog.UNITS)
-    assert {p for s in states for p in s.packages} <= set(catalog.PACKAGES)
+    assert {p for s in states for p in s.packages} <= set(PACKAGES)
 
 
 @pytest.mark.parametrize(("of", "one", "facts"), ALL)
@@ -209,8 +209,8 @@ def test_flags_are_sorted_merged_and_survive_systemds_expansion(ours, extra):
 
 
 def test_packages_have_the_distributions_names():
-    assert of_distribution(LAB, "conntrack", "zstd") == ("conntrack", "zstd")
-    assert of_distribution(RHEL, "conntrack", "zstd") == ("conntrack-tools", "zstd")
+    assert LAB.distribution.packages("conntrack", "zstd") == ("conntrack", "zstd")
+    assert RHEL.distribution.packages("conntrack", "zstd") == ("conntrack-tools", "zstd")
 
 
 def test_the_join_file_names_all_members_and_is_an_environment_file():

@@ -34,7 +34,7 @@ def test_a_master_is_read_whole():
 
     assert master.reachable
     assert (master.cluster, master.fingerprint) == ("demo", "f00d")
-    assert (master.facts.arch, master.facts.os_family) == ("amd64", "debian")
+    assert (master.facts.arch, master.facts.distribution.name) == ("amd64", "Debian 12")
     assert (master.facts.interface, master.facts.network) == ("eth0", "10.77.0.0/16")
     assert master.facts.container
     assert not master.facts.may_raise_limits

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from provision.model.cluster import Cluster, Machine, Role, Ssh
+from provision.model.distribution import UNKNOWN, find
 from provision.model.facts import Facts
 from provision.model.observed import (
     ApiView,
@@ -26,7 +27,9 @@ from provision.model.settings.network import Api, HttpProxy, Networks
 from provision.observe.parse import unreachable
 from provision.plan.preflight import altered, preflight
 
-FACTS = Facts("amd64", "debian", "eth0", "10.0.0.0/24", 2, False, True, "/etc/resolv.conf")
+FACTS = Facts(
+    "amd64", find("debian", (), "12"), "eth0", "10.0.0.0/24", 2, False, True, "/etc/resolv.conf"
+)
 OURS = {"cluster": "demo", "fingerprint": "f00d"}
 
 
@@ -73,7 +76,13 @@ def host(one, **values):
     return replace(fit, **values)
 
 
+LIKE = {"linuxmint": ("ubuntu", "debian"), "rocky": ("rhel", "centos", "fedora")}
+
+
 def seen(one=MASTER, facts=FACTS, whose=None, **values):
+    if "os_id" in values:
+        os_id, version = values["os_id"], values.get("os_version", "12")
+        facts = replace(facts, distribution=find(os_id, LIKE.get(os_id, ()), version))
     return Observed(machine=one.name, facts=facts, host=host(one, **values), **(whose or {}))
 
 
@@ -95,8 +104,6 @@ def test_fit_machines_give_no_findings():
 @pytest.mark.parametrize(
     ("values", "fatal", "words"),
     [
-        ({"os_id": "debian", "os_version": "11"}, False, "is not tested"),
-        ({"os_id": "ubuntu", "os_version": "20.04"}, False, "is not tested"),
         ({"os_id": "linuxmint", "os_version": "21"}, False, "is not tested"),
         ({"systemd": 0}, True, "does not run systemd"),
         ({"systemd": 237}, True, "systemd is 237"),
@@ -143,7 +150,7 @@ def test_one_thing_wrong_gives_one_finding(values, fatal, words):
         ({"arch": "riscv64"}, True, "architecture is riscv64"),
         ({"cgroup_version": 1}, False, "cgroup v1"),
         ({"interface": "", "network": ""}, True, "no address 10.0.0.11; it has 10.0.0.11"),
-        ({"os_family": ""}, True, "cannot install packages on"),
+        ({"distribution": UNKNOWN}, True, "cannot install packages on"),
     ],
 )
 def test_facts_are_judged_too(values, fatal, words):
@@ -166,7 +173,36 @@ def test_a_workers_needs_are_smaller():
     ],
 )
 def test_distributions_it_was_made_for_are_not_mentioned(os_id, version):
-    assert judge(seen(os_id=os_id, os_version=version)) == []
+    one = replace(seen(os_id=os_id, os_version=version), packages=frozenset({"bird"}))
+
+    assert judge(one) == []
+
+
+@pytest.mark.parametrize(("os_id", "version"), [("debian", "11"), ("ubuntu", "20.04")])
+def test_an_old_release_is_a_warning_and_its_nft_is_too_old_for_kubernetes(os_id, version):
+    one = seen(os_id=os_id, os_version=version)
+
+    warning = only(judge(one, proxy_mode="iptables", plugin="custom"))
+    assert "is not tested" in warning.what
+    assert not warning.fatal
+    assert "Debian 12" in warning.hint
+    ports = only([f for f in judge(one, proxy_mode="iptables") if f.what != warning.what])
+    assert "pods with a hostPort do not start" in ports.what
+    assert not ports.fatal
+    fatal = only([f for f in judge(one) if f.fatal])
+    assert "older than 1.0.1, which kube-proxy needs" in fatal.what
+    assert '"proxy_mode": "iptables"' in fatal.hint
+
+
+def test_epel_has_another_name_for_each_distribution():
+    hints = {
+        os_id: only(judge(seen(os_id=os_id, os_version="9.6"))).hint
+        for os_id in ("rhel", "almalinux", "ol")
+    }
+
+    assert "epel-release-latest-9.noarch.rpm" in hints["rhel"]
+    assert "dnf install epel-release;" in hints["almalinux"]
+    assert "dnf install oracle-epel-release-el9" in hints["ol"]
 
 
 def test_swap_of_a_containers_host_is_only_a_warning():
@@ -185,7 +221,7 @@ def test_br_netfilter_is_missed_only_by_iptables():
     [
         ({}, {}, "has no nft_masq, NF_TABLES_INET", "install the distribution's standard kernel"),
         ({"os_id": "ubuntu"}, {}, "nft_masq", "apt-get install linux-modules-extra-6.1.0, or"),
-        ({"os_id": "rocky"}, {"os_family": "rhel"}, "nft_masq", "kernel-modules-6.1.0, or"),
+        ({"os_id": "rocky"}, {}, "nft_masq", "kernel-modules-6.1.0, or"),
         ({}, {"container": True}, "nft_masq", "on the container's host"),
         ({"outdated": True}, {}, "kernel 6.1.0 cannot load nft_masq, NF_TABLES_INET: an", "reboot"),
     ],
@@ -375,7 +411,7 @@ ROCKY = {"os_id": "rocky", "os_version": "9.5", "kernel": "5.14.0-503.el9.x86_64
 
 @pytest.mark.parametrize("packages", [set(), {"haproxy"}])
 def test_a_new_machine_without_a_repository_that_has_bird_is_found(packages):
-    one = seen(facts=replace(FACTS, os_family="rhel"), **ROCKY)
+    one = seen(**ROCKY)
 
     finding = only(judge(replace(one, packages=frozenset(packages))))
 
@@ -412,13 +448,13 @@ def test_swap_that_is_in_no_fstab_stays_off_too():
 
 
 def test_amazon_linux_has_no_epel():
-    one = seen(facts=replace(FACTS, os_family="rhel"), os_id="amzn", os_version="2023")
+    one = seen(os_id="amzn", os_version="2023")
 
     assert "epel" not in only(judge(one)).hint
 
 
 def test_fedora_has_bird_itself():
-    one = seen(facts=replace(FACTS, os_family="rhel"), os_id="fedora", os_version="43")
+    one = seen(os_id="fedora", os_version="43")
 
     assert all("BIRD" not in finding.what for finding in judge(one))
 

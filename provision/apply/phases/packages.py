@@ -15,7 +15,7 @@ def _install(work: Work) -> None:
     def body(machine: Machine) -> None:
         install_packages(
             packages=work.plan.machines[machine.name].packages,
-            os_family=work.run.look.facts(machine).os_family,
+            os_family=work.run.look.facts(machine).distribution.family,
         )
 
     work.on(body, work.machines)

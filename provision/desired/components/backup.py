@@ -17,7 +17,6 @@ from provision.desired.model import (
     Space,
     Unit,
 )
-from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths
 from provision.model.backup_place import S3Place, SshPlace, place
@@ -57,7 +56,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     tools = () if machine.has_etcd else ("etcdctl", "etcdutl")
     return ComponentState(
         name="backup",
-        packages=of_distribution(facts, *_packages(to)),
+        packages=facts.distribution.packages(*_packages(to)),
         directories=(
             Directory(paths.CONFIG),
             Directory(DIRECTORY, mode=0o700),

@@ -18,7 +18,6 @@ from provision.desired.model import (
     Space,
     Unit,
 )
-from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
@@ -124,7 +123,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     timers = tuple(f.path for f in files if f.path.endswith(".timer"))
     return ComponentState(
         name="certificates",
-        packages=of_distribution(facts, "openssl", *(("curl",) if machine.is_node else ())),
+        packages=facts.distribution.packages("openssl", *(("curl",) if machine.is_node else ())),
         directories=(Directory(paths.SBIN),),
         files=files,
         # The service reads the program at each run; only its own file concerns a timer.

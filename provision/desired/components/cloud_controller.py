@@ -22,7 +22,6 @@ from provision.desired.model import (
     Port,
     Unit,
 )
-from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
@@ -48,7 +47,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     read = (config.path, *(file.path for file in controller), binary.path)
     return ComponentState(
         name="cloud-controller",
-        packages=of_distribution(facts, "curl"),
+        packages=facts.distribution.packages("curl"),
         directories=(Directory(paths.SBIN),),
         binaries=(binary,),
         leaves=(client, serving),

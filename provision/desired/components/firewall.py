@@ -21,7 +21,6 @@ from provision.desired.model import (
     Unit,
     Who,
 )
-from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths
 from provision.model.cluster import Cluster, Machine
@@ -130,6 +129,7 @@ def _state(
         ssh=[_accept(ssh, str(network)) for network in cluster.firewall.ssh_from]
         or [_accept(ssh, "")],
         openings=[*openings, *_of_inventory(cluster)],
+        short=facts.distribution.rejects_short,
     )
     rules = HostFile(RULES, content, mode=0o644)
     unit = HostFile(
@@ -139,7 +139,8 @@ def _state(
     )
     return ComponentState(
         name="firewall",
-        packages=of_distribution(facts, "nftables"),
+        # nft learns the names of protocols, `ospf` for example, from netbase's /etc/protocols.
+        packages=facts.distribution.packages("nftables", "netbase"),
         directories=(Directory(paths.CONFIG),),
         files=(rules, unit),
         units=(Unit(UNIT, reload=True),),

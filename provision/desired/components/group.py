@@ -13,7 +13,6 @@ from provision.desired.model import (
     HostFile,
     Unit,
 )
-from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths
 from provision.model.cluster import Cluster, Machine
@@ -72,7 +71,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     )
     return ComponentState(
         name="group",
-        packages=of_distribution(facts, "curl", "openssl"),
+        packages=facts.distribution.packages("curl", "openssl"),
         directories=(Directory(paths.SBIN),),
         files=(script, unit),
         units=(Unit(UNIT),),

@@ -15,7 +15,6 @@ from provision.desired.model import (
     Unit,
     Who,
 )
-from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
@@ -25,14 +24,17 @@ from provision.pki.trust import Trust
 
 CONFIG = f"{paths.CONFIG}/haproxy.cfg"
 UNIT = "clusterctl-haproxy.service"
+# Old versions of HAProxy want a certificate and its key in one file. The unit makes it.
+JOINED = "/run/clusterctl-haproxy/probe.pem"
 API = f"https://127.0.0.1:{ports.API_PROXY}"
 
 
 def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
     probe = table.proxy_probe(cluster, machine)
+    joined = () if facts.distribution.haproxy_reads_key else (probe.cert_path, probe.key_path)
     return ComponentState(
         name="haproxy",
-        packages=of_distribution(facts, "haproxy"),
+        packages=facts.distribution.packages("haproxy"),
         directories=(Directory(paths.CONFIG),),
         leaves=(probe,),
         files=(
@@ -44,7 +46,8 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
                     own=machine.is_master,
                     masters=cluster.masters,
                     ca=f"{paths.PKI}/ca.crt",
-                    cert=probe.cert_path,
+                    cert=JOINED if joined else probe.cert_path,
+                    any_names=not facts.distribution.haproxy_wants_own_names,
                     api=ports.API,
                     registry=ports.REGISTRY,
                     api_proxy=ports.API_PROXY,
@@ -55,7 +58,13 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
             ),
             HostFile(
                 f"{paths.UNITS}/{UNIT}",
-                render(f"haproxy/{UNIT}.j2", cluster=cluster.name, config=CONFIG),
+                render(
+                    f"haproxy/{UNIT}.j2",
+                    cluster=cluster.name,
+                    config=CONFIG,
+                    parts=" ".join(joined),
+                    joined=JOINED,
+                ),
                 mode=0o644,
             ),
         ),

@@ -14,7 +14,6 @@ from provision.desired.model import (
     Space,
     Who,
 )
-from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
@@ -24,7 +23,7 @@ from provision.pki.trust import Trust
 
 
 def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> ComponentState:
-    packages = of_distribution(facts, "zstd")
+    packages = facts.distribution.packages("zstd")
     if not machine.is_node:
         return ComponentState(name="host", packages=packages)
     modules = ["overlay", "nf_conntrack"]
@@ -46,7 +45,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
         tools.append("iptables")
     return ComponentState(
         name="host",
-        packages=packages + of_distribution(facts, *tools),
+        packages=packages + facts.distribution.packages(*tools),
         directories=(Directory(paths.KUBERNETES), Directory(paths.PKI), Directory(paths.CONFIG)),
         files=(
             HostFile(

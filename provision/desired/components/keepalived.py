@@ -16,7 +16,6 @@ from provision.desired.model import (
     Unit,
     Who,
 )
-from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths, ports
 from provision.model.cluster import Cluster, Machine
@@ -34,7 +33,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     masters = cluster.masters
     return ComponentState(
         name="keepalived",
-        packages=of_distribution(facts, "keepalived"),
+        packages=facts.distribution.packages("keepalived"),
         directories=(Directory(paths.CONFIG), Directory(paths.SBIN)),
         files=(
             HostFile(

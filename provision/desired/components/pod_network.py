@@ -20,7 +20,6 @@ from provision.desired.model import (
     Unit,
     Who,
 )
-from provision.desired.packages import of_distribution
 from provision.desired.render import render, text
 from provision.model import paths
 from provision.model.cluster import Cluster, Machine
@@ -114,7 +113,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     )
     return ComponentState(
         name="pod-network",
-        packages=of_distribution(facts, "bird2") if by_bird else (),
+        packages=facts.distribution.packages("bird2") if by_bird else (),
         directories=(
             Directory(paths.CONFIG),
             Directory(paths.SBIN),

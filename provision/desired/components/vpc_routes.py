@@ -11,7 +11,6 @@ from provision.desired.model import (
     HostFile,
     Unit,
 )
-from provision.desired.packages import of_distribution
 from provision.desired.render import render
 from provision.model import paths
 from provision.model.cluster import Cluster, Machine
@@ -45,7 +44,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
     )
     return ComponentState(
         name="vpc-routes",
-        packages=of_distribution(facts, "curl"),
+        packages=facts.distribution.packages("curl"),
         directories=(Directory(paths.SBIN),),
         files=(script, unit),
         units=(Unit(UNIT),),
