@@ -339,13 +339,15 @@ pods() {
     [ ! -S "$bird" ] || timeout 2 birdc -s "$bird" show ospf neighbors | awk '$1 ~ /^[0-9.]+$/ {print $1 "=" $3}'
     section unmapped
     rules=
-    for result in $(grep -rlsi '"hostPort":[1-9]' "$results"); do
+    # The loopback interface has a result of its own, with the same ports.
+    for result in $(grep -rlsi --include='pods-*-eth0' '"hostPort":[1-9]' "$results"); do
         [ -n "$rules" ] || rules=$(nft list table ip cni_hostport || echo none)
         sandbox=${result##*/pods-}
         case $rules in *"${sandbox%-eth0}"*) continue ;; esac
         # After a boot there are results of pods that ended.
-        [ ! -e "$(sed -n 's/.*"sandbox":"\([^"]*\)".*/\1/p' "$result")" ] ||
-            sed -n 's/.*\["K8S_POD_NAMESPACE","\([^"]*\)"\],\["K8S_POD_NAME","\([^"]*\)"\].*/\1\/\2/p' "$result"
+        [ -e "$(sed -n 's/.*"sandbox":"\([^"]*\)".*/\1/p' "$result")" ] || continue
+        # The file has no newline at its end, and so sed writes none.
+        printf '%s\n' "$(sed -n 's/.*\["K8S_POD_NAMESPACE","\([^"]*\)"\],\["K8S_POD_NAME","\([^"]*\)"\].*/\1\/\2/p' "$result")"
     done
 }
 

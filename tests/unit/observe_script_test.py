@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from provision.desired.addons import Manifest
+from provision.desired.components import pod_network
 from provision.model import paths
 from provision.model.cluster import Cluster, Machine, Role, Ssh
 from provision.model.settings.components import ArtifactsSource
@@ -612,6 +613,51 @@ def test_selinux_booleans_are_read_by(shell, record, monkeypatch, tmp_path):
     (tmp_path / "booleans/haproxy_connect_any").write_text("0 0")
 
     assert run(Query(address="127.0.0.1"), shell)[1].host.forbidden == ("haproxy_connect_any",)
+
+
+# What libcni keeps of a pod, as a node of Kubernetes 1.37 had it.
+RESULT = (
+    '{"kind":"cniCacheV1","containerId":"%(sandbox)s","config":"e30=","ifName":"eth0",'
+    '"networkName":"pods","netns":"%(netns)s","cniArgs":[["K8S_POD_NAMESPACE","t"],'
+    '["K8S_POD_NAME","%(pod)s"],["K8S_POD_UID","3e10f419"],["IgnoreUnknown","1"]],'
+    '"capabilityArgs":{"portMappings":[{"HostPort":%(port)d,"ContainerPort":8080,"Protocol":"tcp",'
+    '"HostIP":""}]},"result":{"cniVersion":"1.0.0","interfaces":[{"mac":"2e:f8","name":"cni0"},'
+    '{"mac":"92:91","name":"eth0","sandbox":"%(netns)s"}],"ips":[{"address":"10.244.0.5/24"}]}}'
+)
+
+
+@as_root
+@pytest.mark.parametrize("shell", SHELLS)
+def test_pods_whose_host_ports_have_no_rules_are_seen_by(shell, record, monkeypatch, tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    (tmp_path / "conflist").write_text('"subnet": "10.244.0.0/24"')
+    monkeypatch.setattr(pod_network, "RESULTS", str(results))
+    monkeypatch.setattr(pod_network, "CONFLIST", str(tmp_path / "conflist"))
+    for sandbox, pod, port, netns in (
+        ("aa11", "mapped", 80, tmp_path),
+        ("bb22", "unmapped", 81, tmp_path),
+        ("cc33", "ended", 82, tmp_path / "gone"),
+        ("dd44", "without-ports", 0, tmp_path),
+    ):
+        result = RESULT % {"sandbox": sandbox, "pod": pod, "port": port, "netns": netns}
+        (results / f"pods-{sandbox}-eth0").write_text(result)
+        (results / f"cni-loopback-{sandbox}-lo").write_text(result)
+    made = (
+        "nft add table ip cni_hostport; nft add chain ip cni_hostport hostports; nft add rule ip "
+        'cni_hostport hostports tcp dport 80 accept comment aa11; exec "$0" -c "$1"'
+    )
+
+    looked = subprocess.run(
+        ["unshare", "--net", "sh", "-ec", made, shell, Query(address="127.0.0.1").program()],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    if looked.returncode != 0:
+        pytest.skip(f"no nftables in a namespace of its own here: {looked.stderr.strip()}")
+    assert "\n@@ unmapped\nt/unmapped\n@@ " in looked.stdout
 
 
 def test_settings_that_a_cluster_keeps_for_life_are_read_from_its_programs(tmp_path, monkeypatch):
