@@ -176,7 +176,7 @@ def _unready(deployment: Mapping[str, Any], api: ApiView, away: int) -> str:
     elif updated < needed:
         causes.append(f"{updated} of {wanted} pods have its last change")
     if running > updated:
-        causes.append(f"its rollout has not ended: {running - updated} old pods still run")
+        causes.append(f"its rollout has not ended; pods of the version before: {running - updated}")
     if not causes:
         return ""
     return "; ".join((*causes, *_reasons(deployment, api.waiting)))

@@ -238,8 +238,8 @@ def causes(seen):
     [
         ({"readyReplicas": 1}, "1 of 2 pods are ready"),
         # An old pod that is ready does not hide the new one that is not.
-        ({"replicas": 3}, "its rollout has not ended: 1 old pods still run"),
-        ({"updatedReplicas": 1}, "1 of 2 pods have its last change; its rollout has not ended: 1 old pods still run"),
+        ({"replicas": 3}, "its rollout has not ended; pods of the version before: 1"),
+        ({"updatedReplicas": 1}, "1 of 2 pods have its last change; its rollout has not ended; pods of the version before: 1"),
         ({"generation": 3, "observedGeneration": 2}, "its last change has not begun to roll out"),
     ],
 )  # fmt: skip
