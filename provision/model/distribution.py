@@ -70,7 +70,7 @@ class Distribution:
             its files.
         bird_from: the repository that has BIRD.
         epel: the package that adds EPEL, or its address.
-        modules: command that installs the modules of a kernel, without the kernel's version.
+        modules: the package with the modules of a kernel, without the kernel's version.
         selinux: whether SELinux enforces its policy by default.
         firewall: the firewall that is active by default, or that its users know.
         resolver: the resolver on the loopback, by default.
@@ -143,14 +143,14 @@ _UBUNTU = Distribution(
     "Ubuntu 22.04", frozenset({"ubuntu"}), (22, 4), Family.DEBIAN, Proof.EXPECTED,
     haproxy=(2, 4), keepalived=(2, 2, 4), bird=(2, 0, 8), nftables=(1, 0, 2),
     systemd=249, kernel=(5, 15),
-    modules="apt-get install linux-modules-extra-", firewall="ufw", resolver="systemd-resolved",
+    modules="linux-modules-extra-", firewall="ufw", resolver="systemd-resolved",
 )  # fmt: skip
 _RHEL_9 = Distribution(
     "RHEL 9", frozenset({"rhel"}), (9,), Family.RHEL, Proof.EXPECTED,
     haproxy=(2, 4), keepalived=(2, 2), bird=(2,), nftables=(1, 0), systemd=252, kernel=(5, 14),
     names=_RHEL_NAMES, bird_from=Bird.EPEL,
     epel="https://dl.fedoraproject.org/pub/epel/epel-release-latest-9.noarch.rpm",
-    modules="dnf install kernel-modules-", selinux=True, firewall="firewalld",
+    modules="kernel-modules-", selinux=True, firewall="firewalld",
 )  # fmt: skip
 _RHEL_10 = replace(
     _RHEL_9, name="RHEL 10", release=(10,),

@@ -9,6 +9,7 @@ import yaml
 
 from provision.desired.addons import Manifest, deployments, manifests
 from provision.model.cluster import Cluster
+from provision.model.commands import clusterctl
 from provision.model.errors import Failure
 from provision.model.observed import ApiView, Observed, PodView, api_view
 from provision.plan.objects import differences
@@ -64,7 +65,7 @@ def lacking_problems(cluster: Cluster, observed: Mapping[str, Observed]) -> tupl
     if api is None:
         return ()
     return tuple(
-        f"{name}: manifest {manifest.name}: {'; '.join(faults)}: clusterctl up {cluster.inventory}"
+        f"{name}: manifest {manifest.name}: {'; '.join(faults)}: {clusterctl('up', cluster.inventory)}"
         for manifest in manifests(cluster, api.authority.encode())
         if (faults := lacking(manifest, observed))
     )

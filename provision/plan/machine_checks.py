@@ -316,8 +316,14 @@ def _modules(view: View) -> str:
     host = view.host
     if view.facts.container:
         return "load it on the container's host"
-    modules = view.facts.distribution.modules
-    own = f"{shell(*f'{modules}{host.kernel}'.split())}, or " if modules else ""
+    distribution = view.facts.distribution
+    package = f"{distribution.modules}{host.kernel}"
+    install = (
+        shell("apt-get", "install", package)
+        if distribution.family is Family.DEBIAN
+        else shell("dnf", "install", package)
+    )
+    own = f"{install}, or " if distribution.modules else ""
     return (
         f"install the kernel's modules: {own}install the distribution's standard kernel and reboot"
     )
@@ -455,12 +461,14 @@ def _downloads(view: View) -> Iterator[Finding]:
     cluster, proxy = view.cluster, view.cluster.proxy
     through = sorted({without_login(url) for url in (proxy.http, proxy.https) if url})
     by_proxy = f", through the proxy {' and '.join(through)}" if through else ""
-    look = f"clusterctl ssh {cluster.inventory} {view.machine.name} -- curl -sSI"
-    if through:
-        look += f" --proxy {through[0]}"
+    by = ("--proxy", through[0]) if through else ()
+    address = f"https://{silent[0]}"
+    look = clusterctl(
+        "ssh", cluster.inventory, view.machine.name, "--", "curl", "-sSI", *by, address
+    )
     yield view.finding(
         f"gets no answer from {', '.join(silent)}, nor from a mirror of it{by_proxy}",
-        f"`{look} https://{silent[0]}` shows why; "
+        f"`{look}` shows why; "
         + ("correct `proxy`, or set " if through else "set `proxy`, ")
         + "`registry_mirrors` or `artifacts.mirror` in the inventory, or use a bundle: it has files "
         "and images",
