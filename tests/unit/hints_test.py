@@ -22,6 +22,8 @@ from provision.local import private_file, seal
 from provision.model.commands import clusterctl, shell
 from provision.model.errors import InventoryError, RefusedError
 from provision.plan.machine_checks import _unit
+from provision.plan.place_checks import _remount
+from provision.plan.preflight import _NEW_ID
 
 ROOT = Path(cli.__file__).parents[1]
 # What a hint calls, and why it is there where the hint is shown.
@@ -311,3 +313,53 @@ def test_the_unit_that_a_hint_masks_is_that_of_the_swap(name):
     ).stdout.strip()  # fmt: skip
 
     assert _unit(name) == escaped
+
+
+in_a_namespace = pytest.mark.skipif(
+    subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode != 0,  # noqa: S607
+    reason="needs namespaces",
+)
+
+
+def in_own_mounts(program: str) -> str:
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-euc", program], check=True, capture_output=True, text=True
+    ).stdout
+
+
+@in_a_namespace
+def test_the_hints_for_a_file_system_make_it_writable_and_its_programs_run(tmp_path):
+    place = tmp_path / "a b"
+    place.mkdir()
+    hints = [_remount(str(place), option).partition("; and ")[0] for option in ("rw", "exec")]
+    there = shlex.quote(str(place))
+    done = in_own_mounts(f"""
+        mount -t tmpfs -o ro,noexec x {there}
+        ! touch {there}/program 2>/dev/null
+        {hints[0]}
+        printf '#!/bin/sh\\necho ran\\n' >{there}/program
+        chmod 700 {there}/program
+        ! {there}/program 2>/dev/null
+        {hints[1]}
+        {there}/program
+        """)
+    assert done == "ran\n"
+
+
+@in_a_namespace
+def test_the_hint_for_a_clone_makes_another_id_though_d_bus_has_the_old_one(tmp_path):
+    old = "0123456789abcdef0123456789abcdef"
+    there = shlex.quote(str(tmp_path))
+    done = in_own_mounts(f"""
+        mount -t tmpfs x {there}
+        cp -a /etc {there}/etc 2>/dev/null || true
+        mkdir -p {there}/dbus
+        mount --bind {there}/etc /etc
+        [ ! -d /var/lib/dbus ] || mount --bind {there}/dbus /var/lib/dbus
+        echo {old} >/etc/machine-id
+        [ ! -d /var/lib/dbus ] || echo {old} >/var/lib/dbus/machine-id
+        {_NEW_ID}
+        cat /etc/machine-id
+        """)
+    assert re.fullmatch(r"[0-9a-f]{32}\n", done)
+    assert done != f"{old}\n"
