@@ -87,7 +87,8 @@ class Engine:
         self._known_hosts = known_hosts
         self._dialer = Dialer()
         self._links = {
-            m.name: Link(m, known_hosts, log, self.metrics, self._dialer) for m in cluster.machines
+            m.name: Link(m, cluster, known_hosts, log, self.metrics, self._dialer)
+            for m in cluster.machines
         }
         self._handler: logging.Handler = log.handler() if log else logging.NullHandler()
 
@@ -265,7 +266,7 @@ class Engine:
         Raises:
             UnreachableError: with the cause.
         """
-        link = Link(machine, self._known_hosts, self.log, Metrics(), self._dialer)
+        link = Link(machine, self.cluster, self._known_hosts, self.log, Metrics(), self._dialer)
         try:
             link.client()
         finally:

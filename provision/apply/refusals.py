@@ -15,15 +15,15 @@ from provision.apply.host_keys import Expected
 from provision.apply.login import EndedError
 from provision.local import known_hosts
 from provision.local.ssh_config import Route, known_hosts_option
-from provision.model.cluster import Machine, Ssh
-from provision.model.commands import shell
+from provision.model.cluster import Cluster, Machine, Ssh
+from provision.model.commands import clusterctl, shell
 from provision.model.errors import UnreachableError
 
 _SUDO = re.compile(r"^sudo(-rs)?: |: sudo: (command )?not found|is not in the sudoers file", re.M)
 
 
 def explain(
-    machine: Machine, route: Route, error: Exception, file: Path, timeout: int
+    cluster: Cluster, machine: Machine, route: Route, error: Exception, file: Path, timeout: int
 ) -> UnreachableError:
     """Why the connection failed, and what to do.
 
@@ -36,7 +36,7 @@ def explain(
     where = f"{machine.name} ({route.hostname}:{route.port})"
     return (
         _stopped_on_the_way(machine, route, error, where)
-        or _distrusted(machine, route, error, file, where)
+        or _distrusted(cluster, machine, route, error, file, where)
         or _login_refused(machine, route, error, where)
         or _silent(machine, route, error, timeout, where)
         or UnreachableError(
@@ -64,8 +64,10 @@ def _read(machine: Machine, route: Route) -> str:
     return ", ".join(map(str, known_hosts.own_files(machine.ssh, route)))
 
 
-def _forget(machine: Machine, route: Route, file: Path) -> str:
+def _forget(cluster: Cluster, machine: Machine, route: Route, file: Path) -> str:
     """How to replace the known keys of a machine, by where they are."""
+    if machine.ssh.host_key and cluster.source.makes_machines:
+        return clusterctl("node", "replace", cluster.inventory, machine.name)
     if machine.ssh.host_key:
         return "correct `ssh_host_key` in the inventory"
     name, found = known_hosts.sources(machine.ssh, route)
@@ -116,7 +118,7 @@ def _stopped_on_the_way(
 
 
 def _distrusted(
-    machine: Machine, route: Route, error: Exception, file: Path, where: str
+    cluster: Cluster, machine: Machine, route: Route, error: Exception, file: Path, where: str
 ) -> UnreachableError | None:
     """The machine's host key is not the known one, or none is known."""
     expected = getattr(error, "expected_key", None)
@@ -133,7 +135,7 @@ def _distrusted(
             f"{where} shows another host key than the known one: "
             f"SHA256:{error.key.fingerprint.removeprefix('SHA256:')}",
             hint="Either the machine was made anew, or another computer answers in its place. Find "
-            f"out which. If the new key is right: {_forget(machine, route, file)}",
+            f"out which. If the new key is right: {_forget(cluster, machine, route, file)}",
         )
     if "not found in known_hosts" in str(error) and known_hosts.certified(machine.ssh, route):
         file_there = "/etc/ssh/ssh_host_ed25519_key.pub"

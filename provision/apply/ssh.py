@@ -31,7 +31,7 @@ from provision.apply.login import Login
 from provision.local import ssh_config
 from provision.local.runlog import RunLog
 from provision.local.ssh_config import Route
-from provision.model.cluster import Machine
+from provision.model.cluster import Cluster, Machine
 from provision.model.errors import ClusterctlError, UnreachableError
 from provision.model.shell import for_any_login_shell
 
@@ -137,12 +137,14 @@ class Link:
     def __init__(
         self,
         machine: Machine,
+        cluster: Cluster,
         known_hosts: Path,
         log: RunLog | None,
         metrics: Metrics,
         dialer: Dialer,
     ) -> None:
         self.machine = machine
+        self._cluster = cluster
         self._dialer = dialer
         self._stream: Stream | None = None
         self._known_hosts = known_hosts
@@ -320,7 +322,9 @@ class Link:
         raise AssertionError  # the last pause is None
 
     def _refusal(self, route: Route, error: Exception) -> UnreachableError:
-        refusal = refusals.explain(self.machine, route, error, self._known_hosts, CONNECT_TIMEOUT)
+        refusal = refusals.explain(
+            self._cluster, self.machine, route, error, self._known_hosts, CONNECT_TIMEOUT
+        )
         if self._log:
             self._log.note(self.machine.name, refusal.message)
         return refusal
