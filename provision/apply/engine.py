@@ -227,8 +227,6 @@ class Engine:
                 problem = ""
                 if answer.code != 0:
                     problem = last_lines(answer.stderr) or f"exit status {answer.code}"
-                    if not answer.stderr.strip() and not secret and answer.stdout.count("\n") < 3:
-                        problem = f"{problem}: {answer.stdout.strip()}".removesuffix(": ")
                 return Fetched(
                     output or answer.stdout,
                     problem,
