@@ -46,11 +46,15 @@ def run(
         UnreachableError: there is no connection to the master, it broke, or a run did not end in
             time.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = None
     while True:
         code, out, error = session.engine.shell(
             leader, program, stdin=stdin, secret_output=secret_output, timeout=timeout
         )
-        if code == 0 or not is_away(error) or time.monotonic() > deadline:
+        if code == 0 or not is_away(error):
+            return code, out, error
+        # From the first failure on: a program alone may take longer than the patience.
+        deadline = deadline or time.monotonic() + PATIENCE
+        if time.monotonic() > deadline:
             return code, out, error
         gevent.sleep(1)

@@ -328,3 +328,12 @@ def test_a_kubelet_accepts_as_many_pods_as_its_node_has_addresses(prefix, limit)
     assert config.get("maxPods") == limit
     custom = cluster(networks=Networks(node_prefix=prefix, plugin="custom"))
     assert "maxPods" not in file(wanted(custom, custom.machine("w1")), node.CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("of", "cut"), [(cluster(master("m1"), worker("w1")), False), (DEFAULT, True)]
+)
+def test_sessions_leave_an_apiserver_that_is_not_ready_only_for_another_one(of, cut):
+    config = file(wanted(of, of.machine("w1")), "/etc/clusterctl/haproxy.cfg")
+
+    assert ("on-marked-down shutdown-sessions" in config) is cut

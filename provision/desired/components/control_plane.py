@@ -218,7 +218,7 @@ def _apiserver(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -
                 rereads=tuple(leaf.cert_path for leaf in rereads),
             ),
         ),
-        health=f"{KUBECTL} --server={OWN_API} --request-timeout=2s get --raw /readyz",
+        health=f"{KUBECTL} --server={OWN_API} --request-timeout=8s get --raw /readyz",
         health_timeout=180,
         leftovers=("/var/log/kubernetes",),
     )
@@ -332,7 +332,7 @@ def _client_of_own_api(
         ),
         health=(
             f"{KUBECTL} --server=https://{asked}:{_HEALTH_PORTS[name]} --tls-server-name=localhost "
-            "--request-timeout=3s get --raw /healthz"
+            "--request-timeout=8s get --raw /healthz"
         ),
     )
 

@@ -63,6 +63,20 @@ def labels(cluster: Cluster, machine: Machine) -> dict[str, str]:
     return {**machine.labels, **roles}
 
 
+# Where iptables is installed, the kubelet makes chains for other programs (`syncIPTablesRules` in its
+# source), and with them iptables makes tables. A table goes too if it has only iptables' own chains, and
+# these are empty: iptables makes it again when it needs it.
+IPTABLES_CLEANUP = (
+    "for c in INPUT OUTPUT; do iptables -w -D $c -j KUBE-FIREWALL; done; "
+    "for i in iptables ip6tables; do "
+    "for c in filter/KUBE-FIREWALL mangle/KUBE-IPTABLES-HINT "
+    "mangle/KUBE-KUBELET-CANARY nat/KUBE-KUBELET-CANARY filter/KUBE-KUBELET-CANARY; do "
+    "$i -w -t ${c%/*} -F ${c#*/}; $i -w -t ${c%/*} -X ${c#*/}; done; done; "
+    "for t in mangle nat filter; do for f in ip ip6; do "
+    "nft list table $f $t | grep -Evxq '#.*|table .*|[[:space:]]*(chain (INPUT|FORWARD|OUTPUT|PREROUTING|POSTROUTING) "
+    "\\{|type .* policy accept;|\\}|)' || nft delete table $f $t; done; done"
+)
+
 # containerd has stopped, but its shims still run: kill them and the processes that they started.
 _CLEANUP = (
     "for p in /proc/[0-9]*; do case $(readlink $p/exe) in "
@@ -72,7 +86,8 @@ _CLEANUP = (
     "for m in $(awk '$2 ~ \"^/var/lib/kubelet/(pods|plugins)/\" {print $2}' /proc/mounts "
     "| sort -r); do umount -l $m || true; done; "
     # The systemd driver's slices. With cgroupfs there is no such unit.
-    "timeout 60 systemctl stop kubepods.slice"
+    "timeout 60 systemctl stop kubepods.slice; "
+    f"{IPTABLES_CLEANUP}"
 )
 
 

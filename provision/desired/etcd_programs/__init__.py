@@ -150,7 +150,7 @@ def start_member(cluster: Cluster, machine: Machine) -> str:
 
 def start_control_plane() -> str:
     """Starts a master's apiserver and controllers, and waits until the apiserver is ready."""
-    health = f"{KUBECTL} --server={OWN_API} --request-timeout=3s get --raw /readyz"
+    health = f"{KUBECTL} --server={OWN_API} --request-timeout=8s get --raw /readyz"
     return _program("start", units=" ".join(CONTROL_PLANE), health=health)
 
 
