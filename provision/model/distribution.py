@@ -4,8 +4,8 @@ No other module decides by a distribution's name. docs/distributions.md shows th
 keeps the two equal. `tests/integration/distributions_test.py` checks the generated configuration
 against the programs of Debian 11, 12, 13 and sid, whose versions bracket those of Ubuntu.
 
-Sources: Debian: its package lists of 2026-12-01. Ubuntu, RHEL and Amazon Linux: their published
-package pages and release notes; nothing of theirs ran here. A version is as exact as it is known.
+Sources: Debian 11, 12 and 13: the archive, on 2026-12-01; that test compares them. The others:
+what is publicly known; their lists of packages were not read. A version is as exact as it is known.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TypeAlias
 Version: TypeAlias = tuple[int, ...]
 
 # Of releases that the table does not have: older than every limit below, or newer.
-OLDEST: Version = (0,)
+OLDEST: Version = (0, 0)
 NEWEST: Version = (999,)
 
 # nft 0.9.9 made the word `type` of `reject with icmpx type` optional. Found with nft 0.9.8.

@@ -139,7 +139,7 @@ def _state(
     )
     return ComponentState(
         name="firewall",
-        # nft learns the names of protocols, `ospf` for example, from netbase's /etc/protocols.
+        # nft learns the name `ipv6-icmp` from netbase's /etc/protocols.
         packages=facts.distribution.packages("nftables", "netbase"),
         directories=(Directory(paths.CONFIG),),
         files=(rules, unit),
