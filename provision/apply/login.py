@@ -18,8 +18,11 @@ from pyinfra.connectors.ssh_util import load_key_with_certificate
 from provision.local.ssh_config import Route
 from provision.model.cluster import Ssh
 
-_OPENSSH = "-----BEGIN OPENSSH PRIVATE KEY-----"
-_PKCS8 = ("-----BEGIN PRIVATE KEY-----", "-----BEGIN ENCRYPTED PRIVATE KEY-----")
+_OPENSSH = "-----BEGIN OPENSSH PRIVATE KEY-----"  # pragma: allowlist secret
+_PKCS8 = (
+    "-----BEGIN PRIVATE KEY-----",  # pragma: allowlist secret
+    "-----BEGIN ENCRYPTED PRIVATE KEY-----",
+)
 _MAGIC = b"openssh-key-v1\0"
 _environment = threading.Lock()
 
