@@ -747,7 +747,7 @@ def test_what_blocks_a_removal_is_named(moto, proxy, fresh, tmp_path, monkeypatc
 
     assert interface["NetworkInterface"]["NetworkInterfaceId"] in error.value.message
     assert "a database of ours" in error.value.message
-    assert "clusterctl down again" in error.value.hint
+    assert "run the same command again" in error.value.hint
     proxy.errors.clear()
     ec2.delete_network_interface(
         NetworkInterfaceId=interface["NetworkInterface"]["NetworkInterfaceId"]
