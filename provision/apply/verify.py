@@ -165,7 +165,9 @@ def _judge_pods(
             cause = f"pods have addresses of {pods.bridge}, and the Node has {wanted}"
             failures.append(Failure(name, "pod network", cause))
         elif cluster.networks.mtu and pods.mtu != str(cluster.networks.mtu):
-            cause = f"new pods get an MTU of {pods.mtu}, and the inventory has {cluster.networks.mtu}"
+            cause = (
+                f"new pods get an MTU of {pods.mtu}, and the inventory has {cluster.networks.mtu}"
+            )
             failures.append(Failure(name, "pod network", cause))
         if pods.unmapped:
             cause = (

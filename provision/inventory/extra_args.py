@@ -69,7 +69,8 @@ def _pods_of_a_node(given: Settings, broken: frozenset[str]) -> Iterator[Finding
     if not 0 < room < 2**_NODE_BITS:
         return  # node_prefix is out of range, which has its own finding
     flag = given.extra_args.get("kubelet", {}).get("max-pods")
-    where, fits = "cluster.extra_args.kubelet.max-pods", f"`node_prefix` {share} gives a node {room} addresses"
+    where = "cluster.extra_args.kubelet.max-pods"
+    fits = f"`node_prefix` {share} gives a node {room} addresses"
     if flag is None:
         if room < KUBELET_PODS:
             what = f"a node runs at most {room} pods, not {KUBELET_PODS}: {fits}"
