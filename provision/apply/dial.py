@@ -1,6 +1,6 @@
 """The byte stream under an SSH connection: direct, through bastions, or from a ProxyCommand.
 
-OpenSSH carries the hops, so each bastion is judged as `ssh` judges it. All machines behind a
+OpenSSH connects to the bastions, so it checks each bastion as `ssh` does. All machines behind a
 bastion share one connection to it. A host gets only a few new connections at a time, because sshd
 drops those above its MaxStartups.
 """
@@ -28,9 +28,9 @@ from provision.local.ssh_config import Route
 from provision.model.cluster import Ssh
 
 AT_ONCE = 8  # new connections to one host
-SHARED_TIMEOUT = 30  # seconds until the connection to the last bastion must be there
+SHARED_TIMEOUT = 30  # seconds: the limit for the connection to the last bastion
 
-# Ends the program when this process has ended, even if it was killed: then stdin is closed.
+# Ends the program when this process ends, even if it is killed: then the program's stdin closes.
 _WHILE_STDIN = 'exec 3<&0; { cat <&3 >/dev/null; kill "$$"; } 2>/dev/null & exec "$@" </dev/null'
 _DROPPED = re.compile(
     r"kex_exchange_identification|banner exchange|Connection (closed|reset) by|"
@@ -45,15 +45,17 @@ _FROM_LAST = re.compile(r"open failed: connect failed|open failed: unknown")
 
 
 class DroppedError(paramiko.SSHException):
-    """The connection was closed before SSH began: the host may have too many new ones."""
+    """The connection was closed before SSH began: the host may have too many new
+    connections.
+    """
 
 
 class HopError(paramiko.SSHException):
-    """A bastion, or the program of a ProxyCommand, did not carry the connection.
+    """A bastion, or the program of a ProxyCommand, failed to make the connection.
 
     Attributes:
-        hop: which one.
-        reason: its message, or ssh's.
+        hop: the name of the bastion or program.
+        reason: its message, or the message of `ssh`.
         dropped: a later attempt may succeed.
         beyond: the last bastion works, and says that the machine does not answer.
     """
@@ -73,7 +75,7 @@ class Stream:
     """A socket, and the program that carries its bytes.
 
     Attributes:
-        route: where it leads.
+        route: the route to the machine.
         process: None for a direct connection.
         errors: what the program writes to stderr.
     """
@@ -86,14 +88,14 @@ class Stream:
     since: int = 0
 
     def failure(self) -> HopError | None:
-        """Give the error of the way itself, if its program wrote one."""
+        """Give the error of the route itself, if its program wrote one."""
         if self.process is None:
             return None
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(1)
         text = _text(self.errors)
         if self.shared is not None and _REFUSED in text:
-            # The shared connection's own program has the reason. It prints it before.
+            # The program of the shared connection printed the reason before.
             text = _text(self.shared.errors, self.since).rpartition("\n")[2]
         running = self.process.poll() is None
         if running and not text:
@@ -110,7 +112,7 @@ class Stream:
 
 @dataclass
 class _Shared:
-    """The connection to a bastion that carries those to the machines behind it."""
+    """The connection to a bastion, shared by the connections to all machines behind it."""
 
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
@@ -129,7 +131,7 @@ class _Shared:
 
 @dataclass
 class Dialer:
-    """Makes the streams of a run."""
+    """Makes the SSH byte streams of a run."""
 
     _slots: dict[object, threading.BoundedSemaphore] = field(default_factory=dict)
     _shared: dict[object, _Shared] = field(default_factory=dict)
@@ -141,7 +143,8 @@ class Dialer:
     def slot(self, route: Route) -> Iterator[None]:
         """Wait until the host may get one more new connection."""
         hops = tuple(hop.alias for hop in route.hops)
-        # With a ProxyCommand, the host that limits new connections is unknown: one for all.
+        # With a ProxyCommand, the host that limits new connections is unknown: all share
+        # one limit.
         key = (hops, route.proxy_command if not hops else "", route.hostname)
         if route.proxy_command and not hops:
             key = (hops, route.proxy_command, "")

@@ -26,7 +26,7 @@ class LocalVolume:
     """A PersistentVolume that exists on one machine only.
 
     Attributes:
-        name: of the PersistentVolume.
+        name: name of the PersistentVolume.
         claim: `namespace/claim`; empty: it is not claimed.
         pods: `namespace/pod` of the pods that use the claim.
     """
@@ -45,7 +45,7 @@ class LocalVolume:
 def volumes_of(
     node: str, volumes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, Any]]
 ) -> tuple[LocalVolume, ...]:
-    """The volumes that exist on this machine only, from the API's objects. Pure."""
+    """Find the volumes that exist on this machine only, in the API's objects. Pure."""
     users = _users(pods)
     found = []
     for volume in volumes:
@@ -57,10 +57,10 @@ def volumes_of(
 
 
 def deletion(volumes: Iterable[LocalVolume]) -> str:
-    """The program that deletes them; never a claim. It may be repeated.
+    """Give the program that deletes the volumes, but no claim. It may run again.
 
-    The protection of a volume in use waits for its claim, and other finalizers for programs of the
-    machine that is gone. So it removes the finalizers.
+    One finalizer protects a volume while its claim exists; others wait for programs of the machine
+    that is gone. So the program removes all finalizers.
     """
     return "".join(
         f"{KUBECTL} delete persistentvolume {name} --ignore-not-found --wait=false >/dev/null || exit 1\n"
@@ -73,7 +73,7 @@ def deletion(volumes: Iterable[LocalVolume]) -> str:
 def lost(
     session: Session, leader: Machine, volumes: Iterable[LocalVolume]
 ) -> tuple[LocalVolume, ...]:
-    """The volumes whose claims still exist, with the pods that use the claims now.
+    """Find the volumes whose claims still exist, with the pods that use the claims now.
 
     Raises:
         PhaseError: the API does not answer.
@@ -95,7 +95,7 @@ def lost(
 def still_claimed(
     volumes: Iterable[LocalVolume], objects: Iterable[Mapping[str, Any]]
 ) -> tuple[LocalVolume, ...]:
-    """Those of the deleted volumes to which a claim is still bound. Pure.
+    """Select the deleted volumes that still have a claim. Pure.
 
     Args:
         objects: claims and pods.

@@ -1,4 +1,4 @@
-"""What a machine is offered at the login: OpenSSH's order of keys, then the password."""
+"""The login on a machine: it offers keys in OpenSSH's order, then the password."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class EndedError(paramiko.AuthenticationException):
 class Login(AuthStrategy):
     """Offer keys one after the other, then the password.
 
-    `ssh_key` is offered alone, as by `ssh -i KEY -o IdentitiesOnly=yes`. Without it the keys are
-    those of ssh_config, in OpenSSH's order: the agent's that ssh_config names, the agent's others,
-    then the files.
+    With `ssh_key`, it offers only this key, as `ssh -i KEY -o IdentitiesOnly=yes` does. Without it,
+    OpenSSH's order applies: the agent's keys that ssh_config names, the agent's other keys, then
+    the key files.
 
     Raises:
         PyinfraError: `ssh_key` cannot be used.
@@ -49,7 +49,7 @@ class Login(AuthStrategy):
         self._keys = [_own_key(ssh, self._agent)] if ssh.key else list(_keys(route, self._agent))
 
     def get_sources(self) -> Iterator[AuthSource]:
-        """Give none: `authenticate` also notices that the server ended the connection."""
+        """Give no sources: `authenticate` replaces them, and notices when the server disconnects."""
         yield from ()
 
     def authenticate(self, transport: paramiko.Transport) -> list[SourceResult]:
@@ -62,7 +62,7 @@ class Login(AuthStrategy):
         refusal: paramiko.AuthenticationException | None = None
         for attempt in attempts:
             try:
-                # What is left to prove, if the server wants more than one proof.
+                # The methods that remain, if the server requires more than one.
                 if not attempt():
                     return []
             except paramiko.AuthenticationException as error:
@@ -94,7 +94,7 @@ def _agent_keys(agent: str) -> list[paramiko.AgentKey]:
 
 
 def _own_key(ssh: Ssh, agent: list[paramiko.AgentKey]) -> paramiko.PKey:
-    assert ssh.key is not None  # noqa: S101  the caller has looked
+    assert ssh.key is not None  # noqa: S101  the caller has checked
     try:
         return load(ssh.key, ssh.key_password)
     except PyinfraError:
@@ -125,7 +125,7 @@ def load(path: Path, password: str | None, certificates: tuple[Path, ...] = ()) 
     """Read a private key in any format that OpenSSH reads.
 
     Raises:
-        PyinfraError: the file is no private key, or it is encrypted and this is not its password.
+        PyinfraError: the file is no private key, or it is encrypted and the password is wrong.
     """
     text = path.read_text(errors="replace") if path.is_file() else ""
     if is_fido(path):
@@ -139,7 +139,7 @@ def load(path: Path, password: str | None, certificates: tuple[Path, ...] = ()) 
 
 
 def _from_pkcs8(path: Path, text: str, password: str | None) -> paramiko.PKey:
-    """Convert the key: paramiko does not read PKCS#8."""
+    """Convert the key, because paramiko does not read PKCS#8."""
     try:
         key = serialization.load_pem_private_key(
             text.encode(), password.encode() if password and "ENCRYPTED" in text else None
@@ -163,7 +163,7 @@ def _from_pkcs8(path: Path, text: str, password: str | None) -> paramiko.PKey:
 
 
 def public_blob(path: Path) -> bytes | None:
-    """Read the public half of a key, even of an encrypted one; None: there is none."""
+    """Read the public half of a key, even if the key is encrypted; None: not found."""
     for file in (path, _public(path)):
         if not file.is_file():
             continue

@@ -25,7 +25,7 @@ _SUDO = re.compile(r"^sudo(-rs)?: |: sudo: (command )?not found|is not in the su
 def explain(
     cluster: Cluster, machine: Machine, route: Route, error: Exception, file: Path, timeout: int
 ) -> UnreachableError:
-    """Why the connection failed, and what to do.
+    """Say why the connection failed, and what to do.
 
     Args:
         route: where SSH connects to.
@@ -55,7 +55,9 @@ def by_hand(ssh: Ssh, *options: str) -> str:
 
 
 def _learn(machine: Machine) -> str:
-    """Give the `ssh` command that asks about a host key, and writes it where clusterctl reads."""
+    """Give the `ssh` command that asks about a host key, and writes it to the file that clusterctl
+    reads.
+    """
     file = machine.ssh.known_hosts_file
     return by_hand(machine.ssh, *(("-o", known_hosts_option(file)) if file else ()))
 
@@ -65,7 +67,7 @@ def _read(machine: Machine, route: Route) -> str:
 
 
 def _forget(cluster: Cluster, machine: Machine, route: Route, file: Path) -> str:
-    """How to replace the known keys of a machine, by where they are."""
+    """Say how to replace the known keys of a machine, in the file or setting that has them."""
     if machine.ssh.host_key and cluster.source.makes_machines:
         return clusterctl("node", "replace", cluster.inventory, machine.name)
     if machine.ssh.host_key:
@@ -83,7 +85,7 @@ def _forget(cluster: Cluster, machine: Machine, route: Route, file: Path) -> str
 def _stopped_on_the_way(
     machine: Machine, route: Route, error: Exception, where: str
 ) -> UnreachableError | None:
-    """A bastion, or a host that has too many new connections."""
+    """A bastion refused, or a host closed the connection early."""
     hint = f"Try: {by_hand(machine.ssh)}"
     if isinstance(error, HopError) and error.beyond:
         return UnreachableError(
@@ -110,8 +112,8 @@ def _stopped_on_the_way(
     if isinstance(error, EndedError):
         return UnreachableError(
             f"{where} ended the connection before it accepted "
-            f"{route.user}: it was offered too many keys, or it refuses this login",
-            hint="Give `ssh_key` in the inventory: then only that key is offered. "
+            f"{route.user}: clusterctl offered too many keys, or the machine refuses this login",
+            hint="Set `ssh_key` in the inventory: then clusterctl offers only that key. "
             f"{shell('ssh-add', '-l')} lists the keys of your agent.",
         )
     return None
@@ -142,12 +144,12 @@ def _distrusted(
         return UnreachableError(
             f"{where} is known only by its certificate (@cert-authority), which clusterctl cannot "
             "check",
-            hint="OpenSSH can. Let it show the key, and set `ssh_host_key` in the inventory to it: "
+            hint="OpenSSH can. Set `ssh_host_key` in the inventory to the key that this prints: "
             f"{by_hand(machine.ssh)} cat {file_there}",
         )
     if "not found in known_hosts" in str(error):
         return UnreachableError(
-            f"the host key of {where} is not known: {_read(machine, route)} have none for "
+            f"the host key of {where} is not known: {_read(machine, route)} have no key for "
             f"{route.key_name}",
             hint="Connect once, and compare the fingerprint with the machine's: "
             f"{_learn(machine)}; or set `ssh_host_key` in the inventory",
@@ -164,7 +166,7 @@ def _login_refused(
         key = f"the key {ssh.key}" if ssh.key else "any key of your SSH agent or ~/.ssh"
         means = "the password" if ssh.password and not ssh.key else key
         on_tokens = [file for file in route.identities if not ssh.key and login.is_fido(file)]
-        token = f" {', '.join(map(str, on_tokens))}: FIDO keys are offered only through an agent: "
+        token = f" {', '.join(map(str, on_tokens))}: FIDO keys work only through an agent: "
         return UnreachableError(
             f"{where} refused {route.user} with {means}",
             hint=f"Is `ssh_user` right, and is that key in {route.user}'s authorized_keys?"
@@ -178,16 +180,16 @@ def _login_refused(
 
 
 def _usable(ssh: Ssh, error: Exception) -> str:
-    """What makes the inventory's key usable, by what is wrong with it."""
+    """Say how to make the inventory's key usable."""
     assert ssh.key is not None  # noqa: S101  it was read
     private = ssh.key.with_suffix("") if ssh.key.suffix == ".pub" else ssh.key
     add = f"add the key to your agent: {shell('ssh-add', private)}"
     if login.is_fido(ssh.key):
         return f"Only an agent can use it: {add}"
     if "encrypted" in str(error) or "password" in str(error):
-        return f"Give the right `ssh_key_password` in the inventory, or {add}"
+        return f"Correct `ssh_key_password` in the inventory, or {add}"
     if ssh.key.suffix == ".pub":
-        return f"It is the public half: give the private key, or {add}"
+        return f"`ssh_key` is a public key: use the private key, or {add}"
     return f"Correct `ssh_key`. OpenSSH reads the key if this works: {_shows(ssh.key)}"
 
 
@@ -229,17 +231,17 @@ def _silent(
 
 
 def raise_if_no_shell(machine: Machine, stdout: str) -> None:
-    """Find out whether the user's login shell is one that runs no command.
+    """Check that the user's login shell runs commands.
 
     Raises:
-        UnreachableError: it is.
+        UnreachableError: it does not.
     """
     if "account is currently not available" not in stdout:
         return
     user = machine.ssh.user
     raise UnreachableError(
         f"{user} logs in to {machine.name}, but has no shell there (nologin)",
-        hint="Give another `ssh_user`, or give this one a shell, on the machine, as root: "
+        hint="Set another `ssh_user`, or give this user a shell. On the machine, as root: "
         f"{shell('usermod', '-s', '/bin/sh', user)}",
     )
 

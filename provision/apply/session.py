@@ -258,7 +258,7 @@ def open_session(
         message = f"these machines do not exist yet: {', '.join(missing)}"
         raise RefusedError(
             message,
-            hint=f"{clusterctl('up', path)} makes them; so does {clusterctl('machines', 'up', path)}",
+            hint=f"make them with {clusterctl('up', path)} or {clusterctl('machines', 'up', path)}",
         )
     if missing:
         if agree:

@@ -21,7 +21,7 @@ _STEP = "copy images"
 
 
 def copy_images(phase: str, engine: Engine, missing: Mapping[str, Sequence[UserImage]]) -> None:
-    """Copy images to the registries that lack them. Copying may be repeated.
+    """Copy images to the registries that lack them. The copy may run again.
 
     Args:
         missing: master -> the images that it lacks.
@@ -29,7 +29,7 @@ def copy_images(phase: str, engine: Engine, missing: Mapping[str, Sequence[UserI
     Raises:
         PhaseError: with every master that could not send or store them.
     """
-    # Masters that lack the same images get them from one reading.
+    # Read the images once for all masters that lack the same images.
     targets: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
     for name, images in missing.items():
         for source in sorted({image.source for image in images}):
@@ -57,12 +57,12 @@ def copy_images(phase: str, engine: Engine, missing: Mapping[str, Sequence[UserI
 
 
 def sending(references: Sequence[str], registry: str = paths.REGISTRY) -> str:
-    """The program that prints a tar of images."""
+    """Give the program that prints a tar of images."""
     images = " ".join(references)
     return program("images", storage=f"{registry}/{paths.REGISTRY_STORAGE}", images=images)
 
 
 def storing(registry: str = paths.REGISTRY) -> str:
-    """The program that stores a tar of images."""
+    """Give the program that stores a tar of images."""
     storage = f"{registry}/{paths.REGISTRY_STORAGE}"
     return f"install -d -m 0755 {storage} && tar -xf - -C {storage}"

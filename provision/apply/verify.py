@@ -149,7 +149,7 @@ def judge(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
 def _judge_pods(
     cluster: Cluster, there: Mapping[str, Observed], nodes: Mapping[str, NodeView]
 ) -> list[Failure]:
-    """Which nodes have another pod network than the API says, or no route to the others' pods."""
+    """Find nodes whose pod network differs from the API's, or that lack a route to other pods."""
     failures = []
     networks = {
         name: node.pod_cidr for name, node in nodes.items() if name in there and node.pod_cidr
@@ -165,7 +165,9 @@ def _judge_pods(
             cause = f"pods have addresses of {pods.bridge}, and the Node has {wanted}"
             failures.append(Failure(name, "pod network", cause))
         elif cluster.networks.mtu and pods.mtu != str(cluster.networks.mtu):
-            cause = f"new pods get an MTU of {pods.mtu}, the inventory has {cluster.networks.mtu}"
+            cause = (
+                f"new pods get an MTU of {pods.mtu}, and the inventory has {cluster.networks.mtu}"
+            )
             failures.append(Failure(name, "pod network", cause))
         if pods.unmapped:
             cause = (
@@ -191,7 +193,7 @@ def _judge_pods(
 
 def _neighbour(cluster: Cluster, other: str, pods: PodNetwork) -> str:
     state = pods.neighbours.get(str(cluster.machine(other).address))
-    return f"its OSPF neighbour in the state {state}" if state else "not its OSPF neighbour"
+    return f"OSPF neighbour in the state {state}" if state else "no OSPF neighbour"
 
 
 def _try_pods(session: Session, leader: Machine, nodes: tuple[Machine, ...]) -> list[Failure]:

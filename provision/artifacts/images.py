@@ -68,22 +68,22 @@ TABLE: Mapping[str, Image] = {
         # kubernetes/minikube eb25dbc70370, pkg/minikube/assets/addons.go; four projects agree, among
         # them timonish/modules and the build files of an installer that takes the same digest from
         # rancher/mirrored-metrics-server. Some projects pin the manifest of one platform instead.
-        # kubernetes/k8s.io's promotion of v0.9.0 was not to be seen.
+        # The promotion of v0.9.0 in kubernetes/k8s.io was not found.
         digest="sha256:d9862115e7c7881280d3d75ca26bda8ffc0fc213315979575bf23ce9826205c0",
     ),
     "local-path-provisioner": Image(
         "docker.io/rancher/local-path-provisioner:v0.0.30",
         {"/usr/bin/local-path-provisioner": "local-path-provisioner/local-path-provisioner"},
         command=("local-path-provisioner",),
-        # No public file has a digest of this version, and 0.0.36, of which one is known, does not
-        # compile from Go modules.
+        # No public file has a digest of this version. 0.0.36 has a public digest, but does not compile
+        # from Go modules.
     ),
     "busybox": Image(
         "docker.io/library/busybox:1.37",
         _TOOLBOX,
         command=("sh",),
         tools=True,
-        # Five projects that pin it agree; one of them by Renovate, which pins the image index.
+        # Five projects pin this digest; one of them uses Renovate, which pins the image index.
         digest="sha256:bdf57e528e45e4433820e045b29b4597825a1c9e38353532d90a01445013f82e",
     ),
     "agnhost": Image(

@@ -196,7 +196,7 @@ def _kept(pins: Iterable[Pin], build_here: _Build, wanted: _Wanted) -> ArtifactS
     pins, installed = tuple(pins), build_here.installed
     if all(pin.sha256 for pin in pins):
         official = _official(pins)
-        # A file that came over this computer has the pin of the file, not of its archive.
+        # A file that this computer downloaded has the pin of the file, not of its archive.
         if all({r.pin, download.in_cache(r).pin} & installed for r in official.values()):
             return ArtifactSet("official", official)
     if not installed:

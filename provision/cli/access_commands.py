@@ -125,9 +125,9 @@ def ssh(
 def kubectl(context: typer.Context, inventory: Inventory) -> None:
     """Run kubectl on a master, as administrator. This computer needs no kubectl.
 
-    Files and directories that the command names (-f, -k, --from-file, cp) are those of this
-    computer: they are sent along, and removed from the master at the end. Commands that listen or
-    write files (port-forward, proxy, cluster-info dump) do so on the master: for them use your own
+    clusterctl sends files and directories that the command names (-f, -k, --from-file, cp) from
+    this computer to the master, and removes them there at the end. Commands that listen or write
+    files (port-forward, proxy, cluster-info dump) do so on the master: for them use your own
     kubectl and `clusterctl kubeconfig`.
     """
     from provision.cli import kubectl_files
@@ -229,10 +229,10 @@ def _ssh_command(
 
 
 def _with_password(target: Ssh, command: str) -> tuple[str, bytes]:
-    """The command as sudo runs it, and what sudo must read before the command's own input."""
+    """Give the command with sudo, and the input that sudo reads before the command's input."""
     from provision.apply.ssh import with_sudo_password
 
-    assert target.sudo_password is not None  # noqa: S101  the caller has looked
+    assert target.sudo_password is not None  # noqa: S101  the caller has checked
     line, head = with_sudo_password(command, target.sudo_password, ())
     return line, b"".join(head)
 
@@ -240,7 +240,7 @@ def _with_password(target: Ssh, command: str) -> tuple[str, bytes]:
 def _run(machine: Machine, known_hosts: Path, command: str) -> None:
     """Run a command on a machine as root, in the place of this program.
 
-    On a terminal, sudo asks there. Without a terminal it gets the inventory's password.
+    With a terminal, sudo asks there. Without a terminal, sudo gets the inventory's password.
     """
     arguments = _ssh_command(machine, known_hosts, command)
     target = machine.ssh
@@ -258,7 +258,7 @@ def _exec(command: list[str]) -> NoReturn:
 
 
 def _fed(arguments: list[str], head: bytes) -> int:
-    """Run a program whose input is `head`, and then that of this program. Returns its exit code."""
+    """Run a program with the input `head`, then this program's input. Returns its exit code."""
     import subprocess
 
     beginning, end = os.pipe()

@@ -6,7 +6,7 @@ from rich.console import Console
 
 
 class _Console(Console):
-    """A console that leaves a closed output to the one place that handles all errors."""
+    """A console that raises the error of a closed output, so that `problems` handles it."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError

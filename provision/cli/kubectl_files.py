@@ -1,7 +1,7 @@
-"""The files of this computer that a kubectl command names: they are sent to the master with it.
+"""The files of this computer that a kubectl command names. clusterctl sends them to the master.
 
 On the master, a temporary directory has each file under its whole path. kubectl starts there in the
-copy of the present directory. So relative paths remain as they were typed.
+copy of the current directory. So relative paths need no change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import yaml
 from provision.model.commands import clusterctl
 from provision.model.errors import RefusedError
 
-# Options of all commands whose value is the next argument: it is not the command.
+# Options of all commands whose next argument is their value, and so not the command.
 _VALUES = frozenset(
     [
         "-n",
@@ -68,7 +68,7 @@ class Named:
     Attributes:
         argument: its index.
         start: index of the path's first character.
-        path: as it was typed.
+        path: the path as the operator typed it.
     """
 
     argument: int
@@ -77,7 +77,7 @@ class Named:
 
 
 def named(arguments: Sequence[str]) -> tuple[list[Named], set[Path]]:
-    """The paths in the arguments of kubectl, and the files of this computer that it needs.
+    """Find the paths in the arguments of kubectl, and the files of this computer that it needs.
 
     Raises:
         RefusedError: kubectl would write a file on the master.
@@ -126,7 +126,7 @@ def named(arguments: Sequence[str]) -> tuple[list[Named], set[Path]]:
 
 
 def rewritten(arguments: Sequence[str], paths: Iterable[Named], root: str) -> list[str]:
-    """The arguments, with `root` before each absolute path."""
+    """Give the arguments, with `root` before each absolute path."""
     result = list(arguments)
     for each in sorted(paths, key=lambda n: -n.start):
         if each.path.startswith("/"):
@@ -136,7 +136,7 @@ def rewritten(arguments: Sequence[str], paths: Iterable[Named], root: str) -> li
 
 
 def pack(files: Iterable[Path], out: IO[bytes]) -> None:
-    """Write a tar of the files under their whole paths, and of the present directory."""
+    """Write a tar of the files under their whole paths, and of the current directory."""
     with tarfile.open(fileobj=out, mode="w|", dereference=True) as tar:
         tar.add(Path.cwd(), recursive=False)
         for file in sorted(files):
@@ -190,7 +190,7 @@ def _manifests(text: str, *, deep: object) -> Iterator[Path]:
 
 
 def _plain(path: Path) -> Iterator[Path]:
-    """A file, or the files of a directory."""
+    """Give a file, or the files of a directory."""
     if path.is_dir():
         yield from (p for p in path.iterdir() if p.is_file())
     elif path.is_file():
@@ -198,7 +198,7 @@ def _plain(path: Path) -> Iterator[Path]:
 
 
 def _kustomization(folder: Path, seen: frozenset[Path] = frozenset()) -> set[Path]:
-    """The kustomization of a directory, with all files and directories that it names."""
+    """Give the kustomization of a directory, with all files and directories that it names."""
     here = folder.resolve()
     files: set[Path] = set()
     if here in seen:

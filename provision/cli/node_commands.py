@@ -150,7 +150,7 @@ def replace(
                 show_up(session, run, converge.up(run), Output.TABLE)
             claims = lost(session, run.look.leader(but=name), left.volumes)
     finally:
-        # The volumes are gone even if the new machine did not come up.
+        # The volumes are deleted even if the new machine failed.
         show_lost(inventory, claims)
 
 
@@ -169,7 +169,7 @@ def _agree(case: Leaving, verb: str, *, yes: bool) -> None:
     if there.volumes:
         volumes = ", ".join(map(str, there.volumes))
         err.print(
-            f"Volumes on its disk are lost, and are deleted with it: {volumes}",
+            f"Volumes on its disk will be deleted, and their data is lost: {volumes}",
             style="yellow",
             soft_wrap=True,
         )

@@ -30,8 +30,8 @@ def report(error: BaseException, arguments: list[str]) -> int:
     """Show an error on standard error, and write its traceback to the log.
 
     Args:
-        error: that ended the command.
-        arguments: of the command line.
+        error: the error that ended the command.
+        arguments: the arguments of the command line.
 
     Returns:
         The exit code; see `provision.model.errors`.
@@ -48,7 +48,7 @@ def _report(error: BaseException, arguments: list[str]) -> int:
         cast("typer.BadParameter", error).show()
         return EXIT_USAGE
     if isinstance(error, BrokenPipeError) and error.filename is None:
-        # The reader of the output has what it wants.
+        # The reader of the output needs no more.
         streams.give_up()
         return EXIT_CLOSED
     if isinstance(error, SystemExit) and error.code not in _SIGNALLED:
@@ -97,7 +97,7 @@ def _show_other(error: BaseException) -> None:
         message, hint = of_file
     elif isinstance(error, UnicodeDecodeError):
         message = f"a file is not text in UTF-8: {error}"
-        hint = "Which file it is, the traceback in the log says. Convert it to UTF-8."
+        hint = "The traceback in the log names the file. Convert the file to UTF-8."
     else:
         message = f"clusterctl met an error that it does not know: {_words(error)}"
         hint = ""
@@ -119,10 +119,10 @@ def log_traceback(error: BaseException, *, make: bool = False) -> str:
     """Write the traceback of an error to the log of this run.
 
     Args:
-        make: begin a log if this run has none yet.
+        make: begin a log if this run has no log yet.
 
     Returns:
-        Where it is, as a sentence; if no log can be written, the line of the program instead.
+        A sentence that names the log; if no log can be written, the line of the program instead.
     """
     from provision.local import runlog
 
@@ -134,7 +134,7 @@ def log_traceback(error: BaseException, *, make: bool = False) -> str:
         if log.lost is None:
             return f"traceback: {log.path}"
         reason = log.lost.strerror
-    except Exception as problem:  # noqa: BLE001  what keeps the log from being made
+    except Exception as problem:  # noqa: BLE001  the reason why there is no log
         reason = problem.strerror if isinstance(problem, OSError) else _words(problem)
     frames = traceback.extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
@@ -142,7 +142,7 @@ def log_traceback(error: BaseException, *, make: bool = False) -> str:
 
 
 def quiet_greenlets() -> None:
-    """Log errors of greenlets and threads. The command that waits for them reports each itself."""
+    """Log errors of greenlets and threads. The command that waits for them reports them."""
     import threading
 
     import gevent

@@ -1,4 +1,4 @@
-"""Standard output and error that never fail because of a character, or because they are closed."""
+"""Standard output and error: an unknown character or a closed stream causes no error."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def flush() -> None:
     """Write what is buffered.
 
     Raises:
-        OSError: the reader has gone, or the disk of the file is full.
+        OSError: the reader closed the pipe, or the disk of the file is full.
     """
     sys.stdout.flush()
 
 
 def give_up() -> None:
-    """Let Python end without another error: what is still buffered goes nowhere."""
+    """Discard what is still buffered, so that Python ends without another error."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:

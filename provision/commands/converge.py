@@ -126,13 +126,13 @@ def prepare(
 
 
 def _check_downloads(session: Session, look: Look, ready: ArtifactSet) -> None:
-    """Check that new machines reach the publishers, once the source `auto` has chosen these.
+    """Check that new machines reach the publishers, if the source `auto` has chosen the publishers.
 
-    With the other sources, the first look has asked. With `auto` it cannot: where no publisher
-    answers, everything is compiled, and machines need no server.
+    With other sources, the first look has checked this. With `auto` it cannot: if no publisher
+    answers, clusterctl compiles everything, and machines need no server.
 
     Raises:
-        PreflightError: a machine gets no answer.
+        PreflightError: a server does not answer a machine.
     """
     new = [name for name, view in look.items() if view.facts and not view.record]
     if session.cluster.artifacts.source != "auto" or ready.source != "official" or not new:

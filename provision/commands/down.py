@@ -29,7 +29,7 @@ class Removed:
     Attributes:
         left: machine that does not answer -> why.
         kernel: machine -> kernel settings that keep clusterctl's values until a reboot, because an
-            older clusterctl did not record the values before: `net.ipv4.ip_forward = 1`.
+            older clusterctl did not record the earlier values: `net.ipv4.ip_forward = 1`.
     """
 
     left: dict[str, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ def _clean(session: Session, look: Look) -> Removed:
 def clean_machine(session: Session, machine: Machine) -> tuple[int, str, str]:
     """Remove what clusterctl installed on a machine: (exit status, stdout, stderr).
 
-    The stdout has the kernel settings that stay, one a line (`Removed.kernel`).
+    The stdout has the kernel settings that stay, one per line (`Removed.kernel`).
     """
     try:
         code, out, error = session.engine.shell(machine, teardown.DOWN)

@@ -76,11 +76,11 @@ class Options:
 
 @dataclass(frozen=True)
 class Left:
-    """What a machine that left took with it, and what it keeps.
+    """The deleted volumes and the remaining kernel settings of a removed machine.
 
     Attributes:
-        volumes: the volumes that were deleted with it.
-        kernel: its kernel settings that stay (`provision.commands.down.Removed`).
+        volumes: the volumes that were deleted with the machine.
+        kernel: the kernel settings that stay on it (`provision.commands.down.Removed`).
     """
 
     volumes: tuple[LocalVolume, ...] = ()
@@ -243,7 +243,7 @@ def remove(case: Leaving, options: Options) -> Left:
     """Take a machine out of the cluster: its pods, etcd member, Node, and what is installed on it.
 
     Returns:
-        Of the volumes those that are claimed still.
+        Only the deleted volumes that still have a claim.
 
     Raises:
         RefusedError, PhaseError: see `drain`; or a later step failed.
@@ -336,7 +336,7 @@ def _clean(case: Leaving) -> tuple[str, ...]:
     """Remove the machine itself if clusterctl made it; else what clusterctl installed, if it answers.
 
     Returns:
-        Its kernel settings that stay.
+        The kernel settings that stay on it.
     """
     session, name = case.session, case.machine.name
     if session.source.remove(session.draft, (name,), session.progress) or not case.answers:
@@ -347,7 +347,7 @@ def _clean(case: Leaving) -> tuple[str, ...]:
 
 
 def _forget_node(case: Leaving) -> tuple[LocalVolume, ...]:
-    """Delete its Node, its pods and its volumes: the machine can no longer report their end.
+    """Delete the machine's Node, pods and volumes, because the machine can no longer do this.
 
     Returns:
         The volumes.
@@ -363,7 +363,7 @@ def _forget_node(case: Leaving) -> tuple[LocalVolume, ...]:
     )
     answer = kubectl.run(case.session, case.leader, program + deletion(volumes))
     checked(answer, case.leader, "remove", "delete the Node and the volumes on its disk")
-    # A drain has moved the pods by now.
+    # Prefer the earlier entries: the drain has moved the pods since.
     return tuple(known.get(volume.name, volume) for volume in volumes)
 
 

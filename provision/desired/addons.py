@@ -21,7 +21,7 @@ from provision.pki import table
 # Service accounts for admins under an external authority: then clusterctl issues no certificates.
 ADMINS = "clusterctl-admins"
 
-# Manifests from clusterctl's own templates. A cluster has some of them.
+# Manifests from clusterctl's own templates. Each cluster uses some of them.
 OWN = (
     "access",
     "cloud-controller",
@@ -41,7 +41,7 @@ class Manifest:
         content: YAML documents.
         deployment: `namespace/name` that must be available afterwards; empty if none.
         early: applied before nodes join, because nodes need it to join.
-        given: it is a file of the operator (`networks.manifests`).
+        given: whether it is the operator's file (`networks.manifests`).
     """
 
     name: str
@@ -61,7 +61,7 @@ class Manifest:
 
     @property
     def objects(self) -> tuple[Mapping[str, Any], ...]:
-        """Give its objects; those of a List one by one.
+        """Give its objects, and each object of a List.
 
         Raises:
             yaml.YAMLError: an operator's file is not YAML.
@@ -71,7 +71,7 @@ class Manifest:
 
 @cache
 def _objects(content: bytes) -> tuple[Mapping[str, Any], ...]:
-    # Calico's manifest takes the loader in Python seconds.
+    # The loader in pure Python needs seconds for Calico's manifest.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return tuple(_flat(yaml.load_all(content, loader)))
 
@@ -171,7 +171,7 @@ def manifests(cluster: Cluster, authority: bytes) -> tuple[Manifest, ...]:
 
 
 def _replicas(cluster: Cluster) -> int:
-    """Give two copies of an add-on if two nodes can have one each; else one."""
+    """Give the number of copies of an add-on: two if two nodes can run it, else one."""
     tolerated = {(CONTROL_PLANE, "NoSchedule")}
     schedulable = [
         machine

@@ -1,4 +1,4 @@
-"""Health checks in shell. bash opens the connection, since a machine may have no curl."""
+"""Health checks in shell. bash opens the connection, because a machine may have no curl."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from shlex import quote
 
 
 def http(port: int, path: str) -> str:
-    """Succeed if `path` at this port of the loopback answers 200."""
+    """Succeed if this port on the loopback address answers 200 for `path`."""
     program = (
         f"exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' >&3 && "
         "read -r -t 3 status <&3 && echo \"$status\" && [[ $status == *' 200 '* ]]"
@@ -20,7 +20,7 @@ def listens(unit: str, address: str, port: int) -> str:
 
 
 def runs_for(unit: str, seconds: int) -> str:
-    """Succeed if the unit has run for so long. For programs that answer no question."""
+    """Succeed if the unit has run for this long. For programs without a health endpoint."""
     since = f"$(systemctl show -p ActiveEnterTimestampMonotonic --value {unit})"
     return (
         f"systemctl is-active --quiet {unit} && "

@@ -15,7 +15,7 @@ _FROM = "type nat hook postrouting priority 100"
 
 def _rule(family: str, chain: str, rule: str = "") -> str:
     rule = f"{rule}; " if rule else ""
-    # Rules that are tried together need a chain each.
+    # nft tries the rules together, so each rule needs its own chain.
     name = f"c{sum((chain + rule).encode())}"
     return f"table {family} clusterctl-check {{ chain {name} {{ {chain}; {rule}}}; }}"
 

@@ -191,13 +191,13 @@ class Port:
 
 @dataclass(frozen=True)
 class Space:
-    """A directory that a component uses, and what it needs in it beyond what is there already.
+    """A directory that a component uses, and the free space that the component needs there.
 
     Attributes:
         path: absolute; the component makes the directory if it does not exist.
         least, enough: MiB. Less than `least` is an error, less than `enough` a warning.
         inodes: number of files and directories.
-        runs: whether programs run from it.
+        runs: whether programs run from the directory.
     """
 
     path: str
@@ -207,7 +207,7 @@ class Space:
     runs: bool = False
 
     def __add__(self, other: Space) -> Space:
-        """What both need, at this one's path."""
+        """Give the sum of both needs, with the path of this one."""
         return Space(
             self.path,
             self.least + other.least,
@@ -229,7 +229,7 @@ class Component:
         state: (cluster, machine, trust, facts) -> ComponentState, pure.
         units: every unit that it has on a machine of any cluster, each after those that it needs.
         ports: every port on which its processes listen, and other traffic that must reach them.
-        spaces: the directories that it fills, and those from which its programs run.
+        spaces: the directories that it writes to, and the directories of its programs.
     """
 
     name: str

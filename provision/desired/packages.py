@@ -18,7 +18,7 @@ PACKAGES: tuple[str, ...] = tuple(
 
 
 def own_units(packages: Iterable[str]) -> tuple[str, ...]:
-    """The units that these packages bring, of programs for which clusterctl has its own units."""
+    """Give the packages' units of programs for which clusterctl has its own units."""
     return tuple(dict.fromkeys(UNITS[name] for name in packages if name in UNITS))
 
 
@@ -47,8 +47,8 @@ _KEEP = "-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
 
 # Shell program for the Debian family; its arguments are names of packages. It waits up to five
 # minutes while another process holds apt's locks. A source of packages that does not answer is only a
-# warning if the other sources have the packages. Debian starts the units of what it installs: those
-# that would run beside clusterctl's own units of the same programs are masked meanwhile.
+# warning if the other sources have the packages. Debian starts the units of new packages. So
+# during the installation the program masks those units that clusterctl replaces by its own.
 APT_INSTALL = f"""{_APT_GET}\
 find {_STAMP} -mmin -60 2>/dev/null | grep -q . || {{
     apt_get update && touch {_STAMP} || [ $? = 1 ] || exit 1

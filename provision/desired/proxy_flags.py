@@ -1,6 +1,6 @@
 """kube-proxy's flags as fields of its configuration file.
 
-kube-proxy ignores its flags when it has a `--config`; only those for logging count. Source: `AddFlags`,
+With `--config`, kube-proxy ignores its flags, except those for logging. Source: `AddFlags`,
 `Complete` and `processV1Alpha1Flags` in cmd/kube-proxy/app/options.go of Kubernetes 1.37.
 """
 
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# These count in spite of `--config`.
+# kube-proxy uses these flags even with `--config`.
 LOGGING = frozenset(
     {
         "log-flush-frequency",
@@ -69,7 +69,7 @@ _WORDS: Mapping[Callable[[str], Any], str] = {
     _gates: "NAME=true,NAME=false",
 }
 
-# Flag -> field, and how its value is read. MODE is `nftables` or `iptables`, the mode in use.
+# Flag -> field, and the reader of its value. MODE is `nftables` or `iptables`, the mode in use.
 _FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "bind-address": ("bindAddress", _text),
     "bind-address-hard-fail": ("bindAddressHardFail", _switch),
@@ -103,7 +103,7 @@ FLAGS = frozenset(_FIELDS)
 
 
 def without_effect(mode: str, flag: str, value: str) -> tuple[str, str] | None:
-    """Say why kube-proxy would not use a flag, and what to do; None if it does.
+    """Say why kube-proxy would not use a flag, and what to do; None: it uses the flag.
 
     Args:
         mode: `networks.proxy_mode`.

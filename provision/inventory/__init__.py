@@ -102,7 +102,7 @@ def _refuse(path: Path, findings: list[Finding]) -> None:
 
 
 def _group_data(path: Path) -> Iterator[Finding]:
-    """Find the files from which pyinfra takes data of groups, and clusterctl does not."""
+    """Find the files of group data that pyinfra reads and clusterctl does not read."""
     for name in ("all", *GROUPS):
         file = path.parent / "group_data" / f"{name}.py"
         if file.is_file():

@@ -48,7 +48,7 @@ def execute(path: Path) -> Executed:
         InventoryError: it cannot be read, is not Python, or raises.
     """
     try:
-        text = path.read_text("utf-8-sig")  # as Python does: an editor's mark may come first
+        text = path.read_text("utf-8-sig")  # as Python: a byte order mark may come first
         code = compile(text, str(path), "exec", dont_inherit=True)
     except FileNotFoundError:
         raise _error(
@@ -69,7 +69,7 @@ def execute(path: Path) -> Executed:
     names: dict[str, object] = {"__file__": str(path)}
     try:
         with _importable(path.parent):
-            exec(code, names)  # noqa: S102  an inventory is a program, the operator's own
+            exec(code, names)  # noqa: S102  the inventory is the operator's program
         return _select(text, names)
     except ImportError as error:
         what = f"{type(error).__name__}: {_without_secrets(_text(error))}"
@@ -85,9 +85,9 @@ def execute(path: Path) -> Executed:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Let the block import modules of the folder, as an inventory of pyinfra may.
+    """Let the block import modules from the folder, as pyinfra does.
 
-    Nothing is written into the folder, and another inventory gets its own modules.
+    Python writes no files into the folder, and another inventory gets its own modules.
     """
     before, bytecode = set(sys.modules), sys.dont_write_bytecode
     sys.path.insert(0, str(folder))
@@ -107,7 +107,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def _place(path: Path, error: BaseException) -> Path | str:
-    """The line of the inventory at which an error arose."""
+    """Give the line of the inventory that caused an error."""
     lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     return f"{path}:{lines[-1].lineno}" if lines else path
 

@@ -23,11 +23,11 @@ _NODE_BITS = 16
 
 
 def settings(given: Settings, broken: frozenset[str]) -> Iterator[Finding]:
-    """Check each flag, and the flags that must fit to other settings.
+    """Check each flag, and the flags that must agree with other settings.
 
     Args:
-        given: with absolute paths.
-        broken: dotted names of fields that were wrong and now have their defaults.
+        given: the settings, with absolute paths.
+        broken: dotted names of wrong fields, which now have their defaults.
     """
     return chain(_flags(given), _pods_of_a_node(given, broken), _node_ports(given))
 
@@ -53,7 +53,7 @@ def _flags(given: Settings) -> Iterator[Finding]:
                 yield Finding(where, what, hint, fatal=False)
             elif setting := REPLACED.get(component, {}).get(bare):
                 hint = "leave the flag out, if the setting is enough"
-                what = f"the flag replaces what follows from {setting}"
+                what = f"the flag overrides the values that follow from {setting}"
                 yield Finding(where, what, hint, fatal=False)
             if component == "kube-proxy" and bare not in RESERVED[component]:
                 mode = given.networks.proxy_mode
@@ -67,19 +67,20 @@ def _pods_of_a_node(given: Settings, broken: frozenset[str]) -> Iterator[Finding
         return
     share, room = given.networks.node_prefix, given.networks.pods_of_a_node
     if not 0 < room < 2**_NODE_BITS:
-        return  # node_prefix is out of range, which is a finding of its own
+        return  # node_prefix is out of range, which has its own finding
     flag = given.extra_args.get("kubelet", {}).get("max-pods")
-    where, fits = "cluster.extra_args.kubelet.max-pods", f"`node_prefix` {share} has {room}"
+    where = "cluster.extra_args.kubelet.max-pods"
+    fits = f"`node_prefix` {share} gives a node {room} addresses"
     if flag is None:
         if room < KUBELET_PODS:
-            what = f"a node runs {room} pods at most, not {KUBELET_PODS}: {fits} addresses"
+            what = f"a node runs at most {room} pods, not {KUBELET_PODS}: {fits}"
             hint = f'choose a smaller `node_prefix`, or write "max-pods": "{room}" in extra_args'
             yield Finding("cluster.networks.node_prefix", what, hint, fatal=False)
     elif not flag.isdecimal() or int(flag) == 0:
         yield Finding(where, f"{show(flag)} is not a number of pods", f"write 1 to {room}")
     elif int(flag) > room:
         hint = f"write {room} at most; a new cluster may have a smaller `node_prefix`"
-        yield Finding(where, f"{fits} addresses for the {flag} pods of a node", hint)
+        yield Finding(where, f"{fits} for {flag} pods", hint)
 
 
 _NODE_PORT_RANGE = re.compile(r"([0-9]{1,5})([-+])([0-9]{1,5})")
@@ -110,10 +111,14 @@ def _unknown(kubernetes: str, component: str, flag: str) -> str:
     if not known or name in known:
         return ""
     near = get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}?" if near else "the component does not start if it lacks it"
+    return (
+        f"did you mean {near[0]!r}?"
+        if near
+        else "the component does not start with an unknown flag"
+    )
 
 
 def _lacking(kubernetes: str, component: str, flag: str, value: str) -> Iterator[str]:
-    """Name what the version lacks. An unknown version is a finding of its own."""
+    """Name what the version lacks. An unknown version has its own finding."""
     if kubernetes in catalogue().versions:
         yield from removed(kubernetes, component, flag, value)

@@ -1,4 +1,4 @@
-"""What this process has begun to change, for the message after Ctrl-C or an error."""
+"""The changes that this process has begun, for the message after Ctrl-C or an error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _begun: list[str] = []
 
 
 def begin(what: str) -> None:
-    """Say that a change begins; it may be unfinished from now on.
+    """Record that a change begins. If the command stops later, the change may be unfinished.
 
     Args:
         what: as it follows "may have changed": `the machines of ha`.
@@ -16,10 +16,10 @@ def begin(what: str) -> None:
 
 
 def begun() -> tuple[str, ...]:
-    """All that may have been changed, in the order in which the changes began."""
+    """Give everything that may have changed, in the order in which the changes began."""
     return tuple(_begun)
 
 
 def forget() -> None:
-    """Begin anew: another command runs in the same process."""
+    """Forget all changes, because another command runs in the same process."""
     _begun.clear()

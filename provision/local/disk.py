@@ -19,7 +19,7 @@ _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Name the file in errors of the block: `write` itself does not say which file it writes."""
+    """Add the file's name to errors of the block: an error of `write` does not have it."""
     try:
         yield
     except OSError as error:
@@ -29,7 +29,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def explain(error: OSError) -> tuple[str, str] | None:
-    """What happened to which file, and what to do; None: it is no error of a file."""
+    """Say which file failed, why, and what to do; None: it is not an error of a file."""
     where = str(error.filename) if error.filename is not None else ""
     reason = error.strerror or str(error)
     if error.errno in _FULL:
@@ -46,7 +46,7 @@ def explain(error: OSError) -> tuple[str, str] | None:
 
 
 def _own() -> dict[str, Path]:
-    """Variable of the environment -> the directory of clusterctl that it moves."""
+    """Give environment variable -> the directory of clusterctl that it sets."""
     return {
         "XDG_STATE_HOME": platformdirs.user_state_path("clusterctl"),
         "XDG_CACHE_HOME": platformdirs.user_cache_path("clusterctl"),
@@ -55,7 +55,7 @@ def _own() -> dict[str, Path]:
 
 
 def _elsewhere(where: str) -> str:
-    """How clusterctl uses another directory, if the file is in one of its own."""
+    """Say how to choose another directory, if the file is in a directory of clusterctl."""
     for variable, directory in _own().items():
         inside = Path(where)
         if where and (inside.is_relative_to(directory) or directory.is_relative_to(inside)):
@@ -64,7 +64,7 @@ def _elsewhere(where: str) -> str:
 
 
 def _full() -> str:
-    """The first directory of clusterctl on a full disk; empty: none is full."""
+    """Give the first directory of clusterctl on a full disk; empty: no disk is full."""
     for directory in (*_own().values(), Path.cwd()):
         there = os.statvfs(_existing(str(directory)))
         if there.f_blocks and not there.f_bavail:
@@ -73,5 +73,5 @@ def _full() -> str:
 
 
 def _existing(path: str) -> Path:
-    """The nearest directory that exists."""
+    """Give the nearest directory that exists."""
     return next((p for p in (Path(path), *Path(path).parents) if p.is_dir()), Path("/"))

@@ -51,7 +51,7 @@ class Entry:
         return not set(self.names) & set("*?!")
 
     def matches(self, host: str) -> bool:
-        """Whether the line is about this host, under the name `Route.key_name`."""
+        """Whether the line matches this host, under the name `Route.key_name`."""
         host = host.lower()
         if self.names.startswith("|"):
             return _hashed(self.names, host)
@@ -106,21 +106,21 @@ def write(machines: Iterable[Ssh], path: Path) -> Path:
 
 
 def certified(ssh: Ssh, route: Route) -> bool:
-    """Whether only `@cert-authority` lines are about a machine."""
+    """Whether only `@cert-authority` lines match a machine."""
     files = (*own_files(ssh, route), *(route.system_known_hosts or SYSTEM))
     entries = (entry for file in files for _, entry in _lines(file))
     return any(e.marker == "@cert-authority" and e.matches(route.key_name) for e in entries)
 
 
 def own_files(ssh: Ssh, route: Route) -> tuple[Path, ...]:
-    """Give the user's files that count for a machine: the inventory's, ssh_config's or the usual."""
+    """Give the user's files for a machine: the inventory's, ssh_config's or the default files."""
     if ssh.known_hosts_file:
         return (ssh.known_hosts_file,)
     return route.known_hosts or users_own()
 
 
 def sources(ssh: Ssh, route: Route) -> tuple[str, Mapping[Path, Mapping[int, Entry]]]:
-    """Find the lines about a machine that has no pinned key.
+    """Find the lines that match a machine without a pinned key.
 
     Returns:
         The name under which the machine is known, and file -> number of the line -> entry.

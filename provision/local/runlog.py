@@ -33,7 +33,7 @@ class RunLog:
     `mask` are replaced wherever they appear. A full disk does not stop the run.
 
     Attributes:
-        lost: why something could not be written; None: the log is complete.
+        lost: why a line could not be written; None: the log is complete.
     """
 
     def __init__(self, path: Path) -> None:

@@ -22,7 +22,7 @@ from provision.model.errors import ClusterctlError
 
 _MOST_HOPS = 16  # more is a loop
 _TIMEOUT = 30  # seconds; `Match exec` and the canonicalisation of names may take long
-# For the user who is named neither in the inventory nor in the user's ssh_config.
+# The user if neither the inventory nor ssh_config names one.
 _DEFAULT_USER = "root"
 _USERS_CONFIG = ".ssh/config"
 _SYSTEM_CONFIG = "/etc/ssh/ssh_config"
@@ -31,14 +31,14 @@ _HOP = re.compile(r"(?:ssh://)?(?:(?P<user>.+)@)?(?P<host>\[[^]]+\]|[^:]+)(?::(?
 
 @dataclass(frozen=True)
 class Route:
-    """What ssh_config says about one machine or bastion, and what is behind its alias.
+    """What ssh_config says about one machine or bastion.
 
     Attributes:
-        alias: the name that ssh_config was asked for.
+        alias: the name that `ssh -G` got.
         hostname: where SSH connects to.
         key_name: the name of its host key in known_hosts files.
         identities: private key files, or public ones whose private half the agent has.
-        identities_only: the agent's other keys are not offered.
+        identities_only: whether SSH offers no other keys of the agent.
         agent: the agent's socket; empty: SSH_AUTH_SOCK; `none`: no agent.
         known_hosts: the user's files; empty: OpenSSH's own choice.
         system_known_hosts: the system's files; empty: OpenSSH's own choice.
@@ -89,7 +89,7 @@ def settle(ssh: Ssh, given: Iterable[str]) -> Ssh:
 
 
 def resolve(ssh: Ssh) -> Route:
-    """Find the way to a machine. Port and user are the machine's own.
+    """Find the route to a machine. Port and user are the machine's own.
 
     Raises:
         ClusterctlError: ssh_config cannot be used.
@@ -101,7 +101,7 @@ def resolve(ssh: Ssh) -> Route:
 
 
 def resolve_all(machines: Iterable[Ssh]) -> list[Route]:
-    """Find the ways to machines, several at a time."""
+    """Find the routes to machines, several at a time."""
     with ThreadPoolExecutor(max_workers=8) as pool:
         return list(pool.map(resolve, machines))
 
@@ -175,7 +175,7 @@ def _routed(name: str, user: str, port: int, config: Path | None, depth: int = 0
             raise ClusterctlError(f"ProxyJump of {name} names no host: {jump!r}")
         host, port = match["host"].strip("[]"), int(match["port"] or 0)
         hop = _routed(host, match["user"] or "", port, config, depth + 1)
-        # ssh reaches the first as its own part of ssh_config says, the others through the first.
+        # ssh connects to the first by its own part of ssh_config, to the others through the first.
         hops += (*(() if hops else hop.hops), replace(hop, hops=(), proxy_command=""))
         proxy = proxy if len(hops) > 1 and proxy else hop.proxy_command
     return replace(route, hops=hops, proxy_command="" if proxy == "none" else proxy)
@@ -307,5 +307,5 @@ def _literal(path: Path) -> str:
 
 
 def _home() -> Path:
-    """Give the home directory that OpenSSH uses: it does not ask HOME."""
+    """Give the home directory that OpenSSH uses. OpenSSH ignores HOME."""
     return Path(pwd.getpwuid(os.getuid()).pw_dir)

@@ -143,7 +143,7 @@ class Settings(Model):
     )
     extra_args: ExtraArgs = Field(
         default_factory=dict,
-        description="component → flag (without dashes) → value; kube-proxy's become fields of its "
+        description="component → flag (without dashes) → value; kube-proxy's flags become fields of its "
         "configuration file",
         examples=[{"kubelet": {"v": "4"}}],
     )

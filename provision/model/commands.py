@@ -1,6 +1,6 @@
 """The commands that messages give to the operator, as a shell takes them.
 
-A test parses each clusterctl command, and looks each other program up on the distributions.
+A test parses each clusterctl command, and checks that the distributions have each other program.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import shlex
 
 
 def clusterctl(*words: object) -> str:
-    """Give a command line of clusterctl. A word in capitals is for the operator to replace."""
+    """Give a command line of clusterctl. The operator replaces words in capitals."""
     return shell("clusterctl", *words)
 
 

@@ -1,8 +1,8 @@
 """The Linux distributions: one row for each, and what follows from it. Pure.
 
-No other module decides by a distribution's name. docs/distributions.md shows this table; a test
+No other module depends on a distribution's name. docs/distributions.md shows this table; a test
 keeps the two equal. `tests/integration/distributions_test.py` checks the generated configuration
-against the programs of Debian 11, 12, 13 and sid, whose versions bracket those of Ubuntu.
+against the programs of Debian 11, 12, 13 and sid, whose versions include the range of Ubuntu's.
 
 Sources: Debian 11, 12 and 13: the archive, on 2026-12-01; that test compares them. The others:
 what is publicly known; their lists of packages were not read. A version is as exact as it is known.
@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 Version: TypeAlias = tuple[int, ...]
 
-# Of releases that the table does not have: older than every limit below, or newer.
+# Versions of releases that the table does not have: older or newer than every limit below.
 OLDEST: Version = (0, 0)
 NEWEST: Version = (999,)
 
@@ -32,7 +32,7 @@ HAPROXY_WANTS_OWN_NAMES: Version = (3, 2)
 
 
 class Family(StrEnum):
-    """Who made the packages' names, and which program installs packages."""
+    """The family: it decides the names of packages and the program that installs them."""
 
     DEBIAN = "debian"  # apt
     RHEL = "rhel"  # dnf
@@ -40,7 +40,7 @@ class Family(StrEnum):
 
 
 class Proof(StrEnum):
-    """How much is known about clusterctl on a distribution."""
+    """How clusterctl was tested on a distribution."""
 
     RUN = "run"  # clusters run in the tests
     CHECKED = "checked"  # its own programs accept the configuration; its packages exist
@@ -63,7 +63,7 @@ class Distribution:
     Attributes:
         ids: `ID` of os-release.
         release: the beginning of `VERSION_ID`; empty: every version.
-        outdated: its publisher no longer fixes faults of security.
+        outdated: whether its publisher no longer publishes security fixes.
         haproxy, keepalived, bird, nftables, kernel: versions; None: not known.
         systemd: version; 0: not known.
         names: Debian's name of a package -> the name here, if it differs; None: every machine has
@@ -72,8 +72,8 @@ class Distribution:
         epel: the package that adds EPEL, or its address.
         modules: the package with the modules of a kernel, without the kernel's version.
         selinux: whether SELinux enforces its policy by default.
-        firewall: the firewall that is active by default, or that its users know.
-        resolver: the resolver on the loopback, by default.
+        firewall: the firewall that is active by default, or usual there.
+        resolver: the default resolver on a loopback address.
     """
 
     name: str
@@ -126,10 +126,10 @@ def _older(version: Version | None, limit: Version) -> bool:
 _RHEL_NAMES: Mapping[str, str | None] = {
     "bird2": "bird",
     "conntrack": "conntrack-tools",
-    # Always there, often as the package curl-minimal, which conflicts with curl.
+    # curl is always installed, often by the package curl-minimal, which conflicts with curl.
     "curl": None,
     "iproute2": "iproute",
-    # The package `iptables` exists only as a name that this one provides; rpm does not find it.
+    # `iptables` is only a name that this package provides; rpm does not find it.
     "iptables": "iptables-nft",
     "netbase": None,  # the package setup
     "openssh-client": "openssh-clients",
@@ -219,8 +219,8 @@ TABLE: tuple[Distribution, ...] = (
 
 UNKNOWN = Distribution("an unknown distribution", frozenset(), (), Family.UNKNOWN, Proof.NOTHING)
 
-# The units that a package of the same programs brings, by all names of the package. Distributions
-# start what they install; clusterctl has its own units for these programs.
+# Package, by each of its names -> its units. Distributions start the units that they install, but
+# clusterctl has its own units for these programs.
 UNITS: Mapping[str, str] = {
     "haproxy": "haproxy.service",
     "bird": "bird.service",

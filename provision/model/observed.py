@@ -42,7 +42,7 @@ class PodNetwork:
     """The pod network `routed` of a node, as it works now.
 
     Attributes:
-        cidr, mtu: of new pods, by the CNI configuration.
+        cidr, mtu: for new pods, from the CNI configuration.
         bridge: address of the bridge, `10.244.3.1/24`; empty: no pod has run yet.
         routes: destinations that BIRD has learned from the other nodes.
         neighbours: address of another node -> its state in OSPF, as BIRD names it.
@@ -130,12 +130,12 @@ class Place:
     """A directory that the cluster will use, or the nearest one above it that exists.
 
     Attributes:
-        path: that the cluster will use.
-        there: the existing one.
+        path: the directory that the cluster will use.
+        there: the existing directory.
         mount: mount point of its file system.
         free: MiB.
-        inodes: free ones; None: the file system has no limit.
-        unwritable: why a file cannot be made there; empty: it can.
+        inodes: free inodes; None: the file system has no limit.
+        unwritable: why clusterctl cannot make a file there; empty: it can.
         runs: whether a program can run from there.
     """
 
@@ -276,7 +276,7 @@ class ApiView:
         applied: name of a manifest -> hash that was applied last.
         objects: the objects of clusterctl's own manifests that exist, whole, as the API has them;
             None: they could not be read.
-        given: the same of the operator's manifests, with kind and metadata only.
+        given: the objects of the operator's manifests, with kind and metadata only.
         unread: why objects could not be read.
         waiting: pods that are not ready, in the namespaces of add-ons that lack pods.
         authority: PEM of the certificates of the cluster's Kubernetes authority, on that machine.

@@ -56,7 +56,7 @@ _TYPED = TypeAdapter(tuple[_Typed, ...])
 
 
 def _unready(answer: str) -> str:
-    """The checks that fail, in an apiserver's answer to /readyz; it lists all of about forty."""
+    """Name the failing checks in an apiserver's answer to /readyz. It lists about forty checks."""
     failing = re.findall(r"\[-\]([\w/.-]+)", answer)
     return f"fails: {', '.join(failing)}" if failing else answer.rpartition("\n")[2] or "no answer"
 
@@ -96,7 +96,7 @@ def view(output: Sections) -> ApiView | None:
 
 
 def _is_log(line: str) -> bool:
-    """Whether the line is of kubectl's log, or a warning of the API: kubectl goes on after both."""
+    """Whether the line is from kubectl's log or an API warning: kubectl continues after both."""
     return re.match(r"[EWI]\d{4} |Warning: ", line) is not None
 
 

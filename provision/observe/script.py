@@ -31,15 +31,15 @@ OBJECTS = (
     '{.status.nodeInfo.kubeletVersion}{"\\t"}{.metadata.annotations}{"\\n"}{end}'
     '{range .items[?(@.metadata.name=="clusterctl")]}applied{"\\t"}{.data}{"\\n"}{end}'
 )
-# The objects of clusterctl's own manifests, each one whole. Before them: how many pods their
-# Deployments want, run, have updated and have ready.
+# The whole objects of clusterctl's own manifests. Before them: for each Deployment, the wanted,
+# running, updated and ready pods.
 MANIFESTS = (
     '{range .items[?(@.kind=="Deployment")]}pods{"\\t"}{.metadata.namespace}{"\\t"}'
     '{.spec.replicas}{"\\t"}{.status.replicas}{"\\t"}{.status.updatedReplicas}{"\\t"}'
     '{.status.readyReplicas}{"\\n"}{end}'
     '{range .items[*]}object{"\\t"}{@}{"\\n"}{end}'
 )
-# The objects of the operator's manifests. Only their names: Secrets may be among them.
+# The names of the objects of the operator's manifests. Only names: the objects may be Secrets.
 GIVEN_MANIFESTS = (
     '{range .items[*]}object{"\\t"}{.apiVersion}{"\\t"}{.kind}{"\\t"}{.metadata.namespace}{"\\t"}'
     '{.metadata.name}{"\\t"}{.metadata.deletionTimestamp}{"\\n"}{end}'
@@ -105,7 +105,7 @@ class Query:
         vip: the API's virtual address; only a machine that does not hold it tries it.
         downloads: (server, URL) that a machine without a record tries: registries, servers of files,
             and their mirrors. A server answers if one of its URLs does.
-        proxy: for the downloads.
+        proxy: the proxy for the downloads.
         kubelet_client: the certificate of a kubelet that has joined.
         tables: nftables tables that the machine's units create.
         deep: hash every binary.
@@ -210,8 +210,8 @@ def query(
         units, packages, certificates, files, deep: see `Query`.
         reachability: a new machine also tries to connect to the other machines and to the virtual
             address, and to write and run a file in each directory that the cluster will use.
-        published: it is known that the artifacts come from publishers, as with the source `official`:
-            a new machine also tries the servers.
+        published: whether the artifacts certainly come from publishers, as with the source
+            `official`. Then a new machine also tries the servers.
     """
     others = [m for m in cluster.machines if m.name != machine.name] if reachability else []
     return Query(
@@ -242,8 +242,8 @@ def _tables(cluster: Cluster) -> tuple[str, ...]:
 def _downloads(cluster: Cluster, *, published: bool) -> tuple[tuple[str, str], ...]:
     """Give the servers from which machines certainly download, and their mirrors.
 
-    The servers of files are not asked by machines that run on the operator's computer: that
-    computer downloads the files for them.
+    Machines that run on the operator's computer do not try the servers of files: that computer
+    downloads the files for them.
     """
     if not (published or images.pulled_by_digest(cluster.artifacts.source)):
         return ()

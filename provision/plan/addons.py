@@ -18,9 +18,9 @@ _PATHS = 3  # more differences of one object are counted, not named
 
 
 def why_applied(manifest: Manifest, observed: Mapping[str, Observed]) -> str:
-    """Say why a manifest must be applied; empty: it need not be.
+    """Say why `up` must apply a manifest; empty: no reason.
 
-    The objects are compared only if the API has the manifest as it is now: else it is applied anyway.
+    It compares the objects only if the API has the present manifest; else `up` applies it anyway.
     """
     api = api_view(observed)
     if api is None and any(view.etcd_formed for view in observed.values()):
@@ -34,9 +34,9 @@ def why_applied(manifest: Manifest, observed: Mapping[str, Observed]) -> str:
 
 
 def lacking(manifest: Manifest, observed: Mapping[str, Observed]) -> tuple[str, ...]:
-    """Say what is missing, or differs, of the objects of a manifest that was applied.
+    """Name the objects of an applied manifest that are missing or differ.
 
-    Nothing, if the objects were not read, or not by this manifest.
+    Empty if the machine did not read the objects, or read those of another manifest.
     """
     name, api = _leader(observed)
     live = None if api is None else api.given if manifest.given else api.objects
@@ -60,7 +60,7 @@ def lacking(manifest: Manifest, observed: Mapping[str, Observed]) -> tuple[str, 
 
 
 def lacking_problems(cluster: Cluster, observed: Mapping[str, Observed]) -> tuple[str, ...]:
-    """Give a sentence for each manifest of which objects are missing or differ."""
+    """Give a sentence for each manifest whose objects are missing or differ."""
     name, api = _leader(observed)
     if api is None:
         return ()
@@ -72,7 +72,7 @@ def lacking_problems(cluster: Cluster, observed: Mapping[str, Observed]) -> tupl
 
 
 def judge_addons(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Failure]:
-    """Which add-ons do not run with all their pods, according to the API.
+    """Find add-ons that do not run with all their pods, according to the API.
 
     Without an apiserver that is ready the list is empty: `verify.judge` has that failure.
     """
@@ -109,7 +109,7 @@ def replicas(api: ApiView) -> dict[str, tuple[int, int]]:
 
 
 def _leader(observed: Mapping[str, Observed]) -> tuple[str, ApiView | None]:
-    """Give the machine whose apiserver is believed, and what it says."""
+    """Give the machine whose apiserver is used, and that apiserver's view."""
     api = api_view(observed)
     return next(
         ((name, api) for name, view in observed.items() if api and view.api is api), ("", None)
@@ -130,8 +130,8 @@ def _found(
 ) -> Mapping[str, Any] | None:
     """Find the live object of a manifest's object.
 
-    A manifest may leave out the namespace `default`, and may give a namespace to an object that has
-    none.
+    A manifest may leave out the namespace `default`, and may give a namespace to a
+    cluster-wide object.
     """
     group, kind, namespace, name = _key(wanted)
     places = (namespace, "") if namespace else ("", "default")
@@ -151,7 +151,7 @@ def _fault(wanted: Mapping[str, Any], live: Mapping[str, Any] | None, *, given: 
 
 
 def _ends_by_itself(thing: Mapping[str, Any]) -> bool:
-    """Whether Kubernetes deletes the object when its work is done."""
+    """Whether Kubernetes deletes the object at the end of its work."""
     return "ttlSecondsAfterFinished" in (thing.get("spec") or {})
 
 
@@ -161,7 +161,7 @@ def _unready(deployment: Mapping[str, Any], api: ApiView, away: int) -> str:
     The rules are those of `kubectl rollout status`: a broken rollout beside a ready old pod fails too.
 
     Args:
-        away: nodes that do not answer. As many pods may be missing, but not all.
+        away: number of nodes that do not answer. As many pods may be missing, but not all.
     """
     spec, status = deployment["spec"], deployment.get("status", {})
     wanted = int(spec.get("replicas", 1))

@@ -124,7 +124,7 @@ def _system(view: View) -> Iterator[Finding]:
         yield view.finding(f"{name} is not tested", f"tested: {supported}", fatal=False)
     elif distribution.outdated:
         yield view.finding(
-            f"{name} is not tested on machines, and its faults of security are no longer fixed",
+            f"{name} is not tested on machines, and it gets no more security fixes",
             f"use {supported}",
             fatal=False,
         )
@@ -187,7 +187,7 @@ def _swap(view: View) -> Iterator[Finding]:
 
 
 def _unit(swap: str) -> str:
-    """The name of systemd's unit for a swap device or file, as `systemd-escape --path` makes it."""
+    """Give the name of systemd's unit for a swap device or file, as `systemd-escape --path` does."""
     escaped = (
         c
         if c.isascii() and (c.isalnum() or c in ":_./")
@@ -312,7 +312,7 @@ def _kernel(view: View) -> Iterator[Finding]:
 
 
 def _modules(view: View) -> str:
-    """How to get modules for the kernel."""
+    """Say how to get modules for the kernel."""
     host = view.host
     if view.facts.container:
         return "load it on the container's host"
@@ -421,7 +421,7 @@ def _host_ports(view: View) -> Iterator[Finding]:
 
 
 def _resolver(view: View) -> Iterator[Finding]:
-    """Find a resolver that pods cannot use: at a loopback address, CoreDNS would ask itself."""
+    """Find a resolver that pods cannot use: with a loopback address, CoreDNS would ask itself."""
     resolver = view.host.resolver
     if not resolver or not view.machine.is_node:
         return

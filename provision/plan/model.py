@@ -151,7 +151,7 @@ class MachinePlan:
 
 @dataclass(frozen=True)
 class ManifestChange:
-    """A manifest to be applied. `reason`: `new`, or `Service kube-dns is missing`."""
+    """A manifest that `up` applies. `reason`: `new`, or `Service kube-dns is missing`."""
 
     manifest: Manifest
     reason: str

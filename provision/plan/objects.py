@@ -1,8 +1,8 @@
-"""Whether the live object has what a manifest says: the paths in which it differs. Pure.
+"""The comparison of a live object with its manifest: the paths that differ. Pure.
 
-The API adds fields with default values, and writes some values in another way. So only the fields of
-the manifest are compared, by the same rules by which the server-side apply of the manifest would set
-them: what applying cannot repair is no difference.
+The API adds fields with default values, and writes some values in another way. So the comparison
+uses only the fields of the manifest, and the rules of a server-side apply: a value that an apply
+cannot repair is no difference.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 # Maps that Kubernetes replaces as a whole: `x-kubernetes-map-type: atomic`.
 _ATOMIC = frozenset({"selector", "matchLabels", "nodeSelector", "labelSelector", "roleRef"})
-# Lists that Kubernetes merges, and the fields by which it knows an element: the list-map-keys of
+# Lists that Kubernetes merges, and the fields that identify an element: the list-map-keys of
 # Kubernetes' OpenAPI description. Apply replaces every other list.
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "containers": ("name",),
@@ -47,7 +47,7 @@ Path = tuple[str, ...]
 
 
 def differences(wanted: Mapping[str, Any], live: Mapping[str, Any]) -> tuple[str, ...]:
-    """Give the paths, `spec.ports[53/UDP].targetPort`, at which an object lacks what is wanted."""
+    """Give the paths, `spec.ports[53/UDP].targetPort`, that differ from the manifest."""
     return tuple(".".join(path).replace(".[", "[") for path in _differ(wanted, live, ()))
 
 
@@ -84,7 +84,7 @@ def _differ_lists(wanted: Sequence[Any], live: Sequence[Any], path: Path) -> Ite
 
 
 def _keys(name: str, wanted: Sequence[Any]) -> tuple[str, ...]:
-    """The fields by which elements of this list are known; empty: by their order."""
+    """Give the fields that identify elements of this list; empty: the order does."""
     if not all(isinstance(element, Mapping) for element in wanted):
         return ()
     if name != "ports":
@@ -112,7 +112,7 @@ def _same(wanted: object, live: object, path: Path) -> bool:
 
 
 def quantity(value: object) -> Decimal | None:
-    """Read a quantity of Kubernetes: `100m`, `1Gi`, `1e3`, 2; None: it is none."""
+    """Read a quantity of Kubernetes: `100m`, `1Gi`, `1e3`, 2; None: it is not a quantity."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     match = _NUMBER.fullmatch(str(value))

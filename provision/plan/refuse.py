@@ -114,7 +114,7 @@ def refuse_changed_networks(cluster: Cluster, observed: Mapping[str, Observed]) 
 
 
 def _refuse_changed_issuer(cluster: Cluster, observed: Mapping[str, Observed]) -> None:
-    """Refuse another issuer: apiservers would no longer accept the tokens that pods have."""
+    """Refuse another issuer: apiservers would no longer accept the tokens of running pods."""
     flag, wanted = "service-account-issuer", issuer(cluster)
     has = {view.for_life[flag] for view in observed.values() if flag in view.for_life}
     if not has or wanted.replace("%", "%%").replace("$", "$$") in has:
@@ -122,7 +122,7 @@ def _refuse_changed_issuer(cluster: Cluster, observed: Mapping[str, Observed]) -
     was = min(has)
     raise RefusedError(
         f"the inventory changes the issuer of the tokens of {cluster.name}, from {was} to {wanted}. "
-        "The API would refuse all pods that have a token of the first one: nothing was changed",
+        "The API would refuse all pods that have a token of the first issuer. Nothing was changed",
         hint=f'write "{flag}": "{was}" in "extra_args" of kube-apiserver; for another issuer make a '
         "new cluster and move the applications",
     )
@@ -131,10 +131,10 @@ def _refuse_changed_issuer(cluster: Cluster, observed: Mapping[str, Observed]) -
 def refuse_moved_members(cluster: Cluster, observed: Mapping[str, Observed]) -> None:
     """Check that etcd's members have the inventory's addresses.
 
-    The other members connect to the address on etcd's list, and the member's data has it too.
+    The other members connect to the address in etcd's member list. The member's data has it too.
 
     Raises:
-        RefusedError: with every member whose machine has another address in the inventory.
+        RefusedError: names every member whose machine has another address in the inventory.
     """
     listed = {
         member.name: member.peer_urls

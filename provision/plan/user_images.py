@@ -1,4 +1,4 @@
-"""The operator's own images: each master's registry should have all of them. Pure.
+"""The images that the operator pushed. Each master's registry should have all of them. Pure.
 
 Nodes ask the masters' registries in turn. Under AlwaysPullImages a container cannot restart if the
 registry that answers lacks its image.
@@ -31,7 +31,7 @@ class UserImage:
 def missing_images(
     cluster: Cluster, observed: Mapping[str, Observed]
 ) -> dict[str, tuple[UserImage, ...]]:
-    """Give master -> the images that it lacks and another master has, of the masters that answer."""
+    """Give master -> the images that it lacks and another master has. Both masters answer."""
     found = _found(cluster, observed)
     return {
         name: missing
@@ -47,12 +47,12 @@ def missing_images(
 
 
 def image_problems(cluster: Cluster, observed: Mapping[str, Observed]) -> tuple[str, ...]:
-    """Give a sentence for each image of which the masters have different contents.
+    """Give a sentence for each image whose content differs between masters.
 
     clusterctl cannot know which content the operator wants.
     """
     return tuple(
-        f"{', '.join(masters)}: their registries have different images of the name {reference}: "
+        f"{', '.join(masters)}: their registries have different images with the name {reference}: "
         f"{clusterctl('images', 'push', cluster.inventory, reference)}"
         for reference, masters in sorted(_found(cluster, observed).items())
         if len(set(masters.values())) > 1
@@ -69,7 +69,7 @@ def missing_problems(cluster: Cluster, observed: Mapping[str, Observed]) -> tupl
 
 
 def _found(cluster: Cluster, observed: Mapping[str, Observed]) -> dict[str, dict[str, str]]:
-    """Reference -> master -> digest."""
+    """Give reference -> master -> digest."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for name in _masters(cluster, observed):
         for reference, digest in observed[name].user_images.items():

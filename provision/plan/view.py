@@ -1,4 +1,4 @@
-"""What preflight's checks of one machine know. Pure."""
+"""The data that preflight's checks of one machine use. Pure."""
 
 from __future__ import annotations
 

@@ -492,7 +492,7 @@ def test_a_fido_key_has_a_hint_of_its_own(ground, config, tmp_path):
     file = config("")
     file.write_text(file.read_text().replace(f"IdentityFile {ground.key}", f"IdentityFile {key}"))
     found = asked(ground, ground.machine(0, config_file=file, key=None))["m1"]
-    assert "FIDO keys are offered only through an agent" in found.hint
+    assert "FIDO keys work only through an agent" in found.hint
 
 
 @pytest.mark.parametrize("shell", ["tcsh", "fish", "dash"])

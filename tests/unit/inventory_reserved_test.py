@@ -229,13 +229,13 @@ def with_networks(tmp_path, networks, pods=None):
 
 def test_pods_and_addresses_of_a_node_must_fit(tmp_path):
     (warning,) = read(with_networks(tmp_path, {"node_prefix": 27})).warnings
-    assert "a node runs 29 pods at most, not 110" in warning.what
+    assert "a node runs at most 29 pods, not 110" in warning.what
     assert '"max-pods": "29"' in warning.hint
     assert read(with_networks(tmp_path, {"node_prefix": 27}, "29")).warnings == ()
     assert read(with_networks(tmp_path, {"node_prefix": 25})).warnings == ()
-    with pytest.raises(InventoryError, match="has 29 addresses for the 30 pods"):
+    with pytest.raises(InventoryError, match="gives a node 29 addresses for 30 pods"):
         read(with_networks(tmp_path, {"node_prefix": 27}, "30"))
-    with pytest.raises(InventoryError, match="has 253 addresses for the 300 pods"):
+    with pytest.raises(InventoryError, match="gives a node 253 addresses for 300 pods"):
         read(with_networks(tmp_path, {}, "300"))
     with pytest.raises(InventoryError, match="'many' is not a number of pods"):
         read(with_networks(tmp_path, {}, "many"))

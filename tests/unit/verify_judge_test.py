@@ -144,11 +144,11 @@ def test_a_missing_route_to_the_pods_of_another_node_is_a_failure():
     machine, step, cause = only(judge(DEFAULT, seen))
 
     assert (machine, step) == ("w1", "routes to pods")
-    assert cause.startswith("it has no route to the pods of m2 (not its OSPF neighbour): birdc")
+    assert cause.startswith("it has no route to the pods of m2 (no OSPF neighbour): birdc")
 
     neighbours = {str(DEFAULT.machine("m2").address): "Init/DROther"}
     seen["w1"] = replace(seen["w1"], pods=replace(fewer, neighbours=neighbours))
-    assert "m2 (its OSPF neighbour in the state Init/DROther)" in only(judge(DEFAULT, seen))[2]
+    assert "m2 (OSPF neighbour in the state Init/DROther)" in only(judge(DEFAULT, seen))[2]
 
 
 def test_pods_whose_host_port_has_no_rules_are_named():
@@ -169,7 +169,7 @@ def test_a_node_with_another_mtu_than_the_inventory_is_a_failure():
     seen["w1"] = replace(seen["w1"], pods=replace(seen["w1"].pods, mtu="1500"))
     machine, step, cause = only(judge(cluster, seen))
     assert (machine, step) == ("w1", "pod network")
-    assert cause == "new pods get an MTU of 1500, the inventory has 1400"
+    assert cause == "new pods get an MTU of 1500, and the inventory has 1400"
 
 
 def test_a_machine_that_does_not_answer_needs_no_route():

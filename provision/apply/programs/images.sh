@@ -2,7 +2,7 @@
 cd "$storage" || exit 1
 for image in $images; do
     home=repositories/${image%:*}
-    # The tag comes last: whoever reads it finds the rest.
+    # The tag comes last: when it exists, all its files exist.
     echo "2 $home/_manifests/tags/${image##*:}"
     for place in _layers _manifests/revisions; do
         echo "1 $home/$place"

@@ -75,7 +75,7 @@ def show_kernel(name: str, settings: tuple[str, ...]) -> None:
         return
     out.print(
         f"{name}: these kernel settings stay until a reboot, because an older clusterctl did not "
-        f"record the values before: {', '.join(settings)}",
+        f"record the earlier values: {', '.join(settings)}",
         soft_wrap=True,
     )
 
@@ -91,8 +91,8 @@ def show_lost(inventory: Path, volumes: tuple[LocalVolume, ...]) -> None:
         pods = f" Its pods wait: {', '.join(volume.pods)}." if volume.pods else ""
         out.print(
             f"The claim {volume.claim} is Lost: its volume was on the machine's disk.{pods} To start "
-            "again with an empty volume (a StatefulSet makes the claim anew; for other pods, apply it "
-            "again):\n"
+            "again with an empty volume, run this. A StatefulSet then makes a new claim; apply other "
+            "claims again.\n"
             f"  {clusterctl('kubectl', inventory, '--', '-n', namespace)} delete {' '.join(names)}",
             style="yellow",
             soft_wrap=True,

@@ -66,7 +66,7 @@ def _state(cluster: Cluster, machine: Machine, trust: Trust, facts: Facts) -> Co
             ),
         ),
         units=(Unit(UNIT),),
-        # It answers no question, and systemd starts it again a second after it ended.
+        # keepalived has no health endpoint, and systemd restarts it one second after its end.
         health=health.runs_for(UNIT, 2),
         cleanup=f"ip address del {vip}/32 dev {facts.interface}",
     )

@@ -64,8 +64,8 @@ def labels(cluster: Cluster, machine: Machine) -> dict[str, str]:
 
 
 # Where iptables is installed, the kubelet makes chains for other programs (`syncIPTablesRules` in its
-# source), and with them iptables makes tables. A table goes too if it has only iptables' own chains, and
-# these are empty: iptables makes it again when it needs it.
+# source), and iptables makes tables for them. The program also deletes a table that has only
+# iptables' own chains, if these are empty: iptables makes the table again when needed.
 IPTABLES_CLEANUP = (
     "for c in INPUT OUTPUT; do iptables -w -D $c -j KUBE-FIREWALL; done; "
     "for i in iptables ip6tables; do "
@@ -116,7 +116,7 @@ def _kubelet_config(
 
 
 def _max_pods(cluster: Cluster) -> int:
-    """Give the kubelet's limit, 0 for its default. A pod without a free address would not start."""
+    """Give the kubelet's limit of pods; 0: its default. A pod without an address would not start."""
     networks = cluster.networks
     fits = networks.plugin == "custom" or networks.pods_of_a_node >= KUBELET_PODS
     return 0 if fits else networks.pods_of_a_node

@@ -37,8 +37,8 @@ POD_CIDR = "clusterctl-pod-cidr.service"
 SOCKET = "/run/clusterctl-bird/bird.ctl"
 SCRIPT = f"{paths.SBIN}/clusterctl-pod-cidr"
 LEASES = "/var/lib/cni/networks/pods"  # host-local's directory, named after the network
-RESULTS = "/var/lib/cni/results"  # what each pod was started with
-# The name that containerd itself gave it in clusters of earlier versions.
+RESULTS = "/var/lib/cni/results"  # the CNI results of each pod
+# The name that containerd gave this file in clusters of earlier versions.
 CONFLIST = f"{CNI_CONFIG}/10-containerd-net.conflist"
 TEMPLATE = f"{paths.CONFIG}/cni.conflist"
 

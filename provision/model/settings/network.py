@@ -10,7 +10,7 @@ from pydantic import Field
 
 from provision.model.base import Model, Network
 
-KUBELET_PODS = 110  # what a kubelet accepts by default
+KUBELET_PODS = 110  # the number of pods that a kubelet accepts by default
 
 
 class Api(Model):
@@ -68,12 +68,12 @@ class Networks(Model):
     mtu: int = Field(
         default=0,
         description="MTU of pods; 0: that of the machine's interface, or of its routes if that is "
-        "smaller. Pods that run follow a change",
+        "smaller. Running pods follow a change",
     )
 
     @property
     def pods_of_a_node(self) -> int:
-        """Addresses for a node's pods: all of its part but the network's, the bridge's, the last."""
+        """Addresses for a node's pods: all except the network's, the bridge's and the last."""
         share: int = 1 << (32 - max(0, min(self.node_prefix, 32)))
         return share - 3
 
