@@ -20,6 +20,7 @@ _PARAMETERS = {
     "record": paths.RECORD,
     "units_directory": paths.UNITS,
     "kernel": "/proc/sys",
+    "interfaces": "/sys/class/net",
     "settings": paths.SYSCTLS,
     "order": " ".join(reversed(UNITS)),
     "new": NEW,

@@ -150,7 +150,9 @@ def _judge_pods(
     cluster: Cluster, there: Mapping[str, Observed], nodes: Mapping[str, NodeView]
 ) -> list[Failure]:
     """Find nodes whose pod network differs from the API's, or that lack a route to other pods."""
-    failures = []
+    failures: list[Failure] = []
+    if cluster.networks.plugin != "routed":
+        return failures
     networks = {
         name: node.pod_cidr for name, node in nodes.items() if name in there and node.pod_cidr
     }

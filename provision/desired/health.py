@@ -24,5 +24,7 @@ def runs_for(unit: str, seconds: int) -> str:
     since = f"$(systemctl show -p ActiveEnterTimestampMonotonic --value {unit})"
     return (
         f"systemctl is-active --quiet {unit} && "
-        f"awk -v since={since} '{{ exit $1 < since / 1000000 + {seconds} }}' /proc/uptime"
+        # Its own start is now. In a container, /proc/uptime may count from the container's start.
+        f"awk -v since={since} '{{ sub(/.*\\) /, \"\"); exit $20 / 100 < since / 1000000 + {seconds} }}' "
+        "/proc/self/stat"
     )

@@ -47,8 +47,10 @@ def rules(cluster: Cluster, machine: Machine) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     if machine.is_node:
-        found |= _NODE
-        if cluster.networks.proxy_mode == "nftables":
+        by_proxy = cluster.networks.proxy_mode == "nftables"
+        if by_proxy or cluster.networks.plugin == "routed":
+            found |= _NODE
+        if by_proxy:
             found |= _KUBE_PROXY
     if cluster.firewall.enabled:
         found |= _FIREWALL

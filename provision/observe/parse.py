@@ -93,9 +93,17 @@ def _pods(output: Sections) -> PodNetwork | None:
 
 
 def _user_images(output: Sections) -> dict[str, str]:
-    own = set(images.refs().values())
     found = (line.rpartition("@") for line in output.lines("registry-images"))
-    return {reference: digest for reference, _, digest in found if reference not in own}
+    return {reference: digest for reference, _, digest in found if not _own(reference)}
+
+
+def _own(reference: str) -> bool:
+    """Whether an image is clusterctl's: also one of an earlier version, which stays in the registry."""
+    own = set(images.refs().values())
+    # Operators use other tags of these.
+    shared = reference.startswith("docker.io/library/")
+    repositories = {image.rpartition(":")[0] for image in own}
+    return reference in own or (not shared and reference.rpartition(":")[0] in repositories)
 
 
 def _trust(record: Record) -> tuple[int, str] | None:

@@ -88,6 +88,7 @@ UPSTREAMS = (
 )
 SELINUX = "/sys/fs/selinux"
 MODULES = "/lib/modules"
+LOADED_MODULES = "/proc/modules"
 # SELinux booleans that HAProxy and keepalived need; off by default.
 HAPROXY_CONNECTS, KEEPALIVED_CONNECTS = "haproxy_connect_any", "keepalived_connect_any"
 
@@ -155,6 +156,7 @@ class Query:
             "resolv_conf": RESOLV_CONF,
             "upstreams": "\n".join(UPSTREAMS),
             "all_modules": MODULES,
+            "loaded_modules": LOADED_MODULES,
             "selinux": SELINUX,
             "selinux_booleans": f"{HAPROXY_CONNECTS}\n{KEEPALIVED_CONNECTS}",
             "suspects": "\n".join(SUSPECTS),

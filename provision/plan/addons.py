@@ -83,9 +83,14 @@ def judge_addons(cluster: Cluster, observed: Mapping[str, Observed]) -> list[Fai
         cause = api.unread or "their objects were not read"
         return [Failure(name, "add-ons", cause)]
     there = {_key(thing): thing for thing in api.objects}
-    # Kubernetes starts the pods of a machine that does not answer elsewhere, but only after a time,
-    # and only if another node has a place for them.
-    away = sum(not observed[m.name].reachable for m in cluster.nodes if m.name in observed)
+    # Kubernetes starts the pods of such a node elsewhere, but only after a time, and only if another
+    # node has a place for them.
+    takes_pods = {node.name: node.ready and not node.unschedulable for node in api.nodes}
+    away = sum(
+        not (observed[m.name].reachable and takes_pods.get(m.name, True))
+        for m in cluster.nodes
+        if m.name in observed
+    )
     failures = []
     for deployment in deployments(cluster).values():
         namespace, _, of = deployment.partition("/")

@@ -306,6 +306,8 @@ def _kernel(view: View) -> Iterator[Finding]:
                 f"its kernel {host.kernel} cannot load {missing}: an upgrade has removed the "
                 "modules of the kernel that still runs",
                 "reboot it",
+                # A machine of the cluster has loaded what it needs.
+                fatal=not view.joined,
             )
         else:
             yield view.finding(f"its kernel has no {missing}", _modules(view))

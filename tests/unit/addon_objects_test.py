@@ -268,6 +268,16 @@ def test_a_machine_that_is_off_excuses_one_pod_but_not_the_last():
     assert causes(with_status(readyReplicas=0, off=["w1", "w2"])) != {}
 
 
+@pytest.mark.parametrize("change", [{"unschedulable": True}, {"ready": False}])
+def test_a_node_that_takes_no_pods_excuses_one_pod(change):
+    seen = with_status(readyReplicas=1)
+    for name, view in seen.items():
+        if view.api:
+            nodes = [replace(n, **change) if n.name == "w1" else n for n in view.api.nodes]
+            seen[name] = replace(view, api=replace(view.api, nodes=tuple(nodes)))
+    assert causes(seen) == {}
+
+
 def test_an_addon_that_does_not_exist_is_named():
     assert causes(without("Deployment coredns")) == {
         "add-on kube-system/coredns": "it does not exist"

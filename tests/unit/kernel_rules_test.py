@@ -58,6 +58,8 @@ def test_a_machine_is_asked_about_the_rules_that_it_gets():
     assert {"NF_TABLES_INET", "nft_numgen"}.isdisjoint(rules(other, other.masters[0]))
     assert query(of, of.masters[0], reachability=True).rules == rules(of, of.masters[0])
     assert query(of, of.masters[0]).rules == {}
+    own = world.cluster(networks={"plugin": "custom", "proxy_mode": "none"})
+    assert rules(own, own.masters[0]) == {}
 
 
 @as_root
@@ -93,7 +95,11 @@ def test_what_the_kernel_lacks_is_named_and_other_errors_are_no_verdict(shell):
 @as_root
 @pytest.mark.parametrize("shell", SHELLS)
 def test_modules_are_those_that_the_running_kernel_can_load(shell, tmp_path, monkeypatch):
-    monkeypatch.setattr(script, "MODULES", str(tmp_path))
+    loaded = tmp_path / "loaded"
+    loaded.write_text("overlay 200704 0 - Live 0x0\n")
+    monkeypatch.setattr(script, "LOADED_MODULES", str(loaded))
+    monkeypatch.setattr(script, "MODULES", str(tmp_path / "modules"))
+    (tmp_path / "modules").mkdir()
     asked = dict.fromkeys(("nft_masq", "nft_no_such", "nft_chain_nat"), "no rule")
 
     def view():
@@ -101,7 +107,7 @@ def test_modules_are_those_that_the_running_kernel_can_load(shell, tmp_path, mon
         own = re.sub("(?m)^container=.*", "container=none", look(DENIED, asked, shell))
         return parse("here", own, 0, 0).host
 
-    of = tmp_path / os.uname().release
+    of = tmp_path / "modules" / os.uname().release
     of.mkdir()
     (of / "modules.dep").write_text(
         "kernel/net/netfilter/nft_masq.ko.xz: kernel/net/netfilter/nf-tables.ko\n"
@@ -113,7 +119,11 @@ def test_modules_are_those_that_the_running_kernel_can_load(shell, tmp_path, mon
     assert {"nft_masq", "nft_chain_nat", "overlay"}.isdisjoint(whole.missing)
     assert not whole.outdated
 
-    of.rename(tmp_path / "6.0.0-newer")
+    of.rename(tmp_path / "modules/6.0.0-newer")
     upgraded = view()
     assert upgraded.outdated
     assert "nft_no_such" in upgraded.missing
+
+    # Everything may be built into a kernel that has loaded no module.
+    loaded.write_text("")
+    assert not view().outdated

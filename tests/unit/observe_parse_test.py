@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provision.artifacts import images
 from provision.model.observed import EtcdMember, Foreign, ObservedUnit, PodNetwork, Port
 from provision.observe.parse import parse, unreachable
 
@@ -325,6 +326,22 @@ def test_a_pod_that_is_not_ready_says_why(conditions, containers, why):
     assert [pod.why for pod in api.waiting] == ([why] if why else [])
     assert all(pod.labels == {"k8s-app": "kube-dns"} for pod in api.waiting)
     assert api.unread == ""
+
+
+def test_images_of_an_earlier_clusterctl_are_not_the_operators():
+    coredns = images.refs()["coredns"]
+    assert coredns.startswith("registry.k8s.io/coredns/coredns:")
+    lines = (
+        f"{coredns}@sha256:aa",
+        "registry.k8s.io/coredns/coredns:v1.0.0@sha256:bb",
+        "docker.io/library/busybox:1.0@sha256:cc",
+        "example.org/team/app:1@sha256:dd",
+    )
+
+    assert seen(with_section("registry-images", "\n".join(lines))).user_images == {
+        "docker.io/library/busybox:1.0": "sha256:cc",
+        "example.org/team/app:1": "sha256:dd",
+    }
 
 
 def test_of_an_apiserver_that_is_not_ready_only_the_failing_checks_are_shown():

@@ -47,8 +47,9 @@ def run(root, *removals):
     """`down`, or the removal of these."""
     program = teardown.PRUNE if removals else teardown.DOWN
     program = program.replace(paths.STATE, str(root / "state"))
-    program = program.replace(paths.SYSCTLS, str(root / "sysctl.conf"))
+    program = program.replace(paths.SYSCTLS, str(root / "sysctl.d" / "clusterctl.conf"))
     program = program.replace("kernel=/proc/sys", f"kernel={root}/proc/sys")
+    program = program.replace("interfaces=/sys", f"interfaces={root}/sys")
     program = program.replace("'^/usr/'", f"'^{root}/usr/'")
     done = subprocess.run(
         ["sh", "-c", program],
@@ -189,7 +190,7 @@ def kernel(root, name, value):
 
 def test_kernel_settings_get_their_earlier_values(root):
     forward = kernel(root, "net/ipv4/ip_forward", 1)
-    conf = put(root / "sysctl.conf", "net.ipv4.ip_forward = 1\n")
+    conf = put(root / "sysctl.d" / "clusterctl.conf", "net.ipv4.ip_forward = 1\n")
     record(root, ("sysctl", str(forward), "0", "1"), component="kernel")
     record(root, ("file", str(conf)))
 
@@ -208,6 +209,16 @@ def test_a_kernel_setting_that_another_program_changed_stays(root):
     assert panic.read_text() == "60\n"
 
 
+@pytest.mark.parametrize("user", ["sys/class/net/docker0/mtu", "sysctl.d/90-vpn.conf"])
+def test_forwarding_that_other_software_needs_stays(root, user):
+    forward = kernel(root, "net/ipv4/ip_forward", 1)
+    put(root / user, "net.ipv4.ip_forward=1\n")
+    record(root, ("sysctl", str(forward), "0", "1"), component="kernel")
+
+    assert run(root)[0].returncode == 0
+    assert forward.read_text() == "1\n"
+
+
 def test_a_kernel_setting_that_no_longer_exists_is_no_failure(root):
     record(root, ("sysctl", f"{root}/proc/sys/net/bridge/gone", "0", "1"), component="kernel")
 
@@ -222,7 +233,7 @@ def test_kernel_settings_without_an_earlier_value_stay_and_are_named(root):
     memory = kernel(root, "vm/overcommit_memory", 1)
     kernel(root, "kernel/panic", 60)
     text = "# Written\nnet.ipv4.ip_forward = 1\nvm.overcommit_memory = 1\nkernel.panic = 10\n"
-    conf = put(root / "sysctl.conf", text)
+    conf = put(root / "sysctl.d" / "clusterctl.conf", text)
     record(root, ("sysctl", str(memory), "0", "1"), component="kernel")
     record(root, ("file", str(conf)))
 

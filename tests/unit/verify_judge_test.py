@@ -132,6 +132,10 @@ def test_a_node_with_another_pod_network_than_its_api_object_is_a_failure():
     assert (machine, step) == ("w1", "pod network")
     assert cause == f"new pods get addresses of 10.244.99.0/24, and the Node has {nodes['w1']}"
 
+    networks = DEFAULT.networks.model_copy(update={"plugin": "custom"})
+    custom = DEFAULT.model_copy(update={"networks": networks})
+    assert judge(custom, seen) == []  # another plug-in has its own rules
+
     seen, nodes = networked(w1={"bridge": "10.244.99.1/24"})
     assert "pods have addresses of 10.244.99.1/24" in only(judge(DEFAULT, seen))[2]
 

@@ -22,7 +22,10 @@ def rolled_out(work: Work, *, dns: bool) -> None:
         if (name == DNS) == dns
     ]
     (leader,) = work.machines
-    # Kubernetes starts the pods of an unreachable machine elsewhere only after minutes.
-    if names and not work.plan.absent:
+    # Kubernetes starts the pods of an unreachable machine elsewhere only after minutes, and a copy
+    # that wants a node of its own waits until a cordoned node takes pods again.
+    api = work.run.look.api()
+    cordoned = api is not None and any(node.unschedulable for node in api.nodes)
+    if names and not work.plan.absent and not cordoned:
         run_kubectl(work, leader, "add-ons", addons.wait_for_deployments(names, READY_TIMEOUT))
     work.progress.done(leader.name)

@@ -7,8 +7,12 @@ unknown=$(awk '$2 == "=" {print $1, $3}' "$settings" 2>/dev/null | while read -r
 done)
 remove
 printf '%s\n' "$lines" | awk -F '\t' '$1 == "sysctl"' | while IFS='	' read -r _ path before value; do
-    # Another program may have set it since.
-    [ "$(cat "$path" 2>/dev/null)" != "$value" ] || [ "$before" = "$value" ] || echo "$before" >"$path"
+    # Another program may have set it since, or need it.
+    [ "$(cat "$path" 2>/dev/null)" = "$value" ] && [ "$before" != "$value" ] || continue
+    case $path in */ip_forward) [ ! -e "$interfaces/docker0" ] && [ ! -e "$interfaces/virbr0" ] || continue ;; esac
+    key=$(echo "${path#"$kernel"/}" | tr / .)
+    grep -Eqs "^[[:space:]]*${key}[[:space:]]*=[[:space:]]*${value}[[:space:]]*$" \
+        "${settings%/*}"/*.conf "${settings%/*/*}/sysctl.conf" || echo "$before" >"$path"
 done 2>/dev/null
 for directory in $directories; do
     case $directory in /etc/clusterctl*|/etc/kubernetes*|/etc/etcd*|/var/lib/kube*)

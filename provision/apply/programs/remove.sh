@@ -1,4 +1,4 @@
-# Parameters: state, record, units_directory, kernel, settings, order, new. Order: all units, each before what it needs.
+# Parameters: state, record, units_directory, kernel, interfaces, settings, order, new. Order: all units, each before what it needs.
 # The programs after this part set `lines`: the lines of the record that name what to remove.
 set -u
 [ -d "$record" ] || { rm -rf -- "$state"; exit 0; }
