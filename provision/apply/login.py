@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from paramiko.auth_strategy import AuthSource, AuthStrategy, SourceResult
 from pyinfra.api.exceptions import PyinfraError
@@ -117,12 +118,15 @@ def _keys(route: Route, agent: list[paramiko.AgentKey]) -> Iterator[paramiko.PKe
             continue
         try:
             yield load(file, None, route.certificates)
-        except (PyinfraError, paramiko.SSHException, OSError):
+        except (PyinfraError, paramiko.SSHException, OSError, ValueError):
             continue
 
 
 def load(path: Path, password: str | None, certificates: tuple[Path, ...] = ()) -> paramiko.PKey:
-    """Read a private key in any format that OpenSSH reads.
+    """Read a private key in any format that OpenSSH reads, with its own certificate.
+
+    Args:
+        certificates: files that may have the key's certificate. `PATH-cert.pub` is tried last.
 
     Raises:
         PyinfraError: the file is no private key, or it is encrypted and the password is wrong.
@@ -131,11 +135,32 @@ def load(path: Path, password: str | None, certificates: tuple[Path, ...] = ()) 
     if is_fido(path):
         raise PyinfraError(f"{path} is a FIDO key")
     if text.startswith(_PKCS8):
-        return _from_pkcs8(path, text, password)
-    certificate = next((str(file) for file in certificates if file.is_file()), None)
-    return load_key_with_certificate(
-        str(path), password, certificate_filename=certificate, allow_prompt=False
+        key = _from_pkcs8(path, text, password)
+    else:
+        # pyinfra does not compare a certificate with the key: it gets none.
+        key = load_key_with_certificate(
+            str(path), password, certificate_filename=os.devnull, allow_prompt=False
+        )
+    for file in (*certificates, path.with_name(f"{path.name}-cert.pub")):
+        if certificate := _certificate(file, key):
+            key.load_certificate(paramiko.Message(certificate))
+            break
+    return key
+
+
+def _certificate(file: Path, key: paramiko.PKey) -> bytes | None:
+    """Read a certificate; None: the file has no certificate, or one of another key."""
+    try:
+        text = file.read_bytes()
+        certificate = serialization.load_ssh_public_identity(text)
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        return None
+    if not isinstance(certificate, serialization.SSHCertificate):
+        return None
+    public = certificate.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     )
+    return b64decode(text.split()[1]) if b64decode(public.split()[1]) == key.asbytes() else None
 
 
 def _from_pkcs8(path: Path, text: str, password: str | None) -> paramiko.PKey:

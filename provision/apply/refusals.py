@@ -230,6 +230,15 @@ def _silent(
     return None
 
 
+def no_more_sessions(machine: Machine) -> UnreachableError:
+    """The machine works, but its sshd allows no further command on the connection."""
+    return UnreachableError(
+        f"{machine.name} refused one more session on its SSH connection (MaxSessions)",
+        hint="On the machine, as root, `sshd -T | grep -i maxsessions` shows the limit. Set "
+        "`MaxSessions 10` or more in /etc/ssh/sshd_config, then: systemctl reload sshd",
+    )
+
+
 def raise_if_no_shell(machine: Machine, stdout: str) -> None:
     """Check that the user's login shell runs commands.
 

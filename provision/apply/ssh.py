@@ -42,6 +42,8 @@ WINDOW = 16 << 20
 CHUNK = 1 << 20
 # Seconds between attempts after a host closed a connection before SSH began.
 PAUSES = (0.5, 1, 2, 4, 4)
+# Seconds between attempts after a machine refused one more session: another command may end soon.
+SESSION_PAUSES = (0.2, 0.5, 1, 2, 4)
 _LAST_LINES = 12
 
 # Sent after sudo's password: if sudo does not read the password, the command must not get it.
@@ -172,10 +174,10 @@ class Link:
             return self._client
 
     def close(self) -> None:
-        client, self._client = self._client, None
+        # Closing lets other greenlets run, which may connect again: take both before.
+        client, stream, self._client, self._stream = self._client, self._stream, None, None
         if client is not None:
             client.close()
-        stream, self._stream = self._stream, None
         if stream is not None:
             stream.close()
 
@@ -293,16 +295,37 @@ class Link:
         )
 
     def _open_session(self) -> paramiko.Channel:
-        transport = self.client().get_transport()
-        assert transport is not None  # noqa: S101  a connected client has one
+        client = self.client()
         try:
-            return transport.open_session(timeout=CONNECT_TIMEOUT)
+            return self._session(client)
         except (paramiko.SSHException, EOFError, OSError):
             # The connection died unnoticed. No command ran on it, so one more try is safe.
-            self.close()
-            transport = self.client().get_transport()
-            assert transport is not None  # noqa: S101
-            return transport.open_session(timeout=CONNECT_TIMEOUT)
+            with self._lock:
+                if self._client is client:
+                    self.close()
+            return self._session(self.client())
+
+    def _session(self, client: paramiko.SSHClient) -> paramiko.Channel:
+        """Open a session on a connection that other commands may be using.
+
+        Raises:
+            UnreachableError: the machine refuses one more session. The connection stays open.
+            TimeoutError, EOFError, SSHException: the connection is dead.
+        """
+        transport = client.get_transport()
+        assert transport is not None  # noqa: S101  a connected client has one
+        for pause in (*SESSION_PAUSES, None):
+            try:
+                with gevent.Timeout(CONNECT_TIMEOUT, TimeoutError("no session was opened")):
+                    return transport.open_session()
+            except paramiko.SSHException as error:
+                # For refusals at the same time, paramiko raises ChannelException only once.
+                if not transport.is_active():
+                    raise
+                if pause is None:
+                    raise refusals.no_more_sessions(self.machine) from error
+                gevent.sleep(pause)
+        raise AssertionError  # the last pause is None
 
     def _connect(self) -> paramiko.SSHClient:
         try:

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -21,6 +22,9 @@ from provision.model.errors import ClusterctlError, RefusedError, UnreachableErr
 from provision.model.shell import for_any_login_shell
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from provision.apply.dial import Dialer
     from provision.model.cluster import Cluster, Machine, Ssh
 
 # What follows `--` is the command that runs on the machine.
@@ -136,18 +140,18 @@ def kubectl(context: typer.Context, inventory: Inventory) -> None:
     arguments = context.args[1:] if context.args[:1] == ["--"] else context.args
     paths, files = kubectl_files.named(arguments)
     cluster, known_hosts = _located(inventory)
-    answering = [m for m in cluster.masters if _answers(m.ssh)]
-    if not answering:
+    master = _answering(cluster.masters)
+    if master is None:
         message = f"no master of {cluster.name} answers on its SSH port"
         raise UnreachableError(message, hint=clusterctl("machines", "list", inventory))
     # The master's kubeconfig uses the loopback proxy, which finds an apiserver that is ready.
     if not files:
-        _run(answering[0], known_hosts, f"{KUBECTL} {shlex.join(arguments)}")
-    root = _send(answering[0], known_hosts, files)
+        _run(master, known_hosts, f"{KUBECTL} {shlex.join(arguments)}")
+    root = _send(master, known_hosts, files)
     command = shlex.join(kubectl_files.rewritten(arguments, paths, root))
     remove = f"trap 'rm -rf {root}' EXIT; trap 'exit 130' INT; trap 'exit 129' HUP"
     go = f"cd {shlex.quote(root + str(Path.cwd()))}"
-    _run(answering[0], known_hosts, f"{remove}; {go} && {KUBECTL} {command}")
+    _run(master, known_hosts, f"{remove}; {go} && {KUBECTL} {command}")
 
 
 def _send(machine: Machine, known_hosts: Path, files: set[Path]) -> str:
@@ -193,18 +197,44 @@ def _located(inventory: Path) -> tuple[Cluster, Path]:
     return cluster, hosts
 
 
-def _answers(target: Ssh) -> bool:
-    import socket
+def _answering(masters: Sequence[Machine]) -> Machine | None:
+    """Find the first master whose SSH server answers, else one whose bastion refuses: OpenSSH says
+    why. None: no master answers.
+    """
+    from provision.apply.dial import Dialer, HopError
 
+    refused = None
+    with closing(Dialer()) as dialer:
+        for master in masters:
+            try:
+                if _answers(dialer, master.ssh, only=len(masters) == 1):
+                    return master
+            except HopError:
+                refused = refused or master
+    return refused
+
+
+def _answers(dialer: Dialer, target: Ssh, *, only: bool) -> bool:
+    """Whether the SSH server answers.
+
+    Args:
+        only: there is no other master. Behind a bastion, OpenSSH itself then asks it.
+
+    Raises:
+        HopError: the bastion refuses.
+    """
     from provision.local import ssh_config
 
     route = ssh_config.resolve(target)
-    if route.hops or route.proxy_command:
-        return True  # only ssh itself can tell
+    indirect = bool(route.hops or route.proxy_command)
+    if indirect and only:
+        return True
+    timeout = 10 if indirect else 2
     try:
-        with socket.create_connection((route.hostname, route.port), timeout=2) as connection:
+        with closing(dialer.open(target, route, timeout)) as stream:
+            stream.sock.settimeout(timeout)
             # A frozen machine's kernel still accepts; its SSH server does not greet.
-            return bool(connection.recv(4))
+            return stream.sock.recv(4) == b"SSH-"
     except OSError:
         return False
 

@@ -45,6 +45,12 @@ class Entry:
     kind: str
     key: bytes
 
+    def line(self, name: str) -> str:
+        """Give the line that says the same about this name alone."""
+        return " ".join(
+            [*filter(None, [self.marker]), name, self.kind, b64encode(self.key).decode()]
+        )
+
     @property
     def plain(self) -> bool:
         """Whether `ssh-keygen -R` can remove the line: its names have no wildcards."""
@@ -79,9 +85,10 @@ class Known:
 def write(machines: Iterable[Ssh], path: Path) -> Path:
     """Write the file, 0600. A reader sees the old content or the new.
 
-    A pinned machine has its pinned key and no other. For machines without a pin the entries of
-    their `known_hosts_file` (else the user's own) and of the system are taken over. Lines that
-    revoke a key are taken over always, and count for pinned machines too.
+    A pinned machine has its pinned key and no other. A machine without a pin has the keys that its
+    own files have for it: `known_hosts_file` (else the user's) and the system's. Each line names
+    one machine, so no machine is accepted with a key from another machine's files. Lines that
+    revoke a key count in every file, and for pinned machines too.
 
     Returns:
         `path`.
@@ -89,26 +96,23 @@ def write(machines: Iterable[Ssh], path: Path) -> Path:
     machines = tuple(machines)
     routes = list(zip(machines, ssh_config.resolve_all(machines), strict=True))
     pinned = {route.key_name: ssh.host_key for ssh, route in routes if ssh.host_key}
-    lines = [f"{host} {' '.join(key.split()[:2])}\n" for host, key in pinned.items()]
-    files = set(users_own()) | set(SYSTEM) if machines else set()
-    chosen: set[Path] = set()
+    lines = [f"{host} {' '.join(key.split()[:2])}" for host, key in pinned.items()]
+    files = {file for ssh, route in routes for file in (*users_own(), *SYSTEM, *_files(ssh, route))}
+    revoked = [e for file in sorted(files) for _, e in _lines(file) if e.marker == REVOKED]
     for ssh, route in routes:
-        chosen |= set(route.system_known_hosts or SYSTEM)
-        if not ssh.host_key:
-            chosen |= set(own_files(ssh, route))
-    for file in sorted(files | chosen):
-        for line, entry in _lines(file):
-            trusted = file in chosen and not any(entry.matches(host) for host in pinned)
-            if trusted or entry.marker == REVOKED:
-                lines.append(f"{line}\n")
-    private_file.write(path, "".join(lines).encode())
+        name = route.key_name
+        if name in pinned:
+            lines += [entry.line(name) for entry in revoked if entry.matches(name)]
+            continue
+        own = [e for file in _files(ssh, route) for _, e in _lines(file) if e.marker != REVOKED]
+        lines += [entry.line(name) for entry in _about([*own, *revoked], name)]
+    private_file.write(path, "".join(f"{line}\n" for line in dict.fromkeys(lines)).encode())
     return path
 
 
 def certified(ssh: Ssh, route: Route) -> bool:
     """Whether only `@cert-authority` lines match a machine."""
-    files = (*own_files(ssh, route), *(route.system_known_hosts or SYSTEM))
-    entries = (entry for file in files for _, entry in _lines(file))
+    entries = (entry for file in _files(ssh, route) for _, entry in _lines(file))
     return any(e.marker == "@cert-authority" and e.matches(route.key_name) for e in entries)
 
 
@@ -125,11 +129,10 @@ def sources(ssh: Ssh, route: Route) -> tuple[str, Mapping[Path, Mapping[int, Ent
     Returns:
         The name under which the machine is known, and file -> number of the line -> entry.
     """
-    files = (*own_files(ssh, route), *(route.system_known_hosts or SYSTEM))
     plain = _PORT.fullmatch(route.key_name)
     for name in (route.key_name, *((plain[1],) if plain else ())):
         found: dict[Path, dict[int, Entry]] = {}
-        for file in files:
+        for file in _files(ssh, route):
             lines = _numbered(file)
             if about := {n: e for n, _, e in lines if not e.marker and e.matches(name)}:
                 found[file] = about
@@ -171,21 +174,23 @@ def lookup(files: Iterable[Path], host: str) -> Known:
     As in OpenSSH, a host at another port than 22 is also known by its name without the port, if no
     key is known under the name with the port.
     """
-    entries = [entry for file in files for _, entry in _lines(file)]
-    found = _about(entries, host)
-    plain = _PORT.fullmatch(host)
-    if found.keys or not plain:
-        return found
-    fallback = _about(entries, plain[1])
-    return Known(fallback.keys, fallback.revoked | found.revoked)
-
-
-def _about(entries: Iterable[Entry], host: str) -> Known:
-    matching = [entry for entry in entries if entry.matches(host)]
+    found = _about([entry for file in files for _, entry in _lines(file)], host)
     return Known(
-        tuple(entry for entry in matching if not entry.marker),
-        frozenset(entry.key for entry in matching if entry.marker == REVOKED),
+        tuple(entry for entry in found if not entry.marker),
+        frozenset(entry.key for entry in found if entry.marker == REVOKED),
     )
+
+
+def _about(entries: list[Entry], host: str) -> list[Entry]:
+    found = [entry for entry in entries if entry.matches(host)]
+    plain = _PORT.fullmatch(host)
+    if plain and all(entry.marker for entry in found):
+        found += [entry for entry in entries if entry.matches(plain[1])]
+    return found
+
+
+def _files(ssh: Ssh, route: Route) -> tuple[Path, ...]:
+    return (*own_files(ssh, route), *(route.system_known_hosts or SYSTEM))
 
 
 def _lines(file: Path) -> Iterator[tuple[str, Entry]]:

@@ -14,14 +14,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import gevent
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from provision.apply.dial import Dialer
 from provision.apply.engine import Engine
 from provision.apply.login import load, public_blob
+from provision.apply.ssh import Link, Metrics
 from provision.cli import access_commands
-from provision.cli.access_commands import _answers
+from provision.cli.access_commands import _answering
 from provision.cli.app import main
 from provision.local import known_hosts, ssh_config
 from provision.model.cluster import Machine, Ssh
@@ -375,14 +378,124 @@ def test_the_inventorys_known_hosts_and_key_count_for_the_bastion(ground, tmp_pa
     assert asked(ground, machine)["m1"].output == "m1"
 
 
-def test_kubectl_leaves_machines_behind_a_bastion_to_ssh(ground, config):
+def test_kubectl_leaves_the_only_master_behind_a_bastion_to_ssh(ground, config):
     behind = config("Host 192.0.2.77\n  ProxyJump bastion")
-    alias = Ssh(hostname="192.0.2.77", config_file=behind)
-    assert _answers(alias)
+    master = Machine(
+        name="m1", address="10.0.0.1", roles={"master"},
+        ssh=Ssh(hostname="192.0.2.77", config_file=behind),
+    )  # fmt: skip
+    assert _answering([master]) == master
 
-    known = ground.machine(0).ssh
-    assert _answers(known)
-    assert not _answers(known.model_copy(update={"port": 1}))
+
+@pytest.mark.parametrize(
+    "way", ["", "ProxyJump bastion", "ProxyCommand ssh -F PATH -W %h:%p bastion"]
+)
+def test_kubectl_uses_the_first_master_that_answers(ground, config, way):
+    file = config(f"Host 127.0.0.1\n  {way}" if way else "")
+    file.write_text(file.read_text().replace("PATH", str(file)))
+    off = ground.machine(0, config_file=file, port=1)
+    answering, third = (ground.machine(n, config_file=file) for n in (0, 1))
+
+    before = ground.servers[1].log
+    assert _answering([off, answering, third]) == answering
+    assert ground.servers[1].log == before
+    assert _answering([off, off]) is None
+
+
+def test_kubectl_leaves_a_bastion_that_refuses_to_ssh(ground, config):
+    file = config("Host 127.0.0.1\n  ProxyJump gate\nHost gate\n  HostName 127.0.0.1\n  Port 1")
+    masters = [ground.machine(n, config_file=file) for n in (0, 1)]
+
+    assert _answering(masters) == masters[0]
+    assert _answering([*masters, ground.machine(2)]).name == "m3"
+
+
+def test_a_machine_that_refuses_one_more_session_keeps_its_connection(ground, monkeypatch):
+    monkeypatch.setattr("provision.apply.ssh.SESSION_PAUSES", (0.1, 0.1))
+    machine = ground.machine(0)
+    with (
+        configured(ground.servers[0], "MaxSessions 1"),
+        Engine(ground.cluster(machine), ground.known_hosts, None) as engine,
+    ):
+        before = logins(ground.servers[0])
+        first = gevent.spawn(engine.shell, machine, "sleep 2; echo whole")
+        gevent.sleep(0.5)
+        more = [gevent.spawn(engine.shell, machine, "true") for _ in range(2)]
+        gevent.joinall([first, *more])
+
+        assert first.get() == (0, "whole\n", "")
+        for refused in more:
+            assert isinstance(refused.exception, UnreachableError)
+            assert "refused one more session" in refused.exception.message
+            assert "MaxSessions" in refused.exception.hint
+            assert not refused.exception.off
+        assert logins(ground.servers[0]) - before == 1
+
+
+def test_closing_a_connection_leaves_the_next_one_open(ground, monkeypatch):
+    machine = ground.machine(0)
+    cluster = ground.cluster(machine)
+    link = Link(machine, cluster, ground.known_hosts, None, Metrics(), Dialer())
+    old = link.client()
+    close = old.close
+
+    def switch():
+        close()
+        link.client()  # as another greenlet does
+
+    monkeypatch.setattr(old, "close", switch)
+    link.close()
+    after = link.client()
+    try:
+        assert link.run("echo here", timeout=10).stdout == "here\n"
+        assert link.client() is after
+    finally:
+        link.close()
+
+
+def test_a_session_is_opened_when_another_command_has_ended(ground):
+    machine = ground.machine(0)
+    with (
+        configured(ground.servers[0], "MaxSessions 1"),
+        Engine(ground.cluster(machine), ground.known_hosts, None) as engine,
+    ):
+        before = logins(ground.servers[0])
+        commands = [gevent.spawn(engine.shell, machine, "sleep 0.3; echo done") for _ in range(3)]
+        assert [command.get()[1] for command in commands] == ["done\n"] * 3
+        assert logins(ground.servers[0]) - before == 1
+
+
+@pytest.mark.parametrize("other", ["ed25519", "rsa", "broken"])
+def test_a_certificate_belongs_to_the_key_that_it_certifies(ground, config, tmp_path, other):
+    authority, stranger, own = (tmp_path / name for name in ("ca", "stranger", "own"))
+    ground.keygen(authority)
+    subprocess.run(["ssh-keygen", "-qt", other.replace("broken", "rsa"), "-N", "", "-f", stranger],
+                   check=True)  # fmt: skip
+    shutil.copy(ground.key, own)
+    shutil.copy(f"{ground.key}.pub", f"{own}.pub")
+    for key in (stranger, own):
+        subprocess.run(
+            ["ssh-keygen", "-qs", authority, "-I", "x", "-n", USER, f"{key}.pub"], check=True
+        )
+    foreign, certificate = tmp_path / "foreign", tmp_path / "certificate"
+    (tmp_path / "stranger-cert.pub").rename(foreign)
+    (tmp_path / "own-cert.pub").rename(certificate)
+    if other == "broken":
+        foreign.write_text("ssh-ed25519-cert-v01@openssh.com AAAA")
+
+    # The plain key is accepted, with another key's certificate in the way.
+    file = config(f"CertificateFile {foreign}")
+    assert oracle(file, "127.0.0.1", "-p", str(ground.servers[0].port))
+    plain = asked(ground, ground.machine(0, config_file=file, key=None))["m1"]
+    assert plain.output == "m1", plain.error
+
+    # Only the certificate is accepted. It is not the first in ssh_config.
+    file = config(f"CertificateFile {foreign}\n  CertificateFile {certificate}")
+    trusted = f"TrustedUserCAKeys {authority}.pub"
+    with configured(ground.servers[0], "AuthorizedKeysFile none", trusted):
+        assert oracle(file, "127.0.0.1", "-p", str(ground.servers[0].port))
+        certified = asked(ground, ground.machine(0, config_file=file, key=None))["m1"]
+    assert certified.output == "m1", certified.error
 
 
 # The hints, followed.

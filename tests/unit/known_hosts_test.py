@@ -72,6 +72,38 @@ def test_a_file_of_its_own_counts_for_the_machine_that_names_it(tmp_path):
     assert found(known_hosts.write(machines, tmp_path / "known_hosts"), "192.0.2.7") == [key]
 
 
+@pytest.mark.parametrize("names", ["*", "192.0.2.?", "192.0.2.1,192.0.2.2"])
+def test_a_key_from_another_machines_file_is_not_accepted(tmp_path, names):
+    keys = [make_key(), make_key()]
+    machines = []
+    for n, key in enumerate(keys, 1):
+        own = tmp_path / f"own{n}"
+        own.write_text(f"{names} {key}\n@cert-authority {names} {key}\n")
+        machines.append(Ssh(hostname=f"192.0.2.{n}", known_hosts_file=own))
+    file = known_hosts.write(machines, tmp_path / "known_hosts")
+    for machine, key in zip(machines, keys, strict=True):
+        assert found(file, machine.hostname) == [key, f"{machine.hostname} {key.split()[0]}"]
+        known = known_hosts.lookup([file], machine.hostname)
+        assert [entry.key for entry in known.keys] == [b64decode(key.split()[1])]
+
+
+def test_a_key_known_without_the_port_is_valid_at_this_machines_port_alone(tmp_path):
+    key, other = make_key(), make_key()
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.write_text(f"192.0.2.1 {key}\n@revoked 192.0.2.1 {other}\n192.0.2.1 {other}\n")
+    two.write_text(f"192.0.2.1 {other}\n")
+    machines = [
+        Ssh(hostname="192.0.2.1", port=2222, known_hosts_file=one),
+        Ssh(hostname="192.0.2.1", port=2223, known_hosts_file=two),
+    ]
+    file = known_hosts.write(machines, tmp_path / "known_hosts")
+    first, second = (known_hosts.lookup([file], f"[192.0.2.1]:{m.port}") for m in machines)
+    key, other = (b64decode(k.split()[1]) for k in (key, other))
+    assert (first.accepts(key), first.accepts(other)) == (True, False)
+    assert not second.accepts(key)
+    assert not known_hosts.lookup([file], "192.0.2.1").keys
+
+
 @pytest.mark.parametrize(
     "name",
     ["[192.0.2.1]:2222", HostKeys.hash_host("[192.0.2.1]:2222"), "[192.0.2.*]:222?", "*"],

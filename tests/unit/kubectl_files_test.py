@@ -128,7 +128,7 @@ def master(tmp_path_factory, monkeypatch):
         "provision.desired.components.control_plane.KUBECTL", shlex.quote(str(kubectl))
     )
     monkeypatch.setattr(access_commands, "_located", lambda _: (cluster(), Path("known")))
-    monkeypatch.setattr(access_commands, "_answers", lambda _: True)
+    monkeypatch.setattr(access_commands, "_answers", lambda *_, **__: True)
     monkeypatch.setattr(
         access_commands, "_ssh_command", lambda _, __, command, **___: ["sh", "-c", command]
     )
