@@ -98,13 +98,14 @@ def write(machines: Iterable[Ssh], path: Path) -> Path:
     pinned = {route.key_name: ssh.host_key for ssh, route in routes if ssh.host_key}
     lines = [f"{host} {' '.join(key.split()[:2])}" for host, key in pinned.items()]
     files = {file for ssh, route in routes for file in (*users_own(), *SYSTEM, *_files(ssh, route))}
-    revoked = [e for file in sorted(files) for _, e in _lines(file) if e.marker == REVOKED]
+    entries = {file: list(_entries(file)) for file in sorted(files)}
+    revoked = [e for found in entries.values() for e in found if e.marker == REVOKED]
     for ssh, route in routes:
         name = route.key_name
         if name in pinned:
             lines += [entry.line(name) for entry in revoked if entry.matches(name)]
             continue
-        own = [e for file in _files(ssh, route) for _, e in _lines(file) if e.marker != REVOKED]
+        own = [e for file in _files(ssh, route) for e in entries[file] if e.marker != REVOKED]
         lines += [entry.line(name) for entry in _about([*own, *revoked], name)]
     private_file.write(path, "".join(f"{line}\n" for line in dict.fromkeys(lines)).encode())
     return path
@@ -112,7 +113,7 @@ def write(machines: Iterable[Ssh], path: Path) -> Path:
 
 def certified(ssh: Ssh, route: Route) -> bool:
     """Whether only `@cert-authority` lines match a machine."""
-    entries = (entry for file in _files(ssh, route) for _, entry in _lines(file))
+    entries = (entry for file in _files(ssh, route) for entry in _entries(file))
     return any(e.marker == "@cert-authority" and e.matches(route.key_name) for e in entries)
 
 
@@ -134,7 +135,7 @@ def sources(ssh: Ssh, route: Route) -> tuple[str, Mapping[Path, Mapping[int, Ent
         found: dict[Path, dict[int, Entry]] = {}
         for file in _files(ssh, route):
             lines = _numbered(file)
-            if about := {n: e for n, _, e in lines if not e.marker and e.matches(name)}:
+            if about := {n: e for n, e in lines if not e.marker and e.matches(name)}:
                 found[file] = about
         if found:
             return name, found
@@ -174,7 +175,7 @@ def lookup(files: Iterable[Path], host: str) -> Known:
     As in OpenSSH, a host at another port than 22 is also known by its name without the port, if no
     key is known under the name with the port.
     """
-    found = _about([entry for file in files for _, entry in _lines(file)], host)
+    found = _about([entry for file in files for entry in _entries(file)], host)
     return Known(
         tuple(entry for entry in found if not entry.marker),
         frozenset(entry.key for entry in found if entry.marker == REVOKED),
@@ -193,17 +194,17 @@ def _files(ssh: Ssh, route: Route) -> tuple[Path, ...]:
     return (*own_files(ssh, route), *(route.system_known_hosts or SYSTEM))
 
 
-def _lines(file: Path) -> Iterator[tuple[str, Entry]]:
-    """Give each line that is an entry, with the entry. OpenSSH too skips all other lines."""
-    return ((line, entry) for _, line, entry in _numbered(file))
+def _entries(file: Path) -> Iterator[Entry]:
+    """Give the lines that are entries. OpenSSH too skips all other lines."""
+    return (entry for _, entry in _numbered(file))
 
 
-def _numbered(file: Path) -> Iterator[tuple[int, str, Entry]]:
+def _numbered(file: Path) -> Iterator[tuple[int, Entry]]:
     if not file.is_file():
         return
     for number, line in enumerate(file.read_text("utf-8", errors="replace").splitlines(), 1):
         if entry := _entry(line.strip()):
-            yield number, line.strip(), entry
+            yield number, entry
 
 
 def _entry(line: str) -> Entry | None:

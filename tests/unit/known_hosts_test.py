@@ -164,7 +164,7 @@ def test_names_match_as_for_openssh(tmp_path, lines, host):
     file = tmp_path / "generated"
     keys = [make_key() for _ in lines]
     file.write_text("".join(f"{','.join(n)} {k}\n" for n, k in zip(lines, keys, strict=True)))
-    entries = [e for _, e in known_hosts._lines(file) if e.matches(host)]
+    entries = [e for e in known_hosts._entries(file) if e.matches(host)]
     assert [e.key for e in entries] == [b64decode(k.split()[1]) for k in found(file, host)]
 
 
