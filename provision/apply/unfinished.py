@@ -19,7 +19,10 @@ from provision.model import paths
 
 @contextmanager
 def marked(run: Run) -> Iterator[None]:
-    """Mark the masters of the run's plan, and remove the mark if the block succeeds.
+    """Mark the masters that the run has looked at, and remove the mark if the block succeeds.
+
+    A run whose plan leaves out a master verifies only a part of the cluster: an older mark on that
+    master stays.
 
     Raises:
         PhaseError: a master cannot be marked. Nothing was changed.
@@ -34,7 +37,11 @@ def marked(run: Run) -> Iterator[None]:
 
 
 def _on_masters(run: Run, program: str) -> None:
-    masters = [machine for machine in run.machines(run.plan.machines) if machine.is_master]
+    masters = [
+        machine
+        for machine in run.look.answering(run.session.cluster.masters)
+        if machine.name in run.plan.machines or not run.look[machine.name].unfinished
+    ]
     hint = "run the same command again"
     engine = run.session.engine
     fan_out("mark the run", masters, lambda machine: engine.shell(machine, program), hint=hint)

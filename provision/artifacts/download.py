@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,14 +138,24 @@ def _download(url: str, sha256: str, file: Path, report: Callable[[str], None], 
 def _attempt(url: str, file: Path, report: Callable[[str], None], timeout: float) -> str:
     """Write the file at `url` to `file`, and return its SHA-256."""
     digest, received = hashlib.sha256(), 0
+    with file.open("wb") as out:
+        for piece in _pieces(url, timeout):
+            digest.update(piece)
+            out.write(piece)
+            received += len(piece)
+            report(f"{received >> 20} MiB")
+    return digest.hexdigest()
+
+
+def _pieces(url: str, timeout: float) -> Iterator[bytes]:
+    """Receive the file at `url`. An OSError here is one of the network: the caller writes the file."""
+    received = 0
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response, file.open("wb") as out:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=timeout) as response:  # noqa: S310
             length = response.headers.get("Content-Length")
             while piece := response.read(_PIECE):
-                digest.update(piece)
-                out.write(piece)
                 received += len(piece)
-                report(f"{received >> 20} MiB")
+                yield piece
     except urllib.error.HTTPError as error:
         again = error.code >= http.client.INTERNAL_SERVER_ERROR or error.code in _AGAIN
         raise _AttemptError(
@@ -153,11 +163,10 @@ def _attempt(url: str, file: Path, report: Callable[[str], None], timeout: float
         ) from error
     except TimeoutError as error:
         raise _AttemptError(f"no answer for {timeout:g} s after {received} bytes") from error
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise _AttemptError(f"{getattr(error, 'reason', error)} after {received} bytes") from error
     if length is not None and received < int(length):
         raise _AttemptError(f"cut off after {received} of {length} bytes")
-    return digest.hexdigest()
 
 
 def _extract(archive: Path, member: str, file: Path) -> None:

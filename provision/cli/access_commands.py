@@ -130,9 +130,9 @@ def kubectl(context: typer.Context, inventory: Inventory) -> None:
     """Run kubectl on a master, as administrator. This computer needs no kubectl.
 
     clusterctl sends files and directories that the command names (-f, -k, --from-file, cp) from
-    this computer to the master, and removes them there at the end. Commands that listen or write
-    files (port-forward, proxy, cluster-info dump) do so on the master: for them use your own
-    kubectl and `clusterctl kubeconfig`.
+    this computer to the master, and removes them there at the end. Commands that listen
+    (port-forward, proxy) do so on the master: for them use your own kubectl and `clusterctl
+    kubeconfig`.
     """
     from provision.cli import kubectl_files
     from provision.desired.components.control_plane import KUBECTL
@@ -145,7 +145,7 @@ def kubectl(context: typer.Context, inventory: Inventory) -> None:
         message = f"no master of {cluster.name} answers on its SSH port"
         raise UnreachableError(message, hint=clusterctl("machines", "list", inventory))
     # The master's kubeconfig uses the loopback proxy, which finds an apiserver that is ready.
-    if not files:
+    if not paths:
         _run(master, known_hosts, f"{KUBECTL} {shlex.join(arguments)}")
     root = _send(master, known_hosts, files)
     command = shlex.join(kubectl_files.rewritten(arguments, paths, root))
@@ -154,21 +154,37 @@ def kubectl(context: typer.Context, inventory: Inventory) -> None:
     _run(master, known_hosts, f"{remove}; {go} && {KUBECTL} {command}")
 
 
+_UNPACK = """
+find /run -maxdepth 1 -name 'clusterctl-kubectl.*' -mmin +1440 -exec rm -rf {} +
+d=$(mktemp -d /run/clusterctl-kubectl.XXXXXX) || exit
+trap 'rm -rf "$d"' EXIT
+trap 'exit 1' HUP INT PIPE TERM
+tar -x -C "$d" && echo "$d" && trap - EXIT
+"""
+
+
 def _send(machine: Machine, known_hosts: Path, files: set[Path]) -> str:
-    """Send files to a new temporary directory in a machine's memory. Returns its path."""
+    """Send files to a new temporary directory in a machine's memory. Returns its path.
+
+    The machine removes the directory if it does not get all files, and removes directories older
+    than a day: this program may have been killed before it ran kubectl.
+
+    Raises:
+        RefusedError: the files are too large.
+        UnreachableError: they could not be sent.
+    """
     import subprocess
     import tempfile
 
     from provision.cli import kubectl_files
 
-    unpack = 'd=$(mktemp -d /run/clusterctl-kubectl.XXXXXX) && tar -x -C "$d" && echo "$d"'
     with tempfile.TemporaryFile() as archive:
         if machine.ssh.sudo and machine.ssh.sudo_password is not None:
             archive.write(_with_password(machine.ssh, "true")[1])
         kubectl_files.pack(files, archive)
         archive.seek(0)
         done = subprocess.run(
-            _ssh_command(machine, known_hosts, unpack, terminal=False),
+            _ssh_command(machine, known_hosts, _UNPACK, terminal=False),
             stdin=archive,
             stdout=subprocess.PIPE,
             text=True,

@@ -43,7 +43,7 @@ def add(inventory: Inventory, name: Name, yes: Yes = False) -> None:
     """
     from provision.apply.lock import hold
     from provision.apply.session import open_session
-    from provision.cli.cluster_commands import agree, asks, buy
+    from provision.cli.cluster_commands import agree, asks, buy, refuse_changed
     from provision.cli.views.summaries import show_up
     from provision.commands import converge, nodes
 
@@ -56,12 +56,14 @@ def add(inventory: Inventory, name: Name, yes: Yes = False) -> None:
         agree=buy(yes=yes),
         install=may_install(yes=yes),
     ) as session:
-        prepared = nodes.prepare_add(session, name)
-        look = prepared.look
-        if asks(session, yes=yes):
-            agree(session, prepared.plan)
-        with hold(session, "node add", look):
-            run = nodes.prepare_add(session, name)
+        run = nodes.prepare_add(session, name)
+        ask = asks(session, yes=yes)
+        if ask and not run.plan.empty:
+            agree(session, run.plan)
+        with hold(session, "node add", run.look):
+            agreed, run = run.plan, nodes.prepare_add(session, name)
+            if ask and run.plan != agreed:
+                refuse_changed(clusterctl("node", "add", inventory, name))
             show_up(session, run, converge.up(run), Output.TABLE)
 
 

@@ -25,7 +25,7 @@ from provision.model.errors import Finding, PreflightError
 from provision.model.facts import Facts
 from provision.model.located import Located
 from provision.model.look import Look
-from provision.model.observed import unfinished
+from provision.model.observed import Observed, unfinished
 from provision.pki import age
 from provision.pki.trust import Trust
 from provision.plan import external_authority
@@ -138,10 +138,20 @@ def _check_downloads(session: Session, look: Look, ready: ArtifactSet) -> None:
     if session.cluster.artifacts.source != "auto" or ready.source != "official" or not new:
         return
     cached = session.cache.trust()
-    again = session.observe(new, reachability=True, published=True)
-    found = preflight(session.cluster, again, cached.fingerprint if cached else None)
+    asked = {
+        name: _with_downloads(look[name], view)
+        for name, view in session.observe(new, published=True).items()
+    }
+    found = preflight(session.cluster, {**look, **asked}, cached.fingerprint if cached else None)
     if any(finding.fatal for finding in found):
         raise PreflightError(_unfit(session.cluster), found)
+
+
+def _with_downloads(seen: Observed, asked: Observed) -> Observed:
+    """Add the answers of the servers to what the first look saw; it asked for all the rest."""
+    if seen.host is None or asked.host is None:
+        return asked
+    return replace(seen, host=replace(seen.host, downloads=asked.host.downloads))
 
 
 def _unfit(cluster: Cluster) -> str:

@@ -132,7 +132,12 @@ class Query:
     rules: Mapping[str, str] = field(default_factory=dict)
 
     def program(self) -> str:
-        """Write the shell program: the parameters, then `probe.sh`."""
+        """Write the shell program: the parameters, then `probe.sh`.
+
+        Every user of the machine can read the program in the list of processes. The proxy's URL may
+        have a password: only a machine that tries the downloads gets it.
+        """
+        proxy = self.proxy if self.downloads else HttpProxy()
         parameters = {
             "address": self.address,
             "peers": "\n".join(f"{address} {port}" for address, port in self.peers),
@@ -147,9 +152,9 @@ class Query:
             "rules": "\n".join(f"{name} {rule}" for name, rule in self.rules.items()),
             "vip": self.vip,
             "downloads": "\n".join(f"{name} {url}" for name, url in self.downloads),
-            "http_proxy": self.proxy.http or "",
-            "https_proxy": self.proxy.https or "",
-            "no_proxy": ",".join(self.proxy.no_proxy),
+            "http_proxy": proxy.http or "",
+            "https_proxy": proxy.https or "",
+            "no_proxy": ",".join(proxy.no_proxy),
             "keepalived": KEEPALIVED,
             "api_port": str(ports.API),
             "ufw": UFW,
@@ -213,7 +218,7 @@ def query(
         reachability: a new machine also tries to connect to the other machines and to the virtual
             address, and to write and run a file in each directory that the cluster will use.
         published: whether the artifacts certainly come from publishers, as with the source
-            `official`. Then a new machine also tries the servers.
+            `official`. Then a new machine also tries the servers, even without `reachability`.
     """
     others = [m for m in cluster.machines if m.name != machine.name] if reachability else []
     return Query(
@@ -225,7 +230,7 @@ def query(
         files=files,
         given_manifests=tuple(Manifest(name, b"") for name in given_names(cluster)),
         vip=str(cluster.api.vip or "") if reachability and machine.is_master else "",
-        downloads=_downloads(cluster, published=published) if reachability else (),
+        downloads=_downloads(cluster, published=published) if reachability or published else (),
         proxy=cluster.proxy,
         kubelet_client=kubelet_client(cluster, machine).cert_path,
         tables=_tables(cluster),

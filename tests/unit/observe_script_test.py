@@ -9,6 +9,7 @@ import stat
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -376,6 +377,22 @@ def test_servers_are_tried_only_where_machines_certainly_download_from_them():
     assert asked(artifacts=ArtifactsSource(source="build")) == ([], {})
     assert asked(artifacts=ArtifactsSource(source="auto")) == ([], {})
     assert asked(published=True) == (upstream, files)
+
+
+def test_new_machines_are_asked_for_the_servers_alone():
+    of = world.cluster()
+    alone = query(of, of.machines[0], published=True)
+    assert alone.downloads
+    assert (alone.peers, alone.vip, alone.places, alone.rules) == ((), "", (), {})
+
+
+def test_the_login_of_the_proxy_is_in_no_program_that_does_not_use_it():
+    proxy = HttpProxy(
+        http="http://me:hidden@192.0.2.9:3128", https="http://me:hidden@192.0.2.9:3128"
+    )
+    asked = Query("192.0.2.1", proxy=proxy, downloads=(("ghcr.io", "https://ghcr.io/v2/"),))
+    assert "hidden" in asked.program()
+    assert "hidden" not in replace(asked, downloads=()).program()
 
 
 def test_a_mirror_of_files_is_tried_instead_of_the_publishers():

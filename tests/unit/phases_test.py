@@ -333,6 +333,21 @@ def test_a_run_that_did_not_finish_leaves_the_mark(fresh, error):
     assert fresh.session.engine.marked == set(MASTERS)
 
 
+@pytest.mark.parametrize("before", ["", "2026-12-01 by root@desk"])
+def test_a_run_for_a_worker_marks_the_master_it_looked_at_and_keeps_an_older_mark(before):
+    of, observed = converged(CLUSTER)
+    whole = plan_of(of, observed)
+    seen = {name: observed[name] for name in ("m2", "w2")}
+    seen["m2"] = replace(seen["m2"], unfinished=before)
+    run = run_of(replace(whole, machines={"w2": whole.machines["w2"]}), seen)
+    disks = run.session.engine
+    disks.marked = {"m2"} if before else set()
+
+    with marked(run):
+        assert disks.marked == {"m2"}
+    assert disks.marked == ({"m2"} if before else set())
+
+
 def test_up_verifies_a_cluster_whose_last_run_did_not_finish():
     of, observed = converged(CLUSTER)
     plan = plan_of(of, observed)
