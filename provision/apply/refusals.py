@@ -234,8 +234,9 @@ def no_more_sessions(machine: Machine) -> UnreachableError:
     """The machine works, but its sshd allows no further command on the connection."""
     return UnreachableError(
         f"{machine.name} refused one more session on its SSH connection (MaxSessions)",
-        hint="On the machine, as root, `sshd -T | grep -i maxsessions` shows the limit. Set "
-        "`MaxSessions 10` or more in /etc/ssh/sshd_config, then: systemctl reload sshd",
+        hint=f"On the machine, as root, {shell('sshd', '-T')} shows the limit (maxsessions). Set "
+        "MaxSessions 10 or more in /etc/ssh/sshd_config, then: "
+        f"{shell('systemctl', 'reload', 'sshd')}",
     )
 
 

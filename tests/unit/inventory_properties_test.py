@@ -75,7 +75,10 @@ def inventories(draw):
     where = {name: f"192.0.2.{number}" for number, name in enumerate(names, start=1)}
     masters = draw(st.sampled_from([1, 3]))
     members = [(n, {"ssh_hostname": where[n], **draw(DATA)}) for n in names]
-    return draw(CLUSTER), {"masters": members[:masters], "workers": members[masters:]}
+    cluster = draw(CLUSTER)
+    if cluster.get("networks", {}).get("proxy_mode") == "none":
+        cluster.get("extra_args", {}).pop("kube-proxy", None)
+    return cluster, {"masters": members[:masters], "workers": members[masters:]}
 
 
 def write(folder: str, cluster: object, groups: dict[str, object]) -> Path:

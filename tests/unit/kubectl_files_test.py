@@ -297,7 +297,7 @@ def test_an_empty_directory_is_not_looked_for_on_the_master(here, monkeypatch):
     (here / "empty").mkdir()
     sent = []
     monkeypatch.setattr(access_commands, "_located", lambda _: (cluster(), Path("known")))
-    monkeypatch.setattr(access_commands, "_answers", lambda _: True)
+    monkeypatch.setattr(access_commands, "_answers", lambda *_, **__: True)
     monkeypatch.setattr(access_commands, "_send", lambda *_: "/run/copy")
     monkeypatch.setattr(access_commands, "_run", lambda *given: sent.append(given[2]))
 
