@@ -13,7 +13,7 @@ from tests.e2e.single.conftest import set_inventory
 pytestmark = [pytest.mark.e2e, long(85)]
 
 NAMES = "openssl x509 -in /etc/kubernetes/pki/apiserver.crt -noout -ext subjectAltName"
-UNTOUCHED = "systemctl show -p MainPID --value etcd containerd kubelet kube-proxy"
+UNTOUCHED = "systemctl show -p MainPID --value etcd containerd kubelet"
 VIRTUAL = "ip -4 -o address show dev eth0 | awk '$4 ~ /\\/32$/ {print $4}'"
 
 
@@ -55,9 +55,10 @@ def test_a_virtual_address_and_an_addon_are_pruned_with_all_their_files(lab: Lab
     assert lab.on("n1", "pgrep -x keepalived; true") == ""
     assert "keepalived" not in lab.on("n1", "ls /var/lib/clusterctl/record")
     assert "local-path" not in lab.on("n1", "cat /var/lib/clusterctl/record/*")
-    # Only the apiserver changes, because its certificate loses the address.
+    # The apiserver's certificate loses the address, and kube-proxy no longer serves NodePorts there.
     parts = planned["machines"]["n1"]["components"].values()
-    assert [unit for part in parts for unit in part["units"]] == ["kube-apiserver.service"]
+    changed = [unit for part in parts for unit in part["units"]]
+    assert changed == ["kube-apiserver.service", "kube-proxy.service"]
     assert f"IP Address:{str(vip).partition('/')[0]}" not in lab.on("n1", NAMES)
     assert lab.on("n1", UNTOUCHED) == running
     namespaces = lab.clusterctl("kubectl", "--", "get", "namespaces").stdout
