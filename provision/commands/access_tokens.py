@@ -47,6 +47,9 @@ def service_account_token(session: Session, look: Look, name: str, life: timedel
     )
     leader = look.leader()
     answer = kubectl.run(session, leader, program, secret_output=True)
-    hint = f"{clusterctl('status', session.cluster.inventory)}; "
-    f"without a kubeconfig: {clusterctl('kubectl', session.cluster.inventory, '--', 'get', 'nodes')}"
+    path = session.cluster.inventory
+    hint = (
+        f"{clusterctl('status', path)}; "
+        f"without a kubeconfig: {clusterctl('kubectl', path, '--', 'get', 'nodes')}"
+    )
     return checked(answer, leader, "kubeconfig", "kubectl: token", hint=hint).strip()

@@ -167,6 +167,17 @@ def test_the_inventory_is_the_operators_own_where_it_is_known():
     assert {c.file for c in told("clusterctl") if "INVENTORY" in c.words} == WITHOUT_INVENTORY
 
 
+def test_no_text_is_a_statement_of_its_own():
+    """The second line of a message without parentheses would be lost."""
+    lost = {
+        f"{file}:{node.lineno}"
+        for file, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, (ast.JoinedStr, ast.BinOp))
+    }
+    assert lost == set()
+
+
 def _strings(tree: ast.AST) -> list[str]:
     described = {
         id(node.body[0].value)
