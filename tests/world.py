@@ -24,6 +24,7 @@ from provision.model.observed import (
     ApiView,
     EtcdMember,
     EtcdView,
+    HostReport,
     NodeView,
     Observed,
     ObservedBinary,
@@ -251,6 +252,25 @@ class Disk:
 
 def disks(of, facts=LAB):
     return {m.name: Disk(m, facts) for m in of.machines}
+
+
+def fit_host(one):
+    """A new machine's report: nothing hinders a cluster."""
+    return HostReport(
+        hostname=one.name,
+        machine_id=f"id of {one.name}",
+        os_id="debian",
+        os_version="12",
+        os_name="Debian 12",
+        kernel="6.1.0",
+        systemd=252,
+        cpus=2,
+        memory=4096,
+        disk_free=50_000,
+        var_free=50_000,
+        clock_offset=0.1,
+        addresses=(str(one.address),),
+    )
 
 
 def look(of, machines):

@@ -143,11 +143,11 @@ class Dialer:
     def slot(self, route: Route) -> Iterator[None]:
         """Wait until the host may get one more new connection."""
         hops = tuple(hop.alias for hop in route.hops)
-        # With a ProxyCommand, the host that limits new connections is unknown: all share
-        # one limit.
-        key = (hops, route.proxy_command if not hops else "", route.hostname)
         if route.proxy_command and not hops:
+            # The host that limits new connections is unknown: all share one limit.
             key = (hops, route.proxy_command, "")
+        else:
+            key = (hops, "", route.hostname)
         with self._slots.setdefault(key, threading.BoundedSemaphore(AT_ONCE)):
             yield
 

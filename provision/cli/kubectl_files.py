@@ -146,7 +146,7 @@ def _paths(own: Sequence[str]) -> Iterator[tuple[Named, Callable[[str], Iterable
     if command == "kustomize" and len(words) > 1:
         yield from _kustomized(words[1], 0, own[words[1]])
     if command == "cp" and len(words) > 1:
-        yield Named(words[1], 0, _copied(own, words)), _tree
+        yield Named(words[1], 0, _copied(own, words)), partial(_plain, deep=True)
 
 
 def rewritten(arguments: Sequence[str], paths: Iterable[Named], root: str) -> list[str]:
@@ -227,27 +227,15 @@ def _manifests_of(own: Sequence[str]) -> Callable[[str], Iterable[Path]]:
 
 def _manifests(text: str, *, deep: bool) -> Iterator[Path]:
     for path in map(Path, glob.glob(text) or [text]):  # noqa: PTH207  patterns may be absolute
-        if path.is_dir():
-            found = path.rglob("*") if deep else path.glob("*")
-            yield from (p for p in found if p.is_file() and p.suffix in _SUFFIXES)
-        elif _readable(path):
-            yield path
+        found = _plain(str(path), deep=deep)
+        yield from (p for p in found if p.suffix in _SUFFIXES) if path.is_dir() else found
 
 
-def _plain(text: str) -> Iterator[Path]:
-    """Give a file, or the files of a directory."""
+def _plain(text: str, *, deep: bool = False) -> Iterator[Path]:
+    """Give a file, or the files of a directory; with `deep`, also those of its directories."""
     path = Path(text)
     if path.is_dir():
-        yield from (p for p in path.iterdir() if p.is_file())
-    elif _readable(path):
-        yield path
-
-
-def _tree(text: str) -> Iterator[Path]:
-    """Give a file, or all files below a directory."""
-    path = Path(text)
-    if path.is_dir():
-        yield from (p for p in path.rglob("*") if p.is_file())
+        yield from (p for p in path.glob("**/*" if deep else "*") if p.is_file())
     elif _readable(path):
         yield path
 

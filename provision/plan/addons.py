@@ -166,7 +166,8 @@ def _unready(deployment: Mapping[str, Any], api: ApiView, away: int) -> str:
     The rules are those of `kubectl rollout status`: a broken rollout beside a ready old pod fails too.
 
     Args:
-        away: number of nodes that do not answer. As many pods may be missing, but not all.
+        away: number of nodes that do not answer or take no pods. As many pods may be missing, but
+            not all.
     """
     spec, status = deployment["spec"], deployment.get("status", {})
     wanted = int(spec.get("replicas", 1))

@@ -10,11 +10,11 @@ from provision.commands.converge import _check_downloads
 from provision.desired.catalog import spaces
 from provision.model.errors import PreflightError
 from provision.model.look import Look
-from provision.model.observed import HostReport, Place
+from provision.model.observed import Place
 from provision.model.settings.components import ArtifactsSource
 from provision.observe.parse import unreachable
 from provision.observe.script import query
-from tests.world import cluster, converged
+from tests.world import cluster, converged, fit_host
 
 OF = cluster(artifacts=ArtifactsSource(source="auto"))
 
@@ -43,7 +43,7 @@ class Session:
 def seen():
     """A running cluster; w1 is new, has a small /var and enough space elsewhere; w2 is off."""
     _, observed = converged(OF)
-    views = {one.name: replace(observed[one.name], host=fit(one)) for one in OF.machines}
+    views = {one.name: replace(observed[one.name], host=fit_host(one)) for one in OF.machines}
     space = tuple(
         Place(path, "/data", "/data", free=90_000) for path in spaces(OF, OF.machine("w1"))
     )
@@ -51,24 +51,6 @@ def seen():
     views["w1"] = replace(views["w1"], host=host, record={}, fingerprint="", cluster="")
     views["w2"] = unreachable("w2", "it is off", off=True)
     return Look(OF, views)
-
-
-def fit(one):
-    return HostReport(
-        hostname=one.name,
-        machine_id=f"id of {one.name}",
-        os_id="debian",
-        os_version="12",
-        os_name="Debian 12",
-        kernel="6.1.0",
-        systemd=252,
-        cpus=2,
-        memory=4096,
-        disk_free=50_000,
-        var_free=50_000,
-        clock_offset=0.1,
-        addresses=(str(one.address),),
-    )
 
 
 def test_a_machine_that_is_off_does_not_make_a_new_one_unfit(seen):

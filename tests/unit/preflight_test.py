@@ -16,7 +16,6 @@ from provision.model.facts import Facts
 from provision.model.observed import (
     ApiView,
     Foreign,
-    HostReport,
     NodeView,
     Observed,
     ObservedBinary,
@@ -26,6 +25,7 @@ from provision.model.observed import (
 from provision.model.settings.network import Api, HttpProxy, Networks
 from provision.observe.parse import unreachable
 from provision.plan.preflight import altered, preflight
+from tests.world import fit_host
 
 FACTS = Facts(
     "amd64", find("debian", (), "12"), "eth0", "10.0.0.0/24", 2, False, True, "/etc/resolv.conf"
@@ -55,20 +55,8 @@ def cluster(*machines, **networks):
 
 
 def host(one, **values):
-    fit = HostReport(
-        hostname=one.name,
-        machine_id=f"id of {one.name}",
-        os_id="debian",
-        os_version="12",
-        os_name="Debian 12",
-        kernel="6.1.0",
-        systemd=252,
-        cpus=2,
-        memory=4096,
-        disk_free=50_000,
-        var_free=50_000,
-        clock_offset=0.1,
-        addresses=(str(one.address),),
+    fit = replace(
+        fit_host(one),
         routes=("10.0.0.0/24",),
         ports=(Port("tcp", "*", 22, "sshd", "ssh.service"),),
         reaches={"10.0.0.12": True},
