@@ -10,7 +10,7 @@ from tests.e2e.conftest import Lab, until
 from tests.e2e.sample import long
 from tests.e2e.single.conftest import set_inventory
 
-pytestmark = [pytest.mark.e2e, long(85)]
+pytestmark = [pytest.mark.e2e, long(135)]
 
 NAMES = "openssl x509 -in /etc/kubernetes/pki/apiserver.crt -noout -ext subjectAltName"
 UNTOUCHED = "systemctl show -p MainPID --value etcd containerd kubelet"
