@@ -25,18 +25,6 @@ LOGGING = frozenset(
 )
 
 
-def _text(value: str) -> str:
-    return value
-
-
-def _number(value: str) -> int:
-    return int(value)
-
-
-def _decimal(value: str) -> float:
-    return float(value)
-
-
 def _switch(value: str) -> bool:
     # The spellings of Go's strconv.ParseBool.
     if value in {"1", "t", "T", "true", "TRUE", "True"}:
@@ -62,8 +50,8 @@ def _gates(value: str) -> dict[str, bool]:
 
 
 _WORDS: Mapping[Callable[[str], Any], str] = {
-    _number: "a whole number",
-    _decimal: "a number",
+    int: "a whole number",
+    float: "a number",
     _switch: "true or false",
     _duration: "a duration such as 30s",
     _gates: "NAME=true,NAME=false",
@@ -71,33 +59,33 @@ _WORDS: Mapping[Callable[[str], Any], str] = {
 
 # Flag -> field, and the reader of its value. MODE is `nftables` or `iptables`, the mode in use.
 _FIELDS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
-    "bind-address": ("bindAddress", _text),
+    "bind-address": ("bindAddress", str),
     "bind-address-hard-fail": ("bindAddressHardFail", _switch),
     "config-sync-period": ("configSyncPeriod", _duration),
-    "conntrack-max-per-core": ("conntrack.maxPerCore", _number),
-    "conntrack-min": ("conntrack.min", _number),
+    "conntrack-max-per-core": ("conntrack.maxPerCore", int),
+    "conntrack-min": ("conntrack.min", int),
     "conntrack-tcp-be-liberal": ("conntrack.tcpBeLiberal", _switch),
     "conntrack-tcp-timeout-close-wait": ("conntrack.tcpCloseWaitTimeout", _duration),
     "conntrack-tcp-timeout-established": ("conntrack.tcpEstablishedTimeout", _duration),
     "conntrack-udp-timeout": ("conntrack.udpTimeout", _duration),
     "conntrack-udp-timeout-stream": ("conntrack.udpStreamTimeout", _duration),
-    "detect-local-mode": ("detectLocalMode", _text),
+    "detect-local-mode": ("detectLocalMode", str),
     "feature-gates": ("featureGates", _gates),
     "iptables-localhost-nodeports": ("iptables.localhostNodePorts", _switch),
-    "iptables-masquerade-bit": ("iptables.masqueradeBit", _number),
+    "iptables-masquerade-bit": ("iptables.masqueradeBit", int),
     "iptables-min-sync-period": ("MODE.minSyncPeriod", _duration),
     "iptables-sync-period": ("MODE.syncPeriod", _duration),
-    "kube-api-burst": ("clientConnection.burst", _number),
-    "kube-api-content-type": ("clientConnection.contentType", _text),
-    "kube-api-qps": ("clientConnection.qps", _decimal),
+    "kube-api-burst": ("clientConnection.burst", int),
+    "kube-api-content-type": ("clientConnection.contentType", str),
+    "kube-api-qps": ("clientConnection.qps", float),
     "masquerade-all": ("MODE.masqueradeAll", _switch),
-    "metrics-bind-address": ("metricsBindAddress", _text),
+    "metrics-bind-address": ("metricsBindAddress", str),
     "nodeport-addresses": ("nodePortAddresses", _list),
-    "oom-score-adj": ("oomScoreAdj", _number),
-    "pod-bridge-interface": ("detectLocal.bridgeInterface", _text),
-    "pod-interface-name-prefix": ("detectLocal.interfaceNamePrefix", _text),
+    "oom-score-adj": ("oomScoreAdj", int),
+    "pod-bridge-interface": ("detectLocal.bridgeInterface", str),
+    "pod-interface-name-prefix": ("detectLocal.interfaceNamePrefix", str),
     "profiling": ("enableProfiling", _switch),
-    "show-hidden-metrics-for-version": ("showHiddenMetricsForVersion", _text),
+    "show-hidden-metrics-for-version": ("showHiddenMetricsForVersion", str),
 }
 FLAGS = frozenset(_FIELDS)
 
